@@ -1,0 +1,365 @@
+"""The store: the only truth.
+
+The engine hands the store **batches**: whatever starts, transitions and claims have gathered
+while the last commit was under way. A batch is one transaction, all or nothing. Decisions are
+not the store's: it loads the workflows that a batch speaks of under their row locks, passes
+each to `sidecar.saga.machine.advance`, and writes what comes back.
+
+Lock order everywhere: workflow rows by id, then step rows; rows of a claim last, never waited
+for. Whoever meets a locked row gets `Locked` for that member and offers it again.
+
+Every operation of a batch may be repeated after a commit in doubt: a start carries an id made
+by its client, a transition is fenced by its attempt, a claim by its `ticket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from sidecar.ports.queue import Doorbell
+from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.events import Event
+from sidecar.saga.states import Action, Reason, WorkflowStatus
+from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
+
+# -- members of a batch ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A new workflow. The store stamps `created_at` and the deadline by its own clock.
+
+    `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
+    between "the same start again" and "another start under the same key".
+    """
+
+    id: WorkflowId
+    definition: Definition
+    input: JsonText
+    input_hash: str
+    start_key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    trace: str | None = None
+    actor: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An event for a workflow that exists.
+
+    `claim_next`: if the transition makes a step of `Batch.service` claimable at once, claim
+    one such step in the same transaction (the settled call's slot is free for it). `wait`:
+    wait for the workflow's lock instead of answering `Locked`.
+    """
+
+    workflow: WorkflowId
+    event: Event
+    claim_next: bool = False
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimKeys:
+    """Claim these steps of `Batch.service`, if they are claimable: doorbells, local retries."""
+
+    keys: tuple[tuple[WorkflowId, StepKey], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDue:
+    """Claim up to `limit` steps of `Batch.service` that are claimable, the longest due first."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A leader's fence: the batch is refused with `StaleEpoch` unless this is still in force."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction. `ticket` is unique in the life of `incarnation` and names its claims.
+
+    `lease_margin` is added to a step's `call_ms` to make its lease.
+    """
+
+    namespace: str
+    service: str
+    incarnation: str
+    ticket: int
+    lease_margin: timedelta
+    starts: tuple[Start, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+    claim_keys: ClaimKeys | None = None
+    claim_due: ClaimDue | None = None
+    epoch: Epoch | None = None
+
+
+# -- what became of them --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`existed`: this start key had started this workflow before, with the same input."""
+
+    workflow: WorkflowId
+    status: WorkflowStatus
+    existed: bool = False
+    changes: Changes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The start key belongs to a workflow with another input; nothing was written."""
+
+    workflow: WorkflowId
+
+
+class Missing(StrEnum):
+    """Why nothing could be done for a member."""
+
+    LOCKED = "locked"
+    """Another transaction holds the row: offer it again."""
+    UNKNOWN = "unknown"
+    """No such workflow, or no such step."""
+    NOT_CLAIMABLE = "not_claimable"
+    """Nothing to do: it is running, ended, paused, or not of this service."""
+    NOT_DUE = "not_due"
+    """Its time has not come; whoever polls finds it when it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A step that this incarnation holds until `lease_until` (by the store's clock).
+
+    `input` is what `execute` gets. For `compensate`, `input`, `output` and `succeeded` are
+    those of what is being undone, and `compensation_input` the rendered body, if the step
+    renders its own.
+    """
+
+    workflow: WorkflowId
+    definition: DefinitionRef
+    key: StepKey
+    action: Action
+    attempt: int
+    tries: int
+    call_ms: int
+    claimed_at: datetime
+    input: JsonText
+    output: JsonText | None = None
+    succeeded: bool = False
+    compensation_input: JsonText | None = None
+    reason: Reason | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A transition was decided, and what it wrote is durable."""
+
+    changes: Changes
+
+
+TransitionResult = Moved | Missing | Exception
+"""An exception is `IllegalTransition` or `RenderError`: that member wrote nothing."""
+
+StartResult = Started | KeyReused
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of each member, in the order of the batch.
+
+    `claimed` holds every claim of the batch, whichever member asked for it. `refused_keys`
+    says for each key of `claim_keys` that was not claimed why not. `now` is the store's clock.
+    """
+
+    now: datetime
+    starts: tuple[StartResult, ...] = ()
+    transitions: tuple[TransitionResult, ...] = ()
+    claimed: tuple[Claimed, ...] = ()
+    refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = field(default_factory=dict)
+
+
+# -- definitions, queries, sidecars, the leader's queries -------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDefinition:
+    """A version of a definition as it was given: `document` is canonical JSON."""
+
+    namespace: str
+    name: str
+    version: int
+    hash: str
+    document: JsonText
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """Which workflows to list, newest first. `after` is the id that ended the last page."""
+
+    status: frozenset[WorkflowStatus] = frozenset()
+    definition: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    after: WorkflowId | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarBeat:
+    """What a sidecar says of itself every 5 seconds."""
+
+    incarnation: str
+    namespace: str
+    service: str
+    version: str
+    host: str
+    ready: bool
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarRecord:
+    """A sidecar as the store knows it."""
+
+    beat: SidecarBeat
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An attempt whose lease the leader should end."""
+
+    workflow: WorkflowId
+    key: StepKey
+    action: Action
+    attempt: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ringable:
+    """A step that has been claimable for a while and that nobody has claimed."""
+
+    doorbell: Doorbell
+    due_at: datetime
+
+
+class Store(Protocol):
+    """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
+
+    `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
+    `StoreDataError` means: some member's data cannot be written; split the batch.
+    """
+
+    async def open(self) -> None:
+        """Connect, and check the schema. Raises `SchemaMismatch`, `StoreUnavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections; harmless when repeated."""
+        ...
+
+    async def commit(self, batch: Batch) -> BatchResult:
+        """Do all of `batch` in one transaction.
+
+        A workflow may be named by several transitions; they are decided in their order.
+        Raises `StaleEpoch` when the batch carries an epoch that is no longer in force.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the store answers."""
+        ...
+
+    # definitions
+
+    async def put_definition(
+        self, namespace: str, name: str, document: JsonText, digest: str
+    ) -> tuple[StoredDefinition, bool]:
+        """Keep a definition. The same digest again is the same version; True if it is new."""
+        ...
+
+    async def get_definition(
+        self, namespace: str, name: str, version: int | None = None
+    ) -> StoredDefinition | None:
+        """Return a version, or the latest."""
+        ...
+
+    async def list_definitions(
+        self, namespace: str, after: str | None, limit: int
+    ) -> Sequence[StoredDefinition]:
+        """Return the latest version of each name, by name."""
+        ...
+
+    # queries: a workflow comes with its steps and all bodies
+
+    async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
+        """Return one workflow whole."""
+        ...
+
+    async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
+        """Return workflows without their steps and bodies, newest first."""
+        ...
+
+    async def list_events(
+        self, workflow: WorkflowId, after_seq: int, limit: int
+    ) -> Sequence[HistoryEvent]:
+        """Return a workflow's history in its order."""
+        ...
+
+    async def statuses(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, WorkflowStatus]:
+        """Return the statuses of those that exist, in one query."""
+        ...
+
+    # sidecars
+
+    async def beat(self, beat: SidecarBeat) -> None:
+        """Write that a sidecar is alive."""
+        ...
+
+    async def leave(self, incarnation: str) -> None:
+        """Write that a sidecar has gone for good and holds no lease any more."""
+        ...
+
+    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, by service."""
+        ...
+
+    # the leader
+
+    async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
+        """Begin a term: return the next epoch; all earlier ones are void from now on."""
+        ...
+
+    async def ended_leases(
+        self, namespace: str, unseen_for: timedelta, limit: int
+    ) -> Sequence[Lease]:
+        """Return leases that have ended, and those of sidecars unseen for so long or gone."""
+        ...
+
+    async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
+        """Return workflows in progress whose deadline has passed."""
+        ...
+
+    async def ringable_steps(
+        self, namespace: str, due_for: timedelta, limit: int
+    ) -> Sequence[Ringable]:
+        """Return steps that have been claimable for so long, whose service has a live, ready
+        sidecar, the longest due first."""
+        ...
+
+    async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
+        """Delete what is known of sidecars unseen for so long; return how many."""
+        ...

@@ -1,0 +1,17 @@
+"""The pure core: what may happen next in a saga, decided without I/O, clock or chance.
+
+Everything here is data and functions over data. Time enters as an argument, chance enters as
+a number on an event, and nothing is awaited, so the engine, the leader's duties, operators,
+the simulator and the definition checker all go through the same code.
+
+- `states`: the statuses and the literal transition table
+- `definition`: the graph of steps that a workflow runs
+- `policy`: retry arithmetic
+- `events`: what can happen to a workflow
+- `workflow`: the state of one workflow and of its steps
+- `changes`: what a transition writes
+- `machine`: `start` and `advance`, the only ways to get from one state to the next
+- `forward`, `rollback`, `answers`: the three parts of the machine
+- `invariants`: what must hold in every stored state
+- `explain`: what a workflow waits for, in words
+"""

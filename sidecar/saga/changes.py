@@ -1,0 +1,70 @@
+"""What a transition writes: the machine's output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import NO_INDEX, Step, Workflow
+
+
+class Verdict(StrEnum):
+    """What became of an event."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    """It had been applied before; nothing is written."""
+    LATE = "late"
+    """It speaks of an attempt that is no longer current; only the history keeps it."""
+    IGNORED = "ignored"
+    """There was nothing to do, and that is fine; nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One line of a workflow's history.
+
+    `kind` is `workflow`, `step`, `compensation`, `late_answer` or `deadline_ignored`; `step`
+    is None for the workflow's own; `before` and `after` are statuses; `cause` says in a word
+    why; `actor` who.
+    """
+
+    seq: int
+    time: datetime
+    kind: str
+    cause: str
+    actor: str
+    step: str | None = None
+    index: int = NO_INDEX
+    action: Action | None = None
+    before: str | None = None
+    after: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The result of `start` or `advance`.
+
+    `workflow` is the whole new state; `steps` are those of its steps that changed, in the
+    order in which they did; `queued` are those among them that can now be claimed (at once or
+    at their `due_at`). `takes_away` says that steps other than the one the event speaks of
+    were taken out of the reach of a claim, so that their rows must be locked before the
+    decision is made. `ended` is true when the workflow has just reached a status at which
+    waiting for it returns.
+    """
+
+    workflow: Workflow
+    verdict: Verdict = Verdict.APPLIED
+    steps: tuple[Step, ...] = ()
+    queued: tuple[Step, ...] = ()
+    events: tuple[HistoryEvent, ...] = ()
+    takes_away: bool = False
+    ended: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.events or self.steps)
