@@ -7,10 +7,12 @@ the simulator and the definition checker all go through the same code.
 - `states`: the statuses and the literal transition table
 - `definition`: the graph of steps that a workflow runs
 - `policy`: retry arithmetic
+- `outcomes`: what a call came to
 - `events`: what can happen to a workflow
 - `workflow`: the state of one workflow and of its steps
 - `changes`: what a transition writes
 - `machine`: `start` and `advance`, the only ways to get from one state to the next
+- `draft`: a transition while it is being made
 - `forward`, `rollback`, `answers`: the three parts of the machine
 - `invariants`: what must hold in every stored state
 - `explain`: what a workflow waits for, in words

@@ -111,10 +111,9 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
     _S.QUEUED: {
         _SS.CLAIM: _S.RUNNING,
         _SS.CANCEL: _S.CANCELLED,
-        _SS.FAIL: _S.FAILED,
     },
     _S.RUNNING: {
-        _SS.RELEASE: _S.QUEUED,
+        _SS.RELEASE: _S.RETRYING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.RETRY: _S.RETRYING,
         _SS.FAIL: _S.FAILED,

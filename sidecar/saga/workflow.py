@@ -138,3 +138,8 @@ class Workflow:
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None
+
+    @property
+    def turning_back(self) -> bool:
+        """Whether the workflow has turned back, finished with that or not."""
+        return self.reason is not None

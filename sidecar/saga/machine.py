@@ -1,0 +1,104 @@
+"""The machine: the only two ways for a workflow to get from one state to the next.
+
+    start    definition, input            -> changes (a new workflow and its first steps)
+    advance  definition, workflow, event  -> changes
+
+Both are pure: the same arguments give the same changes, and nothing is changed in place. An
+event that is not legal raises `IllegalTransition`. An event about an attempt that is no longer
+current, or that was applied before, is not an error: `Changes.verdict` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sidecar.errors import IllegalTransition
+from sidecar.saga.answers import answered, lease_ended
+from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga.definition import Definition, JsonText, Render
+from sidecar.saga.draft import Circumstances, Draft
+from sidecar.saga.events import Answered, CancelRequested, DeadlinePassed, Event, LeaseEnded
+from sidecar.saga.forward import queue_ready
+from sidecar.saga.rollback import turn_back
+from sidecar.saga.states import Reason, WorkflowSignal, WorkflowStatus
+from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class NewWorkflow:
+    """What a workflow is started with."""
+
+    id: WorkflowId
+    input: JsonText
+    labels: Mapping[str, str] = field(default_factory=dict)
+    start_key: str | None = None
+    trace: str | None = None
+
+
+def start(
+    definition: Definition, new: NewWorkflow, *, now: datetime, render: Render, actor: str = "api"
+) -> Changes:
+    """Begin a workflow: admit it and queue its roots."""
+    workflow = Workflow(
+        id=new.id,
+        definition=DefinitionRef(definition.namespace, definition.name, definition.version),
+        status=WorkflowStatus.QUEUED,
+        created_at=now,
+        deadline_at=now + definition.timeout if definition.timeout else None,
+        labels=new.labels,
+        start_key=new.start_key,
+        trace=new.trace,
+        input=new.input,
+    )
+    draft = Draft(definition, workflow, Circumstances(now, actor, render))
+    draft.signal(WorkflowSignal.ADMIT, "started")
+    queue_ready(draft, definition.roots)
+    return draft.changes()
+
+
+def advance(
+    definition: Definition, workflow: Workflow, event: Event, *, now: datetime, render: Render
+) -> Changes:
+    """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed."""
+    draft = Draft(definition, workflow, Circumstances(now, event.actor, render))
+    match event:
+        case Answered():
+            verdict = answered(draft, event)
+        case LeaseEnded():
+            verdict = lease_ended(draft, event)
+        case CancelRequested():
+            verdict = _cancel(draft)
+        case DeadlinePassed():
+            verdict = _deadline(draft, workflow)
+    return draft.changes(verdict)
+
+
+def _cancel(draft: Draft) -> Verdict:
+    if draft.status in (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS):
+        if _pivot_claimed(draft):
+            raise IllegalTransition("workflow", "past its pivot", "cancel")
+        turn_back(draft, Reason.CANCELLED, cause="cancelled")
+        return Verdict.APPLIED
+    undoing = draft.turning_back and draft.status is not WorkflowStatus.ROLLED_BACK
+    if undoing or draft.reason is Reason.CANCELLED:
+        return Verdict.IGNORED
+    raise IllegalTransition("workflow", draft.status, "cancel")
+
+
+def _deadline(draft: Draft, workflow: Workflow) -> Verdict:
+    due = workflow.deadline_at is not None and workflow.deadline_at <= draft.now
+    open_ahead = draft.status in (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
+    if not due or not open_ahead or workflow.paused:
+        return Verdict.IGNORED
+    if _pivot_claimed(draft):
+        draft.set(deadline_at=None)
+        draft.note("deadline_ignored", "past_pivot")
+    else:
+        turn_back(draft, Reason.TIMED_OUT, cause="deadline_passed")
+    return Verdict.APPLIED
+
+
+def _pivot_claimed(draft: Draft) -> bool:
+    return any(draft.named(name).execute.attempt > 0 for name in draft.definition.pivots)
