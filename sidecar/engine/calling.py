@@ -1,0 +1,194 @@
+"""From a claim to an answer, and its settlement.
+
+A call is sent only if it can end before its lease does, measured on the monotonic clock from
+before the claim; otherwise the claim is given back as not sent. Whatever the service answers
+is settled, for as long as it takes: if the store is away the answer waits in memory, and its
+slot with it, so that intake stops by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from sidecar.engine.group_commit import Committer
+from sidecar.engine.slots import Slots
+from sidecar.errors import GoConductorError, IllegalTransition, StoreDataError
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.clock import Clock
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.service import Call, Service
+from sidecar.ports.store import Claimed, Missing, Transition
+from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.bodies import error_body
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.events import Answered
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.policy import ALERT_AFTER_TRIES
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import DefinitionRef, WorkflowId
+
+log = structlog.get_logger("sidecar.calling")
+
+RELEASED = Outcome(OutcomeKind.RELEASED)
+
+
+@dataclass(frozen=True, slots=True)
+class CallingPorts:
+    """What calling needs of the world."""
+
+    service: Service
+    clock: Clock
+    entropy: Entropy
+    telemetry: Telemetry
+
+
+class Caller:
+    """Runs one task for each step that this sidecar holds."""
+
+    def __init__(
+        self,
+        ports: CallingPorts,
+        committer: Callable[[], Committer],
+        slots: Slots,
+        definition: Callable[[DefinitionRef], Awaitable[Definition]],
+        *,
+        lease_margin: timedelta,
+        record: Callable[[WorkflowId, Outcome], None],
+        may_take_more: Callable[[], bool],
+    ) -> None:
+        self._service = ports.service
+        self._clock = ports.clock
+        self._entropy = ports.entropy
+        self._telemetry = ports.telemetry
+        self._committer = committer
+        self._slots = slots
+        self._definition = definition
+        self._margin_s = lease_margin.total_seconds()
+        self._record = record
+        self._may_take_more = may_take_more
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._giving_back = False
+
+    def take(self, claimed: Claimed, began: float) -> None:
+        """Make the call for `claimed`; `began` is the monotonic time before the claim."""
+        self._slots.take()
+        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, self._slots.used)
+        task = asyncio.create_task(self._run(claimed, began))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def give_back_from_now_on(self) -> None:
+        """Send nothing any more: claims that still come in are released."""
+        self._giving_back = True
+
+    async def stop(self) -> None:
+        """Abandon what is still under way; the leases guard it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.give_back()
+        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, self._slots.used)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("step_abandoned_until_its_lease_ends", exc_info=error)
+
+    async def _run(self, claimed: Claimed, began: float) -> None:
+        structlog.contextvars.bind_contextvars(
+            workflow=claimed.workflow,
+            step=str(claimed.key),
+            action=claimed.action.value,
+            attempt=claimed.attempt,
+        )
+        outcome = await self._outcome(claimed, began)
+        self._telemetry.count(
+            metrics.ATTEMPTS,
+            definition=claimed.definition.name,
+            step=claimed.key.step,
+            action=claimed.action.value,
+            outcome=outcome.kind.value,
+        )
+        if outcome.kind is not OutcomeKind.DONE:
+            log.info("attempt_ended", outcome=outcome.kind.value, error=outcome.error)
+            if claimed.action is Action.COMPENSATE and claimed.tries + 1 >= ALERT_AFTER_TRIES:
+                log.error("compensation_keeps_failing", tries=claimed.tries + 1)
+        await self._settle(claimed, outcome)
+
+    async def _outcome(self, claimed: Claimed, began: float) -> Outcome:
+        try:
+            definition = await self._definition(claimed.definition)
+        except GoConductorError as error:
+            log.warning("definition_unavailable", error=error.message)
+            return RELEASED
+        call = self._call(claimed, definition)
+        if self._giving_back or self._clock.monotonic() - began > self._margin_s:
+            return RELEASED
+        before = self._clock.monotonic()
+        outcome = await self._service.call(call)
+        self._telemetry.observe(
+            metrics.CALL_SECONDS, self._clock.monotonic() - before, action=claimed.action.value
+        )
+        self._record(claimed.workflow, outcome)
+        return outcome
+
+    def _call(self, claimed: Claimed, definition: Definition) -> Call:
+        defined = definition.by_name[claimed.key.step]
+        path, method, on_status = defined.path, defined.method, defined.on_status
+        body = claimed.input
+        if claimed.action is Action.COMPENSATE:
+            undo = defined.compensation
+            if undo is None:
+                raise IllegalTransition(f"step {claimed.key}", "without compensation", "compensate")
+            path, method, on_status = undo.path, undo.method, undo.on_status
+            body = claimed.compensation_input or compensation_body(claimed)
+        timeout = claimed.call_ms / 1000
+        return Call(
+            workflow=claimed.workflow,
+            definition=claimed.definition,
+            key=claimed.key,
+            action=claimed.action,
+            attempt=claimed.attempt,
+            path=path,
+            body=body,
+            timeout=timeout,
+            deadline=self._clock.now() + timedelta(seconds=timeout),
+            method=method,
+            on_status=dict(on_status) if on_status else None,
+            trace=claimed.trace,
+        )
+
+    async def _settle(self, claimed: Claimed, outcome: Outcome) -> None:
+        event = Answered(
+            claimed.key, claimed.action, claimed.attempt, outcome, self._entropy.chance()
+        )
+        transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
+        try:
+            answer = await self._committer().submit(transition)
+        except StoreDataError as error:
+            log.error("answer_cannot_be_stored", error=error.message)
+            kept = error_body("answer_cannot_be_stored", "the store refused the answer's data")
+            unusable = Outcome(OutcomeKind.UNUSABLE, error=kept, may_have_effect=True)
+            await self._committer().submit(
+                replace(transition, event=replace(event, outcome=unusable))
+            )
+        else:
+            if isinstance(answer, Missing):
+                log.error("settled_workflow_is_missing", answer=answer.value)
+
+
+def compensation_body(claimed: Claimed) -> JsonText:
+    """Return what `compensate` gets when its step renders nothing of its own."""
+    outcome = json.dumps("succeeded" if claimed.succeeded else "unknown")
+    reason = json.dumps(claimed.reason.value if claimed.reason else None)
+    return JsonText(
+        f'{{"input":{claimed.input},"output":{claimed.output or "null"},'
+        f'"outcome":{outcome},"reason":{reason}}}'
+    )

@@ -1,0 +1,206 @@
+"""From doorbells to claims.
+
+A sidecar takes only what it has free slots for, and nothing while the gate is closed. Doorbells
+are acknowledged once the claim is durable, or once it is certain that there is nothing to do;
+a step whose row is locked is asked for again. A sidecar that has heard nothing for a while
+looks into the store for itself, so a lost doorbell costs seconds and needs no leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from sidecar.engine.group_commit import Committer
+from sidecar.engine.slots import Slots
+from sidecar.errors import GoConductorError, QueueError
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.queue import Delivery, Queue, Refused
+from sidecar.ports.store import Missing
+from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.workflow import StepKey, WorkflowId
+
+log = structlog.get_logger("sidecar.receiving")
+
+LOOK_BATCH_MAX = 200
+QUEUE_PAUSE_S = 0.5
+ASK_AGAIN_S = 0.05
+ASK_AGAIN_TIMES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LookInterval:
+    """How long without a doorbell before looking into the store, in seconds; backs off."""
+
+    first_s: float = 2.0
+    last_s: float = 5.0
+
+
+class Receiver:
+    """The intake of one sidecar."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Slots,
+        committer: Callable[[], Committer],
+        *,
+        wait_open: Callable[[], asyncio.Future[None] | object],
+        entropy: Entropy,
+        telemetry: Telemetry,
+        look: LookInterval,
+    ) -> None:
+        self._queue = queue
+        self._slots = slots
+        self._committer = committer
+        self._wait_open = wait_open
+        self._entropy = entropy
+        self._telemetry = telemetry
+        self._look = look
+        self._interval = look.first_s
+        self._task: asyncio.Task[None] | None = None
+        self._claims: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start to receive."""
+        if self._task is None:
+            loop = self._looking if self._queue.capabilities.same_store else self._hearing
+            self._task = asyncio.create_task(loop(), name="receiver")
+
+    async def stop(self) -> None:
+        """Take nothing any more; claims under way are finished."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*self._claims, return_exceptions=True)
+
+    def retry(self, workflow: WorkflowId, key: StepKey) -> None:
+        """Claim one step now: the local timer of a retry."""
+        if self._task is not None:
+            self._spawn(self._claim_one(workflow, key))
+
+    # -- a queue that is the store: receiving is claiming ---------------------------------------
+
+    async def _looking(self) -> None:
+        while True:
+            await self._ready()
+            wanted = min(await self._slots.wait_free(), LOOK_BATCH_MAX)
+            found = await self._look_into_store(wanted)
+            if found < wanted:
+                wait = 0.0 if found else self._patience()
+                await self._receive(wanted, wait or self._look.first_s)
+
+    # -- a queue with messages --------------------------------------------------------------------
+
+    async def _hearing(self) -> None:
+        while True:
+            await self._ready()
+            wanted = min(await self._slots.wait_free(), LOOK_BATCH_MAX)
+            deliveries = await self._receive(wanted, self._patience())
+            if deliveries:
+                self._interval = self._look.first_s
+                self._slots.take(len(deliveries))
+                self._spawn(self._answer(deliveries))
+            else:
+                await self._look_into_store(min(self._slots.free, LOOK_BATCH_MAX))
+
+    async def _answer(self, deliveries: Sequence[Delivery | Refused]) -> None:
+        try:
+            await self._claim(deliveries)
+        finally:
+            self._slots.give_back(len(deliveries))
+
+    async def _claim(self, deliveries: Sequence[Delivery | Refused]) -> None:
+        done: list[Delivery | Refused] = [one for one in deliveries if isinstance(one, Refused)]
+        for one in done:
+            self._telemetry.count(metrics.DOORBELLS_RECEIVED, result="undecodable")
+            log.error("doorbell_undecodable", reason=getattr(one, "reason", ""))
+        waiting = [one for one in deliveries if isinstance(one, Delivery)]
+        for _ in range(ASK_AGAIN_TIMES):
+            if not waiting:
+                break
+            keys = [(one.doorbell.workflow, one.doorbell.key) for one in waiting]
+            answers = await self._committer().claim(keys)
+            again: list[Delivery] = []
+            for delivery, answer in zip(waiting, answers, strict=True):
+                if answer in (Missing.LOCKED, Missing.UNKNOWN):
+                    again.append(delivery)
+                else:
+                    result = answer.value if isinstance(answer, Missing) else "claimed"
+                    self._telemetry.count(metrics.DOORBELLS_RECEIVED, result=result)
+                    done.append(delivery)
+            await self._ack(done)
+            done, waiting = [], again
+            if waiting:
+                await asyncio.sleep(ASK_AGAIN_S * (0.5 + self._entropy.chance()))
+        for delivery in waiting:
+            self._telemetry.count(metrics.DOORBELLS_RECEIVED, result="given_up")
+            log.warning("doorbell_names_nothing", workflow=delivery.doorbell.workflow)
+        await self._ack(waiting)
+
+    async def _ack(self, deliveries: Sequence[Delivery | Refused]) -> None:
+        if not deliveries:
+            return
+        try:
+            await self._queue.ack(deliveries)
+        except QueueError as error:
+            log.warning("ack_failed", count=len(deliveries), error=error.message)
+
+    # -- both -------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        await self._wait_open()  # type: ignore[misc]
+
+    def _patience(self) -> float:
+        wait = self._interval * (0.8 + 0.4 * self._entropy.chance())
+        self._interval = min(self._interval * 1.5, self._look.last_s)
+        return wait
+
+    async def _receive(self, limit: int, wait: float) -> Sequence[Delivery | Refused]:
+        try:
+            return await self._queue.receive(limit, wait)
+        except QueueError as error:
+            log.warning("queue_unavailable", error=error.message)
+            await asyncio.sleep(QUEUE_PAUSE_S * (0.5 + self._entropy.chance()))
+            return ()
+
+    async def _look_into_store(self, limit: int) -> int:
+        if limit <= 0:
+            return 0
+        self._slots.take(limit)
+        try:
+            found = await self._committer().claim_due(limit)
+        except GoConductorError as error:
+            log.warning("look_failed", error=error.message)
+            await asyncio.sleep(QUEUE_PAUSE_S)
+            return 0
+        finally:
+            self._slots.give_back(limit)
+        self._telemetry.count(metrics.LOOKS, found="some" if found else "none")
+        if found:
+            self._interval = self._look.first_s
+        return found
+
+    async def _claim_one(self, workflow: WorkflowId, key: StepKey) -> None:
+        await self._ready()
+        await self._slots.wait_free()
+        self._slots.take()
+        try:
+            await self._committer().claim([(workflow, key)])
+        finally:
+            self._slots.give_back()
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._claims.add(task)
+        task.add_done_callback(self._claimed)
+
+    def _claimed(self, task: asyncio.Task[None]) -> None:
+        self._claims.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("claim_failed", error=str(error))

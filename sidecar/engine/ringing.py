@@ -1,0 +1,159 @@
+"""After a commit: ring for what became claimable, tell who ended, set timers for retries.
+
+None of this is owed to correctness. A doorbell that cannot be published is counted and
+forgotten: the step is claimable in the store, where an idle sidecar or the leader finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import structlog
+
+from sidecar.errors import QueueError
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.notices import Notices
+from sidecar.ports.queue import Doorbell, Queue
+from sidecar.ports.store import Batch, BatchResult, Moved, Started
+from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga.states import StepStatus
+from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
+
+log = structlog.get_logger("sidecar.ringing")
+
+DOORBELLS_WAITING_MAX = 50_000
+TIMERS_MAX = 50_000
+TIMER_SLACK_S = 0.002
+
+
+class Ringer:
+    """Publishes doorbells in the background; `retry(workflow, key)` is called when one is due."""
+
+    def __init__(
+        self,
+        service: str,
+        queue: Queue,
+        notices: Notices,
+        telemetry: Telemetry,
+        retry: Callable[[WorkflowId, StepKey], None],
+    ) -> None:
+        self._service = service
+        self._queue = queue
+        self._notices = notices
+        self._telemetry = telemetry
+        self._retry = retry
+        self._doorbells: list[Doorbell] = []
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start publishing."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._publish(), name="ringer")
+
+    async def stop(self) -> None:
+        """Publish what has gathered if the queue takes it within a second, then stop."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        left, self._doorbells = self._doorbells, []
+        if left:
+            try:
+                async with asyncio.timeout(1):
+                    await self._queue.publish(left)
+            except (QueueError, TimeoutError):
+                self._telemetry.count(metrics.DOORBELLS_LOST, len(left))
+
+    def after(self, batch: Batch, result: BatchResult) -> None:
+        """Draw the conclusions from one commit."""
+        claimed = {(one.workflow, one.key) for one in result.claimed}
+        changes = [
+            one.changes
+            for one in (*result.starts, *result.transitions)
+            if isinstance(one, Started | Moved) and one.changes is not None
+        ]
+        for started in batch.starts:
+            self._telemetry.count(metrics.WORKFLOWS_STARTED, definition=started.definition.name)
+        self.conclude(changes, result.now, claimed)
+
+    def conclude(
+        self,
+        changes: Iterable[Changes],
+        now: datetime,
+        claimed: Iterable[tuple[WorkflowId, StepKey]] = (),
+    ) -> None:
+        """Ring, tell and set timers for `changes`; `now` is the store's clock."""
+        taken = set(claimed)
+        ended: list[WorkflowId] = []
+        for change in changes:
+            workflow = change.workflow
+            if change.verdict is Verdict.LATE:
+                self._telemetry.count(metrics.LATE_ANSWERS)
+            for step in change.queued:
+                if (workflow.id, step.key) not in taken:
+                    self._ring(workflow, step, now)
+            if change.ended:
+                ended.append(workflow.id)
+                self._count_end(workflow, now)
+        if ended:
+            self._notices.announce(ended=ended)
+
+    def ring(self, doorbells: Iterable[Doorbell]) -> None:
+        """Publish these soon."""
+        self._doorbells.extend(doorbells)
+        excess = len(self._doorbells) - DOORBELLS_WAITING_MAX
+        if excess > 0:
+            del self._doorbells[:excess]
+            self._telemetry.count(metrics.DOORBELLS_LOST, excess)
+        self._wake.set()
+
+    def _ring(self, workflow: Workflow, step: Step, now: datetime) -> None:
+        delay = (step.due_at - now).total_seconds() if step.due_at else 0.0
+        if delay <= 0:
+            self.ring([Doorbell(workflow.id, step.key, step.service, workflow.trace)])
+        elif step.service == self._service and len(self._timers) < TIMERS_MAX:
+            self._set_timer(delay + TIMER_SLACK_S, workflow.id, step.key)
+
+    def _set_timer(self, delay: float, workflow: WorkflowId, key: StepKey) -> None:
+        def due() -> None:
+            self._timers.discard(timer)
+            self._retry(workflow, key)
+
+        timer = asyncio.get_running_loop().call_later(delay, due)
+        self._timers.add(timer)
+
+    def _count_end(self, workflow: Workflow, now: datetime) -> None:
+        labels = {"definition": workflow.definition.name, "status": workflow.status.value}
+        self._telemetry.count(metrics.WORKFLOWS_ENDED, **labels)
+        seconds = (now - workflow.created_at).total_seconds()
+        self._telemetry.observe(metrics.WORKFLOW_SECONDS, seconds, **labels)
+        failed = [
+            str(step.key)
+            for step in workflow.steps.values()
+            if step.status is StepStatus.COMPENSATION_FAILED
+        ]
+        if failed:
+            log.error("compensation_failed", workflow=workflow.id, steps=failed)
+
+    async def _publish(self) -> None:
+        while True:
+            while not self._doorbells:
+                self._wake.clear()
+                await self._wake.wait()
+            doorbells, self._doorbells = self._doorbells, []
+            try:
+                await self._queue.publish(doorbells)
+            except QueueError as error:
+                self._telemetry.count(metrics.DOORBELLS_LOST, len(doorbells))
+                log.warning("doorbells_lost", count=len(doorbells), error=error.message)
+            else:
+                self._telemetry.count(metrics.DOORBELLS_RUNG, len(doorbells))

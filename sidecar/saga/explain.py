@@ -1,0 +1,64 @@
+"""What a workflow waits for, when it moves next, and what went wrong last: in words.
+
+For the person who asks at night why nothing moves. Everything is read off the state.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import Step, Workflow
+
+
+def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> list[str]:
+    """Return one line for each thing that has to happen next; empty at an end."""
+    if workflow.paused:
+        return ["paused: an operator must resume it"]
+    lines = [line for step in _in_order(definition, workflow) for line in _of_step(step, now)]
+    if workflow.status is WorkflowStatus.ERROR:
+        lines.append("error: an operator must act")
+    return lines
+
+
+def next_attempt_at(workflow: Workflow) -> datetime | None:
+    """Return when the next call may be made, if one is waiting for its time."""
+    times = [step.due_at for step in workflow.steps.values() if step.due_at and not step.leased]
+    return min(times, default=None)
+
+
+def last_error(workflow: Workflow) -> JsonText | None:
+    """Return the newest error of any step, else the workflow's own."""
+    newest: tuple[datetime, JsonText] | None = None
+    for step in workflow.steps.values():
+        for run, error in (
+            (step.execute, step.error),
+            (step.compensate, step.compensation_error),
+        ):
+            moment = run.claimed_at or workflow.created_at
+            if error and (newest is None or moment >= newest[0]):
+                newest = (moment, error)
+    return newest[1] if newest else workflow.error
+
+
+def _in_order(definition: Definition, workflow: Workflow) -> list[Step]:
+    place = {step.name: number for number, step in enumerate(definition.steps)}
+    return sorted(
+        workflow.steps.values(), key=lambda step: (place.get(step.key.step, 0), step.key.index)
+    )
+
+
+def _of_step(step: Step, now: datetime) -> list[str]:
+    action = step.action
+    what = f"{step.key}: {action}"
+    if step.leased:
+        return [f"{what} attempt {step.run.attempt} is being made by service {step.service}"]
+    if step.status is StepStatus.COMPENSATION_FAILED:
+        return [f"{what} failed for good"]
+    if step.status not in (StepStatus.QUEUED, StepStatus.RETRYING, StepStatus.COMPENSATING):
+        return []
+    if step.due_at is not None and step.due_at > now:
+        return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
+    undo = " to undo it" if action is Action.COMPENSATE else ""
+    return [f"{what} waits for a sidecar of service {step.service}{undo}"]
