@@ -1,0 +1,1 @@
+"""Elections: PostgreSQL's advisory lock, and the twin in memory."""

@@ -1,0 +1,189 @@
+"""The election by PostgreSQL's advisory lock, on a session of its own.
+
+Whoever holds the lock leads. The session is dedicated and never pooled; every `beat_s` it is
+asked whether it still holds the lock. The term is trusted until the last good answer was
+**asked for**, plus `ttl_s` minus a margin, by the monotonic clock: a slow answer can only
+shorten it. Two dangers of advisory locks are met here:
+
+- a process that is stopped keeps its session, and with it the lock: the server ends the
+  session after `ttl_s` of silence (`idle_session_timeout`, PostgreSQL 14 and later)
+- a lock granted to a client that has given up waiting: on any doubt the session is closed
+
+A lock carries no number; the epoch that fences the leader's writes comes from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from sidecar.adapters.postgres.sql import load
+from sidecar.ports.clock import Clock
+from sidecar.ports.entropy import Entropy
+
+log = structlog.get_logger("sidecar.election")
+
+SQL = load(__file__)
+LOCK_CLASS = 0x60C0
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionTimes:
+    """In seconds: `beat_s` between proofs, `ttl_s` for which a proof is good."""
+
+    beat_s: float = 2.0
+    ttl_s: float = 10.0
+    margin_s: float = 1.0
+    retry_s: float = 2.0
+
+
+def lock_number(namespace: str) -> int:
+    """Return the signed 32-bit lock number of a namespace."""
+    digest = hashlib.sha256(f"goconductor/{namespace}".encode()).digest()
+    return int(struct.unpack(">i", digest[:4])[0])
+
+
+class PostgresTerm:
+    """A term that lasts as long as its session proves that it holds the lock."""
+
+    def __init__(self, clock: Clock, times: ElectionTimes) -> None:
+        self._clock = clock
+        self._times = times
+        self._trusted_until = 0.0
+        self.ended = asyncio.Event()
+
+    def extend(self, asked_at: float) -> None:
+        """A proof asked for at `asked_at` came back good."""
+        self._trusted_until = asked_at + self._times.ttl_s - self._times.margin_s
+
+    def trusted(self) -> bool:
+        """Whether the last proof is still good."""
+        return not self.ended.is_set() and self._clock.monotonic() < self._trusted_until
+
+    async def lost(self) -> None:
+        """Wait for the end of the term."""
+        await self.ended.wait()
+
+    async def resign(self) -> None:
+        """End the term; the session is closed, which frees the lock."""
+        self.ended.set()
+
+
+class PostgresElection:
+    """One candidate. `dsn` must lead to the server itself, not to a pooler."""
+
+    def __init__(
+        self,
+        dsn: str,
+        namespace: str,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        times: ElectionTimes | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._lock = {"class": LOCK_CLASS, "object": lock_number(namespace)}
+        self._clock = clock
+        self._entropy = entropy
+        self._times = times or ElectionTimes()
+        self._keeper: asyncio.Task[None] | None = None
+        self._term: PostgresTerm | None = None
+
+    async def open(self) -> None:
+        """Nothing to make ready; `campaign` connects."""
+
+    async def close(self) -> None:
+        """Resign if leading, and close the session."""
+        if self._term is not None:
+            await self._term.resign()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def campaign(self) -> PostgresTerm:
+        """Wait until the lock is ours."""
+        await self.close()
+        while True:
+            term = await self._try()
+            if term is not None:
+                self._term = term
+                return term
+            await asyncio.sleep(self._times.retry_s * (0.75 + 0.5 * self._entropy.chance()))
+
+    async def _try(self) -> PostgresTerm | None:
+        connection: psycopg.AsyncConnection | None = None
+        kept = False
+        try:
+            async with asyncio.timeout(self._times.ttl_s):
+                connection = await psycopg.AsyncConnection.connect(
+                    self._dsn, autocommit=True, prepare_threshold=None
+                )
+                await self._guard(connection)
+                asked_at = self._clock.monotonic()
+                cursor = await connection.execute(SQL["try_lock"], self._lock)
+                row = await cursor.fetchone()
+            if row is None or not row[0]:
+                return None
+            term = PostgresTerm(self._clock, self._times)
+            term.extend(asked_at)
+            self._keeper = asyncio.create_task(self._keep(connection, term), name="election")
+            kept = True
+        except (psycopg.Error, TimeoutError) as error:
+            log.warning("election_unavailable", error=str(error) or "no answer in time")
+            return None
+        else:
+            return term
+        finally:
+            if connection is not None and not kept:
+                await _drop(connection)
+
+    async def _guard(self, connection: psycopg.AsyncConnection) -> None:
+        milliseconds = int(self._times.ttl_s * 1000)
+        settings = {"idle_ms": milliseconds, "statement_ms": milliseconds}
+        if connection.info.server_version < 140000:
+            log.warning("paused_leader_keeps_lock", server=connection.info.server_version)
+            return
+        await connection.execute(SQL["guard_session"], settings)
+
+    async def _keep(self, connection: psycopg.AsyncConnection, term: PostgresTerm) -> None:
+        proof = {**self._lock, "pid": connection.info.backend_pid}
+        try:
+            while not term.ended.is_set():
+                await self._until_next_beat(term)
+                if term.ended.is_set():
+                    return
+                asked_at = self._clock.monotonic()
+                async with asyncio.timeout(self._times.beat_s * 2):
+                    cursor = await connection.execute(SQL["still_held"], proof)
+                    row = await cursor.fetchone()
+                if row is None or not row[0]:
+                    log.warning("election_lock_lost")
+                    return
+                term.extend(asked_at)
+        except (psycopg.Error, TimeoutError) as error:
+            log.warning("election_session_lost", error=str(error) or "no answer in time")
+        finally:
+            term.ended.set()
+            await _drop(connection)
+
+    async def _until_next_beat(self, term: PostgresTerm) -> None:
+        try:
+            async with asyncio.timeout(self._times.beat_s):
+                await term.ended.wait()
+        except TimeoutError:
+            return
+
+
+async def _drop(connection: psycopg.AsyncConnection) -> None:
+    """Close a session, answering or not: closing is what frees the lock."""
+    try:
+        async with asyncio.timeout(2):
+            await connection.close()
+    except (psycopg.Error, TimeoutError) as error:
+        log.warning("election_session_not_closed", error=str(error))

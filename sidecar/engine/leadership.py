@@ -1,0 +1,115 @@
+"""Leadership: campaign, mint an epoch, do the duties until the term is over, and again.
+
+        ┌────────────▶ campaigning ──won──▶ minting an epoch ──▶ leading ───┐
+        │                                                          │        │
+        └──────────── term lost, epoch stale, store away ◀─────────┘◀───────┘
+
+The election says who may try; the epoch says whose writes count. A leader stops its duties
+the moment it can no longer trust its term. It ends no lease until the store has answered it
+for one whole silence span without a break: when the store was away, no sidecar could be seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.engine.identity import Identity
+from sidecar.errors import GoConductorError, StaleEpoch, StoreConflict, StoreUnavailable
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.clock import Clock
+from sidecar.ports.election import Election, Term
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.store import Store
+from sidecar.ports.telemetry import Telemetry
+
+log = structlog.get_logger("sidecar.leadership")
+
+PAUSE_AFTER_FAULT_S = 1.0
+ROUND_WITHIN_S = 15.0
+
+
+class Leadership:
+    """One candidate."""
+
+    def __init__(
+        self,
+        election: Election,
+        store: Store,
+        duties: Duties,
+        identity: Identity,
+        times: DutyTimes,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        telemetry: Telemetry,
+    ) -> None:
+        self._election = election
+        self._store = store
+        self._duties = duties
+        self._identity = identity
+        self._times = times
+        self._clock = clock
+        self._entropy = entropy
+        self._telemetry = telemetry
+        self._task: asyncio.Task[None] | None = None
+        self.leading = False
+
+    async def start(self) -> None:
+        """Begin to campaign."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._campaign_for_ever(), name="leadership")
+
+    async def stop(self) -> None:
+        """Resign if leading, and stop."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _campaign_for_ever(self) -> None:
+        while True:
+            term = await self._election.campaign()
+            try:
+                await self._lead(term)
+            except GoConductorError as error:
+                log.warning("leadership_interrupted", error=error.message, code=error.code)
+            except Exception:
+                log.exception("leadership_failed")
+            finally:
+                self._set_leading(leading=False)
+                await term.resign()
+            await asyncio.sleep(PAUSE_AFTER_FAULT_S * (0.5 + self._entropy.chance()))
+
+    async def _lead(self, term: Term) -> None:
+        epoch = await self._store.mint_epoch(self._identity.namespace, self._identity.incarnation)
+        self._set_leading(leading=True)
+        log.info("leading", epoch=epoch.number)
+        self._telemetry.fact("leading", epoch=epoch.number)
+        unbroken_since = self._clock.monotonic()
+        silence = self._times.silent_after.total_seconds()
+        while term.trusted():
+            sure = self._clock.monotonic() - unbroken_since >= silence
+            try:
+                async with asyncio.timeout(ROUND_WITHIN_S):
+                    await self._duties.round(epoch, may_end_leases=sure)
+            except StaleEpoch:
+                raise
+            except StoreConflict:
+                pass  # nothing was written; the next round finds the same work
+            except (StoreUnavailable, TimeoutError):
+                unbroken_since = self._clock.monotonic()
+            await self._pause(term)
+
+    async def _pause(self, term: Term) -> None:
+        try:
+            async with asyncio.timeout(self._times.every.total_seconds()):
+                await term.lost()
+        except TimeoutError:
+            return
+
+    def _set_leading(self, *, leading: bool) -> None:
+        self.leading = leading
+        self._telemetry.gauge(metrics.LEADING, 1 if leading else 0)
