@@ -11,5 +11,6 @@
 - `gate`: whether the service may be called at all
 - `heartbeat`, `leadership`, `duties`: being seen, and healing
 - `commands`, `queries`, `views`, `waiting`: what the faces offer
+- `intake`: what comes in from outside, checked; `compiled`: definitions ready to run
 - `agent`: all of it as one thing that starts, drains and stops
 """

@@ -1,0 +1,1 @@
+"""The faces that other programs see. They translate, and decide nothing."""

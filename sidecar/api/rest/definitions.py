@@ -1,0 +1,72 @@
+"""The operations on definitions."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.api.rest import reading
+from sidecar.api.rest.encoding import definition_json, definitions_json
+from sidecar.api.rest.face import FACE, reply
+
+MEDIA_TYPES = frozenset(
+    {
+        "application/json",
+        "application/yaml",
+        "application/x-yaml",
+        "text/yaml",
+        "text/x-yaml",
+    }
+)
+
+
+async def register(request: web.Request) -> web.Response:
+    """Keep a definition: 201 for a new version, 200 for the latest one again."""
+    face = request.app[FACE]
+    namespace = reading.namespace(request, face.namespace)
+    reading.only(request)
+    text = await reading.body(request, MEDIA_TYPES)
+    view, created = await face.commands.register_definition(namespace, text, request.content_type)
+    body = {"name": view.name, "version": view.version, "hash": view.hash}
+    if not created:
+        return reply(body)
+    return reply(body, 201, {"Location": f"/v1/definitions/{view.name}/versions/{view.version}"})
+
+
+async def check(request: web.Request) -> web.Response:
+    """Say whether a document could be registered; nothing is kept."""
+    face = request.app[FACE]
+    namespace = reading.namespace(request, face.namespace)
+    reading.only(request)
+    text = await reading.body(request, MEDIA_TYPES)
+    found = face.commands.check_definition(namespace, text, request.content_type)
+    return reply({"name": found.name, "steps": [step.name for step in found.steps]})
+
+
+async def list_(request: web.Request) -> web.Response:
+    """Answer with a page of definitions, by name."""
+    face = request.app[FACE]
+    namespace = reading.namespace(request, face.namespace)
+    reading.only(request, "cursor", "limit")
+    page = await face.queries.definitions(
+        namespace, cursor=request.query.get("cursor"), limit=reading.limit(request)
+    )
+    return reply(definitions_json(page))
+
+
+async def get(request: web.Request) -> web.Response:
+    """Answer with the latest version of a definition."""
+    face = request.app[FACE]
+    namespace = reading.namespace(request, face.namespace)
+    reading.only(request)
+    view = await face.queries.definition(namespace, request.match_info["name"])
+    return reply(definition_json(view))
+
+
+async def get_version(request: web.Request) -> web.Response:
+    """Answer with one version of a definition."""
+    face = request.app[FACE]
+    namespace = reading.namespace(request, face.namespace)
+    reading.only(request)
+    version = reading.number(request.match_info["version"], "version")
+    view = await face.queries.definition(namespace, request.match_info["name"], version)
+    return reply(definition_json(view))

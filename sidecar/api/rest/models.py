@@ -1,0 +1,236 @@
+"""What requests and answers look like.
+
+Requests are read through these models, and an unknown field is refused by its name. Answers are
+written straight from views for speed; the models describe them in the OpenAPI document, and
+tests hold every answer against it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
+
+CompensationStatus = Literal["compensating", "compensated", "compensation_failed"]
+
+
+class Body(BaseModel):
+    """A JSON object without surprises."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+# -- requests -------------------------------------------------------------------------------
+
+
+class StartRequest(Body):
+    """Which definition to start, and with what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "definition": "order_processing",
+                    "input": {"order_id": "A-17", "amount": 49.9},
+                    "start_key": "order-A-17",
+                    "labels": {"tenant": "north"},
+                }
+            ]
+        }
+    )
+
+    definition: str = Field(min_length=1, max_length=255)
+    version: int | None = Field(default=None, ge=1, lt=2**31, description="Left out: the latest.")
+    input: Any = Field(default=None, description="Any JSON; at most 1 MiB and 64 levels deep.")
+    start_key: str | None = Field(
+        default=None,
+        description="Starting again with the same key and input returns the same workflow.",
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="At most 32.")
+
+
+# -- answers --------------------------------------------------------------------------------
+
+
+class StartedBody(Body):
+    """A workflow was started, now or earlier with the same key."""
+
+    id: str
+    status: WorkflowStatus
+
+
+class CompensationBody(Body):
+    """How the undoing of a step stands."""
+
+    status: CompensationStatus
+    attempt: int
+    tries: int
+    input: JsonValue
+    output: JsonValue
+    error: JsonValue
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class StepBody(Body):
+    """One step of a workflow; `index` is null unless it is an item of a fan-out."""
+
+    name: str
+    index: int | None
+    service: str
+    status: StepStatus
+    attempt: int
+    tries: int
+    input: JsonValue
+    output: JsonValue
+    error: JsonValue
+    started_at: datetime | None
+    ended_at: datetime | None
+    compensation: CompensationBody | None
+
+
+class WorkflowBody(Body):
+    """One workflow, whole. `waiting_on` says why it is not moving, while it is not."""
+
+    id: str
+    namespace: str
+    definition: str
+    version: int
+    status: WorkflowStatus
+    reason: Reason | None
+    paused: bool
+    waiting_on: list[str]
+    next_attempt_at: datetime | None
+    last_error: JsonValue
+    input: JsonValue
+    output: JsonValue
+    error: JsonValue
+    labels: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    steps: list[StepBody]
+
+
+class WorkflowLine(Body):
+    """One workflow in a list."""
+
+    id: str
+    namespace: str
+    definition: str
+    version: int
+    status: WorkflowStatus
+    reason: Reason | None
+    paused: bool
+    labels: dict[str, str]
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class WorkflowPage(Body):
+    """A page of workflows, newest first."""
+
+    workflows: list[WorkflowLine]
+    next_cursor: str | None
+
+
+class EventBody(Body):
+    """One line of a workflow's history; `step` is null for the workflow's own."""
+
+    seq: int
+    time: datetime
+    kind: str
+    step: str | None
+    index: int | None
+    action: Action | None
+    from_: str | None = Field(alias="from")
+    to: str | None
+    attempt: int | None
+    cause: str
+    actor: str
+
+
+class EventPage(Body):
+    """A page of a workflow's history, in its order."""
+
+    events: list[EventBody]
+    next_cursor: str | None
+
+
+class RegisteredBody(Body):
+    """The version that a document has been given."""
+
+    name: str
+    version: int
+    hash: str
+
+
+class CheckedBody(Body):
+    """A document that can be registered, and the steps that it holds."""
+
+    name: str
+    steps: list[str]
+
+
+class DefinitionLine(Body):
+    """The latest version of one definition, in a list."""
+
+    namespace: str
+    name: str
+    version: int
+    hash: str
+    created_at: datetime
+
+
+class DefinitionBody(DefinitionLine):
+    """One version of a definition with its document."""
+
+    document: dict[str, JsonValue]
+
+
+class DefinitionPage(Body):
+    """A page of definitions, by name."""
+
+    definitions: list[DefinitionLine]
+    next_cursor: str | None
+
+
+class HealthBody(Body):
+    """The process is alive; whether it is ready says `/readyz` of the metrics port."""
+
+    status: Literal["ok"]
+
+
+class Fault(Body):
+    """One thing that is wrong with a document."""
+
+    field: str
+    message: str
+
+
+class Problem(Body):
+    """An error (RFC 9457). `code` is stable, `detail` is for people, `field` names the culprit."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    problems: list[Fault] | None = None
+
+
+ANSWERS: tuple[type[BaseModel], ...] = (
+    StartedBody,
+    WorkflowBody,
+    WorkflowPage,
+    EventPage,
+    RegisteredBody,
+    CheckedBody,
+    DefinitionBody,
+    DefinitionPage,
+    HealthBody,
+    Problem,
+)

@@ -1,0 +1,212 @@
+"""The literal table of all operations. Routing and the OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from sidecar.api.rest import definitions, events, models, workflows
+from sidecar.api.rest.face import reply
+from sidecar.engine.queries import DEFAULT_PAGE, MAX_PAGE
+from sidecar.saga.states import WorkflowStatus
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JsonSchema = dict[str, object]
+
+DEADLINE = 30.0
+"""Seconds that a request may take, beyond what it asks to wait."""
+
+WAIT_DEADLINE = DEADLINE + 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the query, or a header."""
+
+    name: str
+    description: str
+    schema: JsonSchema
+    where: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `deadline` is in seconds, None for a stream with a deadline of its own.
+
+    `answers` are the bodies of success by status; `problems` the statuses of failure that are
+    its own. `document` says that the body is a definition.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    operation: str
+    summary: str
+    answers: dict[int, type[BaseModel]]
+    problems: tuple[int, ...] = ()
+    query: tuple[Parameter, ...] = ()
+    body: type[BaseModel] | None = None
+    document: bool = False
+    deadline: float | None = DEADLINE
+    stream: bool = False
+    headers: tuple[Parameter, ...] = field(default=())
+
+
+async def health(_request: web.Request) -> web.Response:
+    """Say that the process is alive."""
+    return reply({"status": "ok"})
+
+
+WAIT = Parameter(
+    "wait",
+    "Answer when the workflow has ended, or is in `error`, or this much time has passed: `30s`, "
+    "`500ms`, `2m`; more than 60 s is taken as 60 s.",
+    {"type": "string", "examples": ["30s"]},
+)
+CURSOR = Parameter("cursor", "Where the last page ended: its `next_cursor`.", {"type": "string"})
+LIMIT = Parameter(
+    "limit",
+    "How many items a page holds at most.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+)
+STATUS = Parameter(
+    "status",
+    "Only workflows in one of these; repeated or separated by commas.",
+    {"type": "array", "items": {"enum": [str(one) for one in WorkflowStatus]}},
+)
+DEFINITION = Parameter("definition", "Only workflows of this definition.", {"type": "string"})
+LABEL = Parameter(
+    "label",
+    "Only workflows with this label, written `name:value`; repeated: with all of them.",
+    {"type": "array", "items": {"type": "string"}},
+)
+TRACE = Parameter(
+    "traceparent",
+    "A W3C trace context; the workflow's calls belong to that trace.",
+    {"type": "string"},
+    where="header",
+)
+LAST_EVENT = Parameter(
+    "Last-Event-ID",
+    "For a stream: the number of the last event that was seen.",
+    {"type": "integer", "minimum": 1},
+    where="header",
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/definitions",
+        definitions.register,
+        "registerDefinition",
+        "Register a definition; the same document again is the same version",
+        {201: models.RegisteredBody, 200: models.RegisteredBody},
+        problems=(413, 415, 422),
+        document=True,
+    ),
+    Route(
+        "GET",
+        "/v1/definitions",
+        definitions.list_,
+        "listDefinitions",
+        "List definitions by name, the latest version of each",
+        {200: models.DefinitionPage},
+        problems=(422,),
+        query=(CURSOR, LIMIT),
+    ),
+    Route(
+        "POST",
+        "/v1/definitions/check",
+        definitions.check,
+        "checkDefinition",
+        "Check a document without keeping it",
+        {200: models.CheckedBody},
+        problems=(413, 415, 422),
+        document=True,
+    ),
+    Route(
+        "GET",
+        "/v1/definitions/{name}",
+        definitions.get,
+        "getDefinition",
+        "Read the latest version of a definition",
+        {200: models.DefinitionBody},
+        problems=(404,),
+    ),
+    Route(
+        "GET",
+        "/v1/definitions/{name}/versions/{version}",
+        definitions.get_version,
+        "getDefinitionVersion",
+        "Read one version of a definition",
+        {200: models.DefinitionBody},
+        problems=(404, 422),
+    ),
+    Route(
+        "POST",
+        "/v1/workflows",
+        workflows.start,
+        "startWorkflow",
+        "Start a workflow; with `wait`, answer with its view when it has ended",
+        {201: models.StartedBody, 200: models.StartedBody},
+        problems=(400, 404, 413, 415, 422),
+        query=(WAIT,),
+        headers=(TRACE,),
+        body=models.StartRequest,
+        deadline=WAIT_DEADLINE,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows",
+        workflows.list_,
+        "listWorkflows",
+        "List workflows, newest first",
+        {200: models.WorkflowPage},
+        problems=(422,),
+        query=(STATUS, DEFINITION, LABEL, CURSOR, LIMIT),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{id}",
+        workflows.get,
+        "getWorkflow",
+        "Read one workflow, or wait for its end",
+        {200: models.WorkflowBody},
+        problems=(404, 422),
+        query=(WAIT,),
+        deadline=WAIT_DEADLINE,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{id}/events",
+        events.events,
+        "listEvents",
+        "Read a workflow's history, or follow it (`Accept: text/event-stream`)",
+        {200: models.EventPage},
+        problems=(404, 422),
+        query=(CURSOR, LIMIT),
+        headers=(LAST_EVENT,),
+        deadline=None,
+        stream=True,
+    ),
+    Route(
+        "POST",
+        "/v1/workflows/{id}/cancel",
+        workflows.cancel,
+        "cancelWorkflow",
+        "Undo a workflow; the same again while it is being undone, or was",
+        {202: models.WorkflowBody},
+        problems=(404, 409),
+    ),
+    Route(
+        "GET",
+        "/healthz",
+        health,
+        "health",
+        "Whether the process is alive",
+        {200: models.HealthBody},
+    ),
+)

@@ -1,0 +1,105 @@
+"""The listener, and what it bears from slow or greedy clients.
+
+A client that opens a connection and does not finish its first request's headers in time is cut
+off; between requests a connection lives for a while and no longer; bodies have the deadline of
+their request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from sidecar.api.rest import problems
+
+HEADERS_WITHIN = 10.0
+"""Seconds from the connection to the end of the first request's headers."""
+
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may be idle between two requests."""
+
+CLOSE_WITHIN = 5.0
+"""Seconds that requests under way get when the listener closes."""
+
+_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "keepalive_timeout": KEEP_ALIVE,
+    "lingering_time": 1.0,
+    "max_line_size": 8190,
+    "max_field_size": 8190,
+    "max_headers": 64,
+    "auto_decompress": False,
+}
+
+
+class _Connection(RequestHandler):
+    """One connection, cut off if its first request does not come."""
+
+    __slots__ = ("_headers_due",)
+
+    _headers_due: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._headers_due = self._loop.call_later(HEADERS_WITHIN, self._cut_if_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop waiting."""
+        self._headers_due.cancel()
+        super().connection_lost(exc)
+
+    def _cut_if_silent(self) -> None:
+        if self._request_count == 0:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        """Answer to what is not even a request, without repeating any of it."""
+        if status >= web.HTTPInternalServerError.status_code:
+            self.log_exception("Error handling request", exc_info=exc)
+        answer = problems.of_http(status)
+        answer.force_close()
+        return answer
+
+
+class RestServer:
+    """One listening address of an application."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(app, shutdown_timeout=CLOSE_WITHIN, **_OPTIONS)
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the address, for port 0 with the port that was given.
+
+        Raises `OSError` when the address cannot be had.
+        """
+        await self._runner.setup()
+        manager = self._runner.server
+        assert manager is not None  # noqa: S101 - `setup` has just made it
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Connection(manager, loop=loop, **_OPTIONS),
+            host,
+            port,
+            backlog=1024,
+            reuse_address=True,
+        )
+        name = self._server.sockets[0].getsockname()
+        return str(name[0]), int(name[1])
+
+    async def close(self) -> None:
+        """Take no more connections, let requests under way end, and go; harmless when repeated."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._runner.cleanup()

@@ -1,0 +1,36 @@
+"""The commands about definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sidecar.cli.failure import Failure
+from sidecar.cli.options import client_options, print_json
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@client_options
+def apply(*, file: Path, server: str, namespace: str | None, output: str) -> None:
+    """Register the definition in FILE (YAML, or JSON if its name ends so)."""
+    from sidecar.cli.client import Client
+
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise Failure(f"the file cannot be read: {error}") from None
+    kind = "application/json" if file.suffix == ".json" else "application/yaml"
+    answer = Client(server, namespace).post("definitions", body=text, content_type=kind)
+    if output == "json":
+        print_json(answer.body)
+        return
+    name, version = answer.body["name"], answer.body["version"]
+    created = answer.status == 201  # noqa: PLR2004
+    click.echo(
+        f"{name} version {version} registered"
+        if created
+        else f"{name} is unchanged: version {version}"
+    )
+    click.echo(f"  next: goconductor start {name} --input '{{...}}' --wait", err=True)

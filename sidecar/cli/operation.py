@@ -1,0 +1,80 @@
+"""The commands that run GoConductor itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sidecar import __version__
+from sidecar.cli.failure import Failure
+from sidecar.cli.options import output_option, print_json
+
+_config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="The sidecar's YAML file."
+)
+_set_option = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
+)
+
+
+@click.command()
+def demo() -> None:
+    """Run everything here: services, sidecars, a real PostgreSQL, and workflows."""
+    from sidecar.cli.demo.run import run_demo
+
+    sys.exit(run_demo())
+
+
+@click.command()
+@_config_option
+@_set_option
+def sidecar(*, config_file: Path | None, settings: tuple[str, ...]) -> None:
+    """Run the sidecar of one service until it is told to stop."""
+    from sidecar.config import load_config
+    from sidecar.wiring import run_sidecar
+
+    sys.exit(run_sidecar(load_config(config_file, overrides=_settings(settings))))
+
+
+@click.command()
+@_config_option
+@_set_option
+@click.option("--dsn", help="The database, instead of a configuration file.")
+def migrate(*, config_file: Path | None, settings: tuple[str, ...], dsn: str | None) -> None:
+    """Create the database's tables, or bring them up to date; harmless when repeated."""
+    from sidecar.config import load_config
+    from sidecar.wiring import migrate_store
+
+    if (dsn is None) == (config_file is None):
+        raise click.UsageError("give either --config or --dsn.")
+    if dsn is not None and settings:
+        raise click.UsageError("--set belongs to --config.")
+    migrate_store(
+        dsn if dsn is not None else load_config(config_file, overrides=_settings(settings))
+    )
+    click.echo("the database is up to date")
+
+
+@click.command()
+@output_option
+def version(*, output: str) -> None:
+    """Print the version."""
+    if output == "json":
+        print_json({"version": __version__})
+    else:
+        click.echo(f"goconductor {__version__}")
+
+
+def _settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """The overrides as they were written; the configuration reads the values."""
+    found: dict[str, str] = {}
+    for one in settings:
+        key, equals, value = one.partition("=")
+        if not (key and equals):
+            raise Failure(
+                f"--set {one!r} is not KEY=VALUE.", then="write it like --set queue.kind=kafka."
+            )
+        found[key] = value
+    return found

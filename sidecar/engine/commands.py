@@ -1,0 +1,144 @@
+"""What a client can ask to be done: register a definition, start a workflow, cancel one.
+
+Every face goes through here, so a rule that stands here holds for all of them. What a command
+writes goes through the committer, and is durable when the command returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.definitions import parse_definition
+from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.group_commit import Committer
+from sidecar.engine.intake import (
+    canonical,
+    checked_labels,
+    checked_start_key,
+    storable,
+    valid_trace,
+)
+from sidecar.engine.queries import Queries, workflow_id
+from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
+from sidecar.errors import Conflict, IllegalTransition, NotFound, Overloaded, StartKeyReused
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.store import KeyReused, Missing, Start, Store, Transition
+from sidecar.saga.definition import Definition
+from sidecar.saga.events import CancelRequested
+from sidecar.saga.workflow import DefinitionRef, WorkflowId
+
+COMMIT_WITHIN = 20.0
+"""Seconds that a command waits for its commit before it says that it does not know."""
+
+
+class Commands:
+    """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        compiled: CompiledDefinitions,
+        queries: Queries,
+        entropy: Entropy,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._compiled = compiled
+        self._queries = queries
+        self._entropy = entropy
+
+    def new_id(self) -> WorkflowId:
+        """Return an id to start a workflow with."""
+        return self._entropy.workflow_id()
+
+    def check_definition(self, namespace: str, text: bytes, content_type: str) -> Definition:
+        """Return what a document would become, as version 0. Raises `DefinitionError`."""
+        parsed = parse_definition(text, content_type)
+        return parsed.compile(namespace, 0)
+
+    async def register_definition(
+        self, namespace: str, text: bytes, content_type: str
+    ) -> tuple[DefinitionView, bool]:
+        """Keep a definition; True if it is a new version, False if it is the latest again.
+
+        Raises `DefinitionError`.
+        """
+        parsed = parse_definition(text, content_type)
+        # Compiled before it is stored: a document that does not compile takes no number.
+        parsed.compile(namespace, 0)
+        stored, created = await self._store.put_definition(
+            namespace, parsed.name, parsed.document, parsed.digest
+        )
+        self._compiled.compile(stored)
+        return definition_view(stored), created
+
+    async def start(
+        self,
+        namespace: str,
+        definition: str,
+        version: int | None = None,
+        input: Any = None,  # noqa: A002 - the name that every face and document gives it
+        start_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        trace: str | None = None,
+        *,
+        id: WorkflowId | None = None,  # noqa: A002 - the name that every face gives it
+        actor: str = "api",
+    ) -> StartedView:
+        """Start a workflow; with a `start_key` used before and the same input, return that one.
+
+        `trace` is a W3C traceparent, left out if it is none. `id` is one of `new_id`, for those
+        who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`.
+        """
+        text = storable(input, "input")
+        wanted = await self._runnable(namespace, definition, version)
+        result = await self._committer.submit(
+            Start(
+                id=id or self.new_id(),
+                definition=wanted,
+                input=text,
+                input_hash=hashlib.sha256(canonical(input)).hexdigest(),
+                start_key=checked_start_key(start_key),
+                labels=checked_labels(labels or {}),
+                trace=valid_trace(trace),
+                actor=actor,
+            ),
+            within=COMMIT_WITHIN,
+        )
+        if isinstance(result, KeyReused):
+            raise StartKeyReused(
+                f"The start key was used for workflow {result.workflow}, with another input.",
+                field="start_key",
+            )
+        return StartedView(id=result.workflow, status=result.status, existed=result.existed)
+
+    async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
+        """Turn a workflow back, and return it; harmless when repeated.
+
+        Raises `NotFound`, and `Conflict` when it is finished or past its pivot.
+        """
+        known = workflow_id(workflow)
+        await self._queries.require(namespace, known)
+        result = await self._committer.submit(
+            Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
+            within=COMMIT_WITHIN,
+        )
+        match result:
+            case Missing.LOCKED:
+                raise Overloaded(f"Workflow {known} is busy; try again.")
+            case Missing():
+                raise NotFound(f"There is no workflow {known}.", field="id")
+            case IllegalTransition():
+                raise Conflict(f"The workflow cannot be cancelled: it is {result.state}.")
+            case Exception():
+                raise result
+        return await self._queries.get(namespace, known)
+
+    async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
+        """The definition to start."""
+        if version is None:
+            return await self._compiled.latest(namespace, name)
+        return await self._compiled.get(DefinitionRef(namespace, name, version))

@@ -1,0 +1,95 @@
+"""Definitions ready to run, kept in memory.
+
+A version never changes, so what was compiled once is good for ever; only which version is the
+latest has to be asked. Requests that ask for the same name while an answer is under way share
+the next one: each still gets an answer that was read after it asked, and a thousand starts at
+once cost a few queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from sidecar.definitions import compile_stored
+from sidecar.errors import NotFound
+from sidecar.ports.store import Store, StoredDefinition
+from sidecar.saga.definition import Definition
+from sidecar.saga.workflow import DefinitionRef
+
+MOST_KEPT = 256
+"""How many compiled versions one sidecar keeps; the least recently used go first."""
+
+
+class CompiledDefinitions:
+    """Compiled definitions by reference, and the latest version of each name."""
+
+    def __init__(self, store: Store, *, most: int = MOST_KEPT) -> None:
+        self._store = store
+        self._most = most
+        self._kept: OrderedDict[DefinitionRef, Definition] = OrderedDict()
+        self._looking: dict[tuple[str, str], asyncio.Task[Definition | None]] = {}
+        self._next: dict[tuple[str, str], asyncio.Task[Definition | None]] = {}
+
+    def kept(self, ref: DefinitionRef) -> Definition | None:
+        """Return a version if it is in memory: never waits."""
+        found = self._kept.get(ref)
+        if found is not None:
+            self._kept.move_to_end(ref)
+        return found
+
+    def compile(self, stored: StoredDefinition) -> Definition:
+        """Return what a stored version compiles to, from memory if it was compiled before."""
+        ref = DefinitionRef(stored.namespace, stored.name, stored.version)
+        found = self.kept(ref)
+        if found is None:
+            found = compile_stored(stored.document, *ref)
+            self._kept[ref] = found
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return found
+
+    async def get(self, ref: DefinitionRef) -> Definition:
+        """Return one version. Raises `NotFound`, `StoreError`."""
+        found = self.kept(ref)
+        if found is not None:
+            return found
+        stored = await self._store.get_definition(*ref)
+        if stored is None:
+            raise NotFound(
+                f"There is no version {ref.version} of definition {ref.name}.", field="version"
+            )
+        return self.compile(stored)
+
+    async def latest(self, namespace: str, name: str) -> Definition:
+        """Return the latest version, as of now or later. Raises `NotFound`, `StoreError`."""
+        key = (namespace, name)
+        task = self._next.get(key)
+        if task is None:
+            running = self._looking.get(key)
+            task = asyncio.create_task(self._look(key, running), name=f"latest {name}")
+            (self._looking if running is None else self._next)[key] = task
+        # Shielded: whoever gives up must not take the answer away from the others.
+        found = await asyncio.shield(task)
+        if found is None:
+            raise NotFound(
+                f"There is no definition {name}; register it with `goconductor apply`.",
+                field="definition",
+            )
+        return found
+
+    async def _look(
+        self, key: tuple[str, str], before: asyncio.Task[Definition | None] | None
+    ) -> Definition | None:
+        """Read the latest version of one name, after the look that is under way has ended."""
+        mine = asyncio.current_task()
+        if before is not None:
+            # Its failure is told to those who share it, so here only its end matters.
+            await asyncio.gather(before, return_exceptions=True)
+            self._looking[key] = self._next.pop(key)
+        try:
+            stored = await self._store.get_definition(*key)
+        finally:
+            if self._looking.get(key) is mine:
+                del self._looking[key]
+        return None if stored is None else self.compile(stored)
