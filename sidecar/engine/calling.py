@@ -54,7 +54,7 @@ class Caller:
     def __init__(
         self,
         ports: CallingPorts,
-        committer: Callable[[], Committer],
+        committer: Committer,
         slots: Slots,
         definition: Callable[[DefinitionRef], Awaitable[Definition]],
         *,
@@ -171,12 +171,12 @@ class Caller:
         )
         transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
         try:
-            answer = await self._committer().submit(transition)
+            answer = await self._committer.submit(transition)
         except StoreDataError as error:
             log.error("answer_cannot_be_stored", error=error.message)
             kept = error_body("answer_cannot_be_stored", "the store refused the answer's data")
             unusable = Outcome(OutcomeKind.UNUSABLE, error=kept, may_have_effect=True)
-            await self._committer().submit(
+            await self._committer.submit(
                 replace(transition, event=replace(event, outcome=unusable))
             )
         else:

@@ -9,7 +9,7 @@ looks into the store for itself, so a lost doorbell costs seconds and needs no l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -47,9 +47,9 @@ class Receiver:
         self,
         queue: Queue,
         slots: Slots,
-        committer: Callable[[], Committer],
+        committer: Committer,
         *,
-        wait_open: Callable[[], asyncio.Future[None] | object],
+        wait_open: Callable[[], Awaitable[None]],
         entropy: Entropy,
         telemetry: Telemetry,
         look: LookInterval,
@@ -125,7 +125,7 @@ class Receiver:
             if not waiting:
                 break
             keys = [(one.doorbell.workflow, one.doorbell.key) for one in waiting]
-            answers = await self._committer().claim(keys)
+            answers = await self._committer.claim(keys)
             again: list[Delivery] = []
             for delivery, answer in zip(waiting, answers, strict=True):
                 if answer in (Missing.LOCKED, Missing.UNKNOWN):
@@ -154,7 +154,7 @@ class Receiver:
     # -- both -------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        await self._wait_open()  # type: ignore[misc]
+        await self._wait_open()
 
     def _patience(self) -> float:
         wait = self._interval * (0.8 + 0.4 * self._entropy.chance())
@@ -174,7 +174,7 @@ class Receiver:
             return 0
         self._slots.take(limit)
         try:
-            found = await self._committer().claim_due(limit)
+            found = await self._committer.claim_due(limit)
         except GoConductorError as error:
             log.warning("look_failed", error=error.message)
             await asyncio.sleep(QUEUE_PAUSE_S)
@@ -191,12 +191,12 @@ class Receiver:
         await self._slots.wait_free()
         self._slots.take()
         try:
-            await self._committer().claim([(workflow, key)])
+            await self._committer.claim([(workflow, key)])
         finally:
             self._slots.give_back()
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._claims.add(task)
         task.add_done_callback(self._claimed)
 

@@ -1,0 +1,239 @@
+"""One sidecar as one thing that starts, drains and stops.
+
+Starting: the store answers, the committer writes, the queue and the notices connect in the
+background, the gate waits for the service, and only then is anything claimed.
+
+Draining, on SIGTERM: say so (readiness is false, the heartbeat tells), stop receiving and leave
+the consumer group, resign; wait for the calls under way as long as the budget lasts; settle
+them; ring for what they made claimable; say goodbye. What is not finished by then is guarded by
+its lease, and ended at once by a leader because this incarnation said goodbye.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from sidecar.engine.calling import Caller, CallingPorts
+from sidecar.engine.commands import Commands
+from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.engine.gate import Gate
+from sidecar.engine.group_commit import CommitLimits, Committer
+from sidecar.engine.heartbeat import Heartbeat
+from sidecar.engine.identity import Identity
+from sidecar.engine.leadership import Leadership
+from sidecar.engine.queries import Queries
+from sidecar.engine.receiving import LookInterval, Receiver
+from sidecar.engine.ringing import Ringer
+from sidecar.engine.slots import Slots
+from sidecar.engine.waiting import WaitHub
+from sidecar.errors import GoConductorError, QueueError
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.clock import Clock
+from sidecar.ports.election import Election
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.notices import Notices
+from sidecar.ports.queue import Queue
+from sidecar.ports.service import Service
+from sidecar.ports.store import Batch, BatchResult, Store
+from sidecar.ports.telemetry import Telemetry
+
+log = structlog.get_logger("sidecar.agent")
+
+LAG_EVERY_S = 1.0
+QUEUE_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world of one sidecar."""
+
+    store: Store
+    queue: Queue
+    notices: Notices
+    service: Service
+    election: Election
+    clock: Clock
+    entropy: Entropy
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The numbers of one sidecar; all times in seconds unless they are durations."""
+
+    concurrency: int = 64
+    lease_margin: timedelta = timedelta(seconds=5)
+    max_batch: int = 500
+    writers: int = 1
+    heartbeat_s: float = 5.0
+    drain_s: float = 25.0
+    look: LookInterval = field(default_factory=LookInterval)
+    duties: DutyTimes = field(default_factory=DutyTimes)
+
+
+class Agent:
+    """A sidecar without its faces. `commands`, `queries` and `waiting` are for those."""
+
+    def __init__(self, identity: Identity, ports: Ports, settings: Settings) -> None:
+        self.identity = identity
+        self._ports = ports
+        self._settings = settings
+        self._draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+        clock, entropy, telemetry = ports.clock, ports.entropy, ports.telemetry
+        chance = {"clock": clock, "entropy": entropy, "telemetry": telemetry}
+        self.slots = Slots(settings.concurrency)
+        self.compiled = CompiledDefinitions(ports.store)
+        self.gate = Gate(ports.service, on_change=self._gate_changed, **chance)
+        self.committer = Committer(
+            ports.store,
+            identity,
+            CommitLimits(
+                lease_margin=settings.lease_margin,
+                max_batch=settings.max_batch,
+                writers=settings.writers,
+            ),
+            after=self._after_commit,
+            **chance,
+        )
+        self.caller = Caller(
+            CallingPorts(service=ports.service, **chance),
+            self.committer,
+            self.slots,
+            self.compiled.get,
+            lease_margin=settings.lease_margin,
+            record=self.gate.record,
+            may_take_more=lambda: self.gate.is_open and not self._draining,
+        )
+        self.receiver = Receiver(
+            ports.queue,
+            self.slots,
+            self.committer,
+            wait_open=self.gate.wait_open,
+            entropy=entropy,
+            telemetry=telemetry,
+            look=settings.look,
+        )
+        self.ringer = Ringer(
+            identity.service, ports.queue, ports.notices, telemetry, self.receiver.retry
+        )
+        self.heartbeat = Heartbeat(
+            ports.store, identity, lambda: self.ready, interval_s=settings.heartbeat_s
+        )
+        duties = Duties(ports.store, self.ringer, identity, settings.duties, **chance)
+        self.leadership = Leadership(
+            ports.election, ports.store, duties, identity, settings.duties, **chance
+        )
+        self.queries = Queries(ports.store, self.compiled, clock)
+        self.waiting = WaitHub(ports.store, ports.notices, telemetry)
+        self.commands = Commands(
+            ports.store, self.committer, self.compiled, self.queries, entropy
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether this sidecar takes work: the gate is open and it is not draining."""
+        return self.gate.is_open and not self._draining
+
+    async def start(self) -> None:
+        """Start everything. Raises `StoreError` when the store is not usable."""
+        ports = self._ports
+        await ports.store.open()
+        await ports.service.open()
+        await ports.notices.open()
+        await ports.election.open()
+        await self.waiting.open()
+        await self.committer.start()
+        await self.ringer.start()
+        await self.gate.start()
+        await self.heartbeat.start()
+        await self.leadership.start()
+        self._tasks = [
+            asyncio.create_task(self._open_queue(), name="open-queue"),
+            asyncio.create_task(self._watch_loop(), name="loop-lag"),
+        ]
+        log.info("started", service=self.identity.service, incarnation=self.identity.incarnation)
+
+    async def drain(self) -> None:
+        """Take no more work, and finish what is under way within the budget."""
+        if self._draining:
+            return
+        self._draining = True
+        self.heartbeat.draining = True
+        log.info("draining", in_flight=self.slots.used)
+        await self.receiver.stop()
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._ports.queue.pause()
+                await self.leadership.stop()
+                await self.slots.wait_unused()
+        except (TimeoutError, QueueError) as error:
+            log.warning("drain_ended_early", in_flight=self.slots.used, error=str(error))
+
+    async def stop(self) -> None:
+        """Drain, and let go of everything."""
+        await self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.caller.give_back_from_now_on()
+        await self.caller.stop()
+        await self.ringer.stop()
+        await self.committer.stop()
+        await self.gate.stop()
+        await self.waiting.close()
+        await self.heartbeat.stop()
+        ports = self._ports
+        for part in (ports.queue, ports.election, ports.notices, ports.service, ports.store):
+            try:
+                await part.close()
+            except GoConductorError as error:
+                log.warning("close_failed", part=type(part).__name__, error=error.message)
+        log.info("stopped")
+
+    def _after_commit(self, batch: Batch, result: BatchResult, began: float) -> None:
+        for claimed in result.claimed:
+            self.caller.take(claimed, began)
+        self.ringer.after(batch, result)
+
+    def _gate_changed(self, *, is_open: bool, reason: str) -> None:
+        log.info("gate_open" if is_open else "gate_closed", reason=reason)
+        task = asyncio.create_task(self._follow_gate(is_open=is_open), name="follow-gate")
+        self._tasks.append(task)
+        task.add_done_callback(self._followed)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+
+    async def _follow_gate(self, *, is_open: bool) -> None:
+        queue = self._ports.queue
+        try:
+            await (queue.resume() if is_open else queue.pause())
+        except QueueError as error:
+            log.warning("queue_did_not_follow_the_gate", error=error.message)
+
+    async def _open_queue(self) -> None:
+        """Open the queue however long it takes; without it the looks into the store go on."""
+        while True:
+            try:
+                await self._ports.queue.open()
+            except QueueError as error:
+                log.warning("queue_unavailable", error=error.message)
+                await asyncio.sleep(QUEUE_PAUSE_S)
+            else:
+                break
+        await self.receiver.start()
+
+    async def _watch_loop(self) -> None:
+        clock = self._ports.clock
+        while True:
+            before = clock.monotonic()
+            await asyncio.sleep(LAG_EVERY_S)
+            lag = max(0.0, clock.monotonic() - before - LAG_EVERY_S)
+            self._ports.telemetry.gauge(metrics.LOOP_LAG, lag)
