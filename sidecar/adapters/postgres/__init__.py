@@ -1,0 +1,1 @@
+"""What the PostgreSQL adapters share: the pool, error translation, migrations, embedded server."""
