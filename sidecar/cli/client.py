@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from sidecar.cli.failure import Failure, Unreachable
 
@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, server: str, namespace: str | None = None) -> None:
         parts = urlsplit(server)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts):
             raise Failure(
                 f"{server!r} is not an address of a sidecar.",
                 then="write it like http://127.0.0.1:7400 (--server or GOCONDUCTOR_SERVER).",
@@ -115,6 +115,14 @@ class Client:
             ) from None
         finally:
             connection.close()
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is left out, or is one."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _bound(connection: http.client.HTTPConnection, until: float) -> None:

@@ -13,7 +13,7 @@ from sidecar.cli.failure import Failure
 from sidecar.errors import GoConductorError
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
     """The group of all commands: our own errors are told in a sentence, without a trace."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -28,7 +28,7 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     r"""Sagas across services: all done, or all undone.
 

@@ -44,13 +44,13 @@ def sidecar(*, config_file: Path | None, settings: tuple[str, ...]) -> None:
 @click.option("--dsn", help="The database, instead of a configuration file.")
 def migrate(*, config_file: Path | None, settings: tuple[str, ...], dsn: str | None) -> None:
     """Create the database's tables, or bring them up to date; harmless when repeated."""
-    from sidecar.config import load_config
-    from sidecar.wiring import migrate_store
-
     if (dsn is None) == (config_file is None):
         raise click.UsageError("give either --config or --dsn.")
     if dsn is not None and settings:
         raise click.UsageError("--set belongs to --config.")
+    from sidecar.config import load_config
+    from sidecar.wiring import migrate_store
+
     migrate_store(
         dsn if dsn is not None else load_config(config_file, overrides=_settings(settings))
     )

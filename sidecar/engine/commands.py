@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.definitions import parse_definition
+from sidecar.definitions import compile_stored, parse_definition
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.intake import (
@@ -22,7 +22,7 @@ from sidecar.engine.intake import (
 )
 from sidecar.engine.queries import Queries, workflow_id
 from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
-from sidecar.errors import Conflict, IllegalTransition, NotFound, Overloaded, StartKeyReused
+from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.store import KeyReused, Missing, Start, Store, Transition
 from sidecar.saga.definition import Definition
@@ -57,7 +57,7 @@ class Commands:
     def check_definition(self, namespace: str, text: bytes, content_type: str) -> Definition:
         """Return what a document would become, as version 0. Raises `DefinitionError`."""
         parsed = parse_definition(text, content_type)
-        return parsed.compile(namespace, 0)
+        return compile_stored(parsed.document, namespace, parsed.name, 0)
 
     async def register_definition(
         self, namespace: str, text: bytes, content_type: str
@@ -67,8 +67,6 @@ class Commands:
         Raises `DefinitionError`.
         """
         parsed = parse_definition(text, content_type)
-        # Compiled before it is stored: a document that does not compile takes no number.
-        parsed.compile(namespace, 0)
         stored, created = await self._store.put_definition(
             namespace, parsed.name, parsed.document, parsed.digest
         )
@@ -122,19 +120,15 @@ class Commands:
         """
         known = workflow_id(workflow)
         await self._queries.require(namespace, known)
-        result = await self._committer.submit(
-            Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
-            within=COMMIT_WITHIN,
-        )
-        match result:
-            case Missing.LOCKED:
-                raise Overloaded(f"Workflow {known} is busy; try again.")
-            case Missing():
-                raise NotFound(f"There is no workflow {known}.", field="id")
-            case IllegalTransition():
-                raise Conflict(f"The workflow cannot be cancelled: it is {result.state}.")
-            case Exception():
-                raise result
+        try:
+            result = await self._committer.submit(
+                Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
+                within=COMMIT_WITHIN,
+            )
+        except IllegalTransition as error:
+            raise Conflict(f"The workflow cannot be cancelled: it is {error.state}.") from error
+        if isinstance(result, Missing):
+            raise NotFound(f"There is no workflow {known}.", field="id")
         return await self._queries.get(namespace, known)
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:

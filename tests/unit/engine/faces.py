@@ -1,0 +1,280 @@
+"""Twins for tests of what clients see: a store in a dict, decided by the real machine.
+
+Only what commands and queries use is here; whether a store keeps its promises is the business
+of the conformance suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from sidecar.definitions import render
+from sidecar.engine.commands import Commands
+from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.group_commit import Committer
+from sidecar.engine.queries import Queries
+from sidecar.engine.waiting import WaitHub
+from sidecar.errors import GoConductorError
+from sidecar.ports.notices import Notice, Notices
+from sidecar.ports.store import (
+    KeyReused,
+    Missing,
+    Moved,
+    Start,
+    Started,
+    Store,
+    StoredDefinition,
+    Transition,
+    WorkflowFilter,
+)
+from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.saga.definition import JsonText
+from sidecar.saga.machine import NewWorkflow, advance, start
+from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.workflow import Workflow, WorkflowId
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+DOCUMENT = b"""
+name: order
+steps:
+  - name: charge
+    service: payments
+    execute: /charges
+    compensate: /refunds
+  - name: ship
+    service: shipping
+    execute: /shipments
+    compensate: none
+"""
+
+
+async def until(fact: Callable[[], object]) -> None:
+    """Let everybody else run until `fact` holds."""
+    while not fact():  # noqa: ASYNC110 - the fact is a plain value of a twin, not an event
+        await asyncio.sleep(0)
+
+
+class TickingClock:
+    """A clock that moves a millisecond with every look."""
+
+    def __init__(self) -> None:
+        self.moment = NOON
+
+    def now(self) -> datetime:
+        self.moment += timedelta(milliseconds=1)
+        return self.moment
+
+    def monotonic(self) -> float:
+        return (self.moment - NOON).total_seconds()
+
+
+class CountingEntropy:
+    """Ids in a row."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def workflow_id(self) -> WorkflowId:
+        self.made += 1
+        return WorkflowId(f"00000000-0000-7000-8000-{self.made:012x}")
+
+    def incarnation(self) -> str:
+        return "one"
+
+    def chance(self) -> float:
+        return 0.5
+
+
+class Facts:
+    """Telemetry that remembers the names of facts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.one_told = asyncio.Event()
+
+    def count(self, *args: object, **labels: object) -> None: ...
+    def gauge(self, *args: object, **labels: object) -> None: ...
+    def observe(self, *args: object, **labels: object) -> None: ...
+
+    def fact(self, name: str, **fields: object) -> None:
+        self.told.append(name)
+        self.one_told.set()
+
+
+class LocalNotices:
+    """Notices within this process; `deaf` loses all of them."""
+
+    def __init__(self) -> None:
+        self.hearers: list[Callable[[Notice], None]] = []
+        self.deaf = False
+
+    def announce(self, *, services: Iterable[str] = (), ended: Collection[WorkflowId] = ()) -> None:
+        for hear in [] if self.deaf else list(self.hearers):
+            hear(Notice(frozenset(services), tuple(ended)))
+
+    def subscribe(self, hear: Callable[[Notice], None]) -> Callable[[], None]:
+        self.hearers.append(hear)
+        return lambda: self.hearers.remove(hear)
+
+
+@dataclass
+class DictStore:
+    """The part of a store that faces use. `broken` is raised by everything."""
+
+    clock: TickingClock
+    notices: LocalNotices
+    definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
+    workflows: dict[WorkflowId, Workflow] = field(default_factory=dict)
+    history: dict[WorkflowId, list[HistoryEvent]] = field(default_factory=dict)
+    hashes: dict[WorkflowId, str] = field(default_factory=dict)
+    broken: GoConductorError | None = None
+    asked: list[str] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    compiled: CompiledDefinitions | None = None
+
+    def _enter(self, what: str) -> None:
+        self.asked.append(what)
+        if self.broken is not None:
+            raise self.broken
+
+    async def put_definition(
+        self, namespace: str, name: str, document: JsonText, digest: str
+    ) -> tuple[StoredDefinition, bool]:
+        self._enter("put_definition")
+        versions = self.definitions.setdefault((namespace, name), [])
+        if versions and versions[-1].hash == digest:
+            return versions[-1], False
+        stored = StoredDefinition(
+            namespace, name, len(versions) + 1, digest, document, self.clock.now()
+        )
+        versions.append(stored)
+        return stored, True
+
+    async def get_definition(
+        self, namespace: str, name: str, version: int | None = None
+    ) -> StoredDefinition | None:
+        self._enter("get_definition")
+        if self.gate is not None:
+            await self.gate.wait()
+        versions = self.definitions.get((namespace, name), [])
+        if version is None:
+            return versions[-1] if versions else None
+        return next((one for one in versions if one.version == version), None)
+
+    async def list_definitions(
+        self, namespace: str, after: str | None, limit: int
+    ) -> Sequence[StoredDefinition]:
+        self._enter("list_definitions")
+        names = sorted(name for space, name in self.definitions if space == namespace)
+        wanted = [name for name in names if after is None or name > after][:limit]
+        return [self.definitions[namespace, name][-1] for name in wanted]
+
+    async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
+        self._enter("get_workflow")
+        found = self.workflows.get(workflow)
+        return found if found and found.definition.namespace == namespace else None
+
+    async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
+        self._enter("list_workflows")
+        found = [
+            one
+            for one in sorted(self.workflows.values(), key=lambda one: one.id, reverse=True)
+            if one.definition.namespace == namespace
+            and (not wanted.status or one.status in wanted.status)
+            and wanted.definition in (None, one.definition.name)
+            and wanted.labels.items() <= one.labels.items()
+            and (wanted.after is None or one.id < wanted.after)
+        ]
+        return [replace(one, steps={}, input=None, output=None) for one in found[: wanted.limit]]
+
+    async def list_events(
+        self, workflow: WorkflowId, after_seq: int, limit: int
+    ) -> Sequence[HistoryEvent]:
+        self._enter("list_events")
+        return [one for one in self.history[workflow] if one.seq > after_seq][:limit]
+
+    async def statuses(
+        self, workflows: Sequence[WorkflowId]
+    ) -> Mapping[WorkflowId, WorkflowStatus]:
+        self._enter("statuses")
+        return {one: self.workflows[one].status for one in workflows if one in self.workflows}
+
+    async def submit(
+        self, member: Start | Transition, *, within: float | None = None
+    ) -> Started | KeyReused | Moved | Missing:
+        """Stand in for the committer."""
+        self._enter("submit")
+        if isinstance(member, Start):
+            return self._start(member)
+        workflow = self.workflows.get(member.workflow)
+        if workflow is None:
+            return Missing.UNKNOWN
+        assert self.compiled is not None
+        definition = await self.compiled.get(workflow.definition)
+        changes = advance(definition, workflow, member.event, now=self.clock.now(), render=render)
+        self.write(changes)
+        return Moved(changes)
+
+    def _start(self, member: Start) -> Started | KeyReused:
+        for one in self.workflows.values():
+            same = one.definition.name == member.definition.name
+            if same and member.start_key is not None and one.start_key == member.start_key:
+                if self.hashes[one.id] != member.input_hash:
+                    return KeyReused(one.id)
+                return Started(one.id, one.status, existed=True)
+        new = NewWorkflow(member.id, member.input, member.labels, member.start_key, member.trace)
+        changes = start(member.definition, new, now=self.clock.now(), render=render)
+        self.hashes[member.id] = member.input_hash
+        self.write(changes)
+        return Started(member.id, changes.workflow.status, changes=changes)
+
+    def write(self, changes: Changes) -> None:
+        """Keep what a transition writes, and announce its end."""
+        workflow = changes.workflow
+        steps = {key: replace(step, stored=True) for key, step in workflow.steps.items()}
+        self.workflows[workflow.id] = replace(workflow, steps=steps)
+        self.history.setdefault(workflow.id, []).extend(changes.events)
+        if changes.ended:
+            self.notices.announce(ended=[workflow.id])
+
+    def put(self, workflow: Workflow, **values: Any) -> None:
+        """Change a workflow behind everybody's back, and announce it."""
+        self.workflows[workflow.id] = replace(workflow, **values)
+        self.notices.announce(ended=[workflow.id])
+
+
+class Faces:
+    """The application layer over the twins."""
+
+    def __init__(self, *, look_every: float = 60.0, max_waiters: int = 100) -> None:
+        self.clock, self.entropy, self.facts = TickingClock(), CountingEntropy(), Facts()
+        self.notices = LocalNotices()
+        self.store = DictStore(self.clock, self.notices)
+        store = cast("Store", self.store)
+        self.compiled = self.store.compiled = CompiledDefinitions(store)
+        self.queries = Queries(store, self.compiled, self.clock)
+        self.commands = Commands(
+            store, cast("Committer", self.store), self.compiled, self.queries, self.entropy
+        )
+        self.hub = WaitHub(
+            store,
+            cast("Notices", self.notices),
+            cast("Telemetry", self.facts),
+            look_every=look_every,
+            max_waiters=max_waiters,
+        )
+
+    async def register(self, document: bytes = DOCUMENT) -> None:
+        """Register a definition."""
+        await self.commands.register_definition("default", document, "application/yaml")
+
+    async def start(self, **values: Any) -> Workflow:
+        """Start a workflow of `order`."""
+        started = await self.commands.start("default", "order", **values)
+        return self.store.workflows[WorkflowId(started.id)]
