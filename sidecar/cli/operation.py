@@ -20,11 +20,22 @@ _set_option = click.option(
 
 
 @click.command()
-def demo() -> None:
-    """Run everything here: services, sidecars, a real PostgreSQL, and workflows."""
-    from sidecar.cli.demo.run import run_demo
+@click.option(
+    "--orders", type=click.IntRange(1, 10_000), default=30, show_default=True, help="How many."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder that stays  [default: a temporary one]",
+)
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C.")
+def demo(*, orders: int, data: Path | None, keep: bool) -> None:
+    """Run three services, their sidecars, a real PostgreSQL and some orders, all here."""
+    import asyncio
 
-    sys.exit(run_demo())
+    from sidecar.cli.demo.run import DemoOptions, run_demo
+
+    sys.exit(asyncio.run(run_demo(DemoOptions(orders=orders, data=data, keep=keep))))
 
 
 @click.command()
