@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +30,7 @@ from sidecar.cli.demo.orders import Order, Trouble, orders, trouble_of
 from sidecar.cli.demo.service import TRADES, DemoService
 from sidecar.cli.demo.sidecars import DEFINITION, definition
 from sidecar.definitions import parse_definition
+from tests.servers.processes import wait_gone
 
 BATCH = orders(1, 24)
 Client = TestClient[Any, Any]
@@ -221,3 +230,104 @@ def test_the_audit_counts_the_money() -> None:
     assert differences([_ended("completed")], {"payments": [wrong]}) == [
         "payments keeps 4.99, and completed orders come to 5.00"
     ]
+
+
+class Demo:
+    """`goconductor demo` as a process, in a temporary folder of its own."""
+
+    def __init__(self, temporary: Path, *options: str) -> None:
+        self._temporary = temporary
+        self._output = temporary / "output"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar.cli.main", "demo", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(temporary)},
+            )
+
+    def until(self, words: str) -> None:
+        """Wait until it has said this."""
+        deadline = time.monotonic() + 45
+        while words not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            threading.Event().wait(0.05)
+
+    def said(self) -> str:
+        return self._output.read_text()
+
+    def descendants(self) -> list[int]:
+        """Every process that runs because of it."""
+        return _descendants(self.process.pid)
+
+    def left_behind(self) -> list[Path]:
+        return list(self._temporary.glob("goconductor-demo-*"))
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [one for child in map(int, listed) for one in (child, *_descendants(child))]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder that the database's own user can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="goconductor-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_the_demo_balances_and_leaves_nothing(temporary: Path) -> None:
+    demo = Demo(temporary, "--orders", "24")
+    demo.until("starting")
+    assert demo.process.wait(90) == 0, demo.said()
+    assert "12 completed, 12 rolled back" in demo.said()
+    assert demo.left_behind() == []
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_a_second_run_in_the_same_folder_goes_on(temporary: Path) -> None:
+    for last in ("order-003", "order-006"):
+        demo = Demo(temporary, "--orders", "3", "--data", str(temporary / "data"))
+        assert demo.process.wait(60) == 0, demo.said()
+        assert last in demo.said()
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("moment", "code"), [("starting", 130), ("order-001  completed", 130), ("Ctrl-C ends", 0)]
+)
+def test_an_interruption_ends_everything(moment: str, code: int, temporary: Path) -> None:
+    demo = Demo(temporary, "--keep", "--orders", "24")
+    demo.until(moment)
+    started = demo.descendants()
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(30) == code, demo.said()
+    wait_gone(started)
+    assert demo.left_behind() == []
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_nothing_outlives_a_killed_demo_and_the_next_sweeps(temporary: Path) -> None:
+    demo = Demo(temporary, "--keep", "--orders", "2")
+    demo.until("Ctrl-C ends")
+    started = demo.descendants()
+    assert len(started) >= 7  # PostgreSQL, three services, three sidecars
+    demo.process.kill()
+    demo.process.wait()
+    wait_gone(started, within_s=20)
+    assert len(demo.left_behind()) == 1
+    following = Demo(temporary, "--orders", "1")
+    assert following.process.wait(60) == 0, following.said()
+    assert following.left_behind() == []

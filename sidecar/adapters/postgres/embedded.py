@@ -32,7 +32,7 @@ import psycopg
 from sidecar.adapters.postgres.embedded_binaries import find_binaries, usable_binaries
 from sidecar.adapters.postgres.embedded_folder import DATABASE, ROLE, Address, Folder
 from sidecar.adapters.postgres.embedded_process import Program, processes_in, run_to_end, tail
-from sidecar.errors import EmbeddedServerError
+from sidecar.errors import EmbeddedServerError, GoConductorError
 from sidecar.ports.telemetry import Telemetry
 
 _HOST = "127.0.0.1"
@@ -153,7 +153,7 @@ class EmbeddedServer:
             await asyncio.sleep(pause_s)
             try:
                 await self._run_if_holder()
-            except EmbeddedServerError as error:
+            except GoConductorError as error:
                 self._tell("embedded_server_failed", error=error.message)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             else:

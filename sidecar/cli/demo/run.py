@@ -24,6 +24,7 @@ from sidecar.cli.demo.stage import Stage, demo_folder, open_stage
 from sidecar.errors import EmbeddedServerError
 
 _INTERRUPTED = 130
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,11 @@ async def _batch(stage: Stage, batch: list[Order], out: Console) -> list[str]:
 async def _run_all(
     batch: Sequence[Order], sidecars: Sequence[Sidecar], progress: show.Progress
 ) -> list[Ended]:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
     async def run(order: Order, sidecar: Sidecar) -> Ended:
-        result = ended(order, await sidecar.ended(await sidecar.start(order)))
+        async with slots:
+            result = ended(order, await sidecar.ended(await sidecar.start(order)))
         progress.add(result)
         return result
 
