@@ -96,13 +96,15 @@ def _apply(
     draft: Draft, step: Step, event: Answered | LeaseEnded, end: _End, *, answered: bool
 ) -> None:
     run = step.run
-    if run.closed < event.attempt:
+    first_end = run.closed < event.attempt
+    if first_end:
         _note_claim(draft, step, run)
+    spent = first_end and (end.outcome.kind in _SPENDS_A_TRY or _is_final(end.outcome))
     run = replace(
         run,
         closed=event.attempt,
         answered=event.attempt if answered else run.answered,
-        tries=run.tries + (end.outcome.kind in _SPENDS_A_TRY or _is_final(end.outcome)),
+        tries=run.tries + spent,
     )
     if event.action is Action.EXECUTE:
         effect = (

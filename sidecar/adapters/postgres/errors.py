@@ -1,0 +1,50 @@
+"""PostgreSQL's errors, translated once: what they mean for whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from sidecar.errors import (
+    SchemaMismatch,
+    StoreConflict,
+    StoreDataError,
+    StoreError,
+    StoreUnavailable,
+)
+
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+_AWAY = ("08", "53", "57", "58", "25006")
+_DATA = ("22", "23")
+_NO_SCHEMA = frozenset({"42P01", "42703", "3F000"})
+
+
+def translate(error: BaseException) -> StoreError:
+    """Return what `error` means."""
+    if isinstance(error, TimeoutError | PoolTimeout | TooManyRequests | OSError):
+        return StoreUnavailable(f"PostgreSQL did not answer in time: {error}")
+    state = getattr(error, "sqlstate", None) or ""
+    text = str(error).strip().replace("\n", " ") or type(error).__name__
+    if state in _CONFLICTS:
+        return StoreConflict(text)
+    if state in _NO_SCHEMA:
+        return SchemaMismatch(f"{text}; run `goconductor migrate`")
+    if state.startswith(_AWAY):
+        return StoreUnavailable(text)
+    if state.startswith(_DATA) or (isinstance(error, psycopg.DataError) and not state):
+        return StoreDataError(text)
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not state:
+        return StoreUnavailable(text)
+    return StoreError(text)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the `StoreError` family instead of the driver's errors."""
+    try:
+        yield
+    except (psycopg.Error, TimeoutError, PoolTimeout, OSError) as error:
+        raise translate(error) from error

@@ -1,0 +1,135 @@
+-- The first schema. The workflow's id leads every primary key, so that the tables can be spread
+-- by workflow. Bodies are `json`, kept as they came. A step has a row from the moment it is
+-- first queued; a step without a row is pending.
+
+CREATE TABLE definitions (
+    namespace  text        NOT NULL,
+    name       text        NOT NULL,
+    version    integer     NOT NULL CHECK (version > 0),
+    hash       text        NOT NULL,
+    document   json        NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (namespace, name, version),
+    UNIQUE (namespace, name, hash)
+);
+
+CREATE TABLE workflows (
+    id           uuid        PRIMARY KEY,
+    namespace    text        NOT NULL,
+    definition   text        NOT NULL,
+    version      integer     NOT NULL,
+    status       text        NOT NULL CHECK (status IN (
+        'queued', 'in_progress', 'completed', 'rolling_back', 'rolled_back', 'error')),
+    reason       text        CHECK (reason IN ('failed', 'cancelled', 'timed_out')),
+    paused       boolean     NOT NULL DEFAULT false,
+    revision     bigint      NOT NULL,
+    last_seq     integer     NOT NULL,
+    created_at   timestamptz NOT NULL,
+    deadline_at  timestamptz,
+    ended_at     timestamptz,
+    labels       jsonb       NOT NULL DEFAULT '{}',
+    start_key    text,
+    trace        text,
+    input        json        NOT NULL,
+    output       json,
+    error        json
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+
+CREATE INDEX workflows_newest ON workflows (namespace, id DESC);
+CREATE INDEX workflows_by_definition ON workflows (namespace, definition, id DESC);
+CREATE INDEX workflows_unfinished ON workflows (namespace, status, id DESC)
+    WHERE status NOT IN ('completed', 'rolled_back');
+CREATE INDEX workflows_by_label ON workflows USING gin (labels jsonb_path_ops)
+    WHERE labels <> '{}';
+CREATE INDEX workflows_deadline ON workflows (namespace, deadline_at)
+    WHERE status IN ('queued', 'in_progress') AND deadline_at IS NOT NULL AND NOT paused;
+
+CREATE TABLE start_keys (
+    namespace   text        NOT NULL,
+    definition  text        NOT NULL,
+    start_key   text        NOT NULL,
+    workflow_id uuid        NOT NULL,
+    input_hash  text        NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (namespace, definition, start_key)
+);
+
+CREATE TABLE steps (
+    workflow_id     uuid        NOT NULL,
+    step            text        NOT NULL,
+    idx             integer     NOT NULL,
+    namespace       text        NOT NULL,
+    service         text        NOT NULL,
+    status          text        NOT NULL CHECK (status IN (
+        'pending', 'queued', 'running', 'retrying', 'succeeded', 'failed', 'cancelled',
+        'compensating', 'compensated', 'compensation_failed')),
+    may_have_effect boolean     NOT NULL,
+    call_ms         integer     NOT NULL,
+    due_at          timestamptz,
+    lease_until     timestamptz,
+    owner           text,
+    ticket          bigint,
+    attempt         integer     NOT NULL,
+    tries           integer     NOT NULL,
+    closed          integer     NOT NULL,
+    answered        integer     NOT NULL,
+    started_at      timestamptz,
+    claimed_at      timestamptz,
+    ended_at        timestamptz,
+    succeeded       boolean     NOT NULL,
+    comp_attempt    integer     NOT NULL,
+    comp_tries      integer     NOT NULL,
+    comp_closed     integer     NOT NULL,
+    comp_answered   integer     NOT NULL,
+    comp_started_at timestamptz,
+    comp_claimed_at timestamptz,
+    comp_ended_at   timestamptz,
+    input           json,
+    output          json,
+    error           json,
+    comp_input      json,
+    comp_output     json,
+    comp_error      json,
+    PRIMARY KEY (workflow_id, step, idx)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Claim, look and ring-again all go by this one predicate.
+CREATE INDEX steps_claimable ON steps (namespace, service, due_at)
+    WHERE status IN ('queued', 'retrying', 'compensating') AND lease_until IS NULL;
+CREATE INDEX steps_leased ON steps (lease_until) WHERE lease_until IS NOT NULL;
+
+CREATE TABLE events (
+    workflow_id uuid        NOT NULL,
+    seq         integer     NOT NULL,
+    time        timestamptz NOT NULL,
+    kind        text        NOT NULL,
+    cause       text        NOT NULL,
+    actor       text        NOT NULL,
+    step        text,
+    idx         integer     NOT NULL,
+    action      text,
+    before      text,
+    after       text,
+    attempt     integer,
+    PRIMARY KEY (workflow_id, seq)
+);
+
+CREATE TABLE sidecars (
+    incarnation text        PRIMARY KEY,
+    namespace   text        NOT NULL,
+    service     text        NOT NULL,
+    version     text        NOT NULL,
+    host        text        NOT NULL,
+    ready       boolean     NOT NULL,
+    draining    boolean     NOT NULL,
+    gone        boolean     NOT NULL DEFAULT false,
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE leaders (
+    namespace text        PRIMARY KEY,
+    epoch     bigint      NOT NULL,
+    holder    text        NOT NULL,
+    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+);

@@ -1,0 +1,209 @@
+"""The queries of the PostgreSQL store, on a small pool of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres.errors import translated
+from sidecar.adapters.postgres.sql import load
+from sidecar.errors import StaleEpoch
+from sidecar.ports.queue import Doorbell
+from sidecar.ports.store import (
+    Epoch,
+    Lease,
+    Ringable,
+    SidecarBeat,
+    SidecarRecord,
+    StoredDefinition,
+    WorkflowFilter,
+)
+from sidecar.saga.changes import HistoryEvent
+from sidecar.saga.definition import JsonText
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
+
+SQL = load(__file__)
+
+Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+
+
+class PostgresQueries:
+    """Everything but `commit`. `pool` is set once the store is open."""
+
+    pool: Pool
+
+    async def _rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        with translated():
+            async with self.pool.connection() as connection:
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(SQL[name], values)
+                return await cursor.fetchall() if cursor.description else []
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the store answers."""
+        await self._rows("ping")
+
+    # -- definitions --------------------------------------------------------------------------
+
+    async def put_definition(
+        self, namespace: str, name: str, document: JsonText, digest: str
+    ) -> tuple[StoredDefinition, bool]:
+        """Keep a definition; True if it is new."""
+        names = {"namespace": namespace, "name": name, "hash": digest}
+        rows.body(document)
+        with translated():
+            async with self.pool.connection() as connection:
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(SQL["lock_definition"], names)
+                await cursor.execute(SQL["put_definition"], {**names, "document": document})
+                created = await cursor.fetchone() is not None
+                await cursor.execute(SQL["definition_by_hash"], names)
+                row = await cursor.fetchone()
+        assert row is not None
+        return StoredDefinition(**row), created
+
+    async def get_definition(
+        self, namespace: str, name: str, version: int | None = None
+    ) -> StoredDefinition | None:
+        """Return a version, or the latest."""
+        names = {"namespace": namespace, "name": name, "version": version}
+        found = await self._rows("definition_by_version", **names)
+        return StoredDefinition(**found[0]) if found else None
+
+    async def list_definitions(
+        self, namespace: str, after: str | None, limit: int
+    ) -> Sequence[StoredDefinition]:
+        """Return the latest version of each name, by name."""
+        names = {"namespace": namespace, "after": after, "limit": limit}
+        return [StoredDefinition(**row) for row in await self._rows("list_definitions", **names)]
+
+    # -- workflows ------------------------------------------------------------------------------
+
+    async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
+        """Return one workflow whole."""
+        with translated():
+            async with self.pool.connection() as connection, connection.pipeline():
+                one = connection.cursor(row_factory=dict_row)
+                many = connection.cursor(row_factory=dict_row)
+                await one.execute(SQL["get_workflow"], {"namespace": namespace, "id": workflow})
+                await many.execute(SQL["get_steps"], {"id": workflow})
+                row = await one.fetchone()
+                steps = await many.fetchall()
+        return rows.workflow_of(row, map(rows.step_of, steps)) if row else None
+
+    async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
+        """Return workflows without their steps and bodies, newest first."""
+        found = await self._rows(
+            "list_workflows",
+            namespace=namespace,
+            after=wanted.after,
+            statuses=sorted(wanted.status) or None,
+            definition=wanted.definition,
+            labels=orjson.dumps(dict(wanted.labels)).decode(),
+            limit=wanted.limit,
+        )
+        return [rows.workflow_of(row) for row in found]
+
+    async def list_events(
+        self, workflow: WorkflowId, after_seq: int, limit: int
+    ) -> Sequence[HistoryEvent]:
+        """Return a workflow's history in its order."""
+        found = await self._rows("list_events", id=workflow, after=after_seq, limit=limit)
+        return [rows.event_of(row) for row in found]
+
+    async def statuses(
+        self, workflows: Sequence[WorkflowId]
+    ) -> Mapping[WorkflowId, WorkflowStatus]:
+        """Return the statuses of those that exist."""
+        found = await self._rows("statuses", ids=list(workflows))
+        return {WorkflowId(row["id"]): WorkflowStatus(row["status"]) for row in found}
+
+    # -- sidecars -------------------------------------------------------------------------------
+
+    async def beat(self, beat: SidecarBeat) -> None:
+        """Write that a sidecar is alive."""
+        await self._rows("beat", **asdict(beat))
+
+    async def leave(self, incarnation: str) -> None:
+        """Write that a sidecar has gone for good."""
+        await self._rows("leave", incarnation=incarnation)
+
+    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, by service."""
+        found = await self._rows("list_sidecars", namespace=namespace)
+        return [
+            SidecarRecord(
+                started_at=row.pop("started_at"), seen_at=row.pop("seen_at"), beat=SidecarBeat(**row)
+            )
+            for row in found
+        ]
+
+    # -- the leader -------------------------------------------------------------------------------
+
+    async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
+        """Begin a term."""
+        found = await self._rows("mint_epoch", namespace=namespace, holder=holder)
+        return Epoch(found[0]["epoch"])
+
+    async def ended_leases(
+        self, namespace: str, unseen_for: timedelta, limit: int
+    ) -> Sequence[Lease]:
+        """Return leases that are over, and those of sidecars that are."""
+        values = {"namespace": namespace, "unseen": unseen_for, "limit": limit}
+        leases = []
+        for row in await self._rows("ended_leases", **values):
+            undoing = row["status"] == StepStatus.COMPENSATING
+            leases.append(
+                Lease(
+                    WorkflowId(row["workflow_id"]),
+                    StepKey(row["step"], row["idx"]),
+                    Action.COMPENSATE if undoing else Action.EXECUTE,
+                    row["comp_attempt"] if undoing else row["attempt"],
+                    row["lease_until"],
+                )
+            )
+        return leases
+
+    async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
+        """Return workflows whose deadline has passed."""
+        found = await self._rows("overdue_workflows", namespace=namespace, limit=limit)
+        return [WorkflowId(row["id"]) for row in found]
+
+    async def ringable_steps(
+        self, namespace: str, due_for: timedelta, limit: int
+    ) -> Sequence[Ringable]:
+        """Return steps that nobody has claimed for so long."""
+        live = await self._rows("live_services", namespace=namespace)
+        services = [row["service"] for row in live]
+        if not services:
+            return []
+        values = {"namespace": namespace, "services": services, "due_for": due_for, "limit": limit}
+        return [
+            Ringable(
+                Doorbell(
+                    WorkflowId(row["workflow_id"]),
+                    StepKey(row["step"], row["idx"]),
+                    row["service"],
+                    row["trace"],
+                ),
+                row["due_at"],
+            )
+            for row in await self._rows("ringable_steps", **values)
+        ]
+
+    async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
+        """Delete what is known of sidecars unseen for so long. Raises `StaleEpoch`."""
+        values = {"namespace": namespace, "unseen": unseen_for, "epoch": epoch.number}
+        row = (await self._rows("forget_sidecars", **values))[0]
+        if not row["fences"]:
+            raise StaleEpoch(f"epoch {epoch.number} is no longer in force")
+        return int(row["forgotten"])

@@ -1,0 +1,142 @@
+-- name: put_definition
+-- The next number, unless the same document is there already.
+INSERT INTO definitions (namespace, name, version, hash, document)
+SELECT %(namespace)s, %(name)s, COALESCE(max(version), 0) + 1, %(hash)s, %(document)s::json
+FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s
+ON CONFLICT (namespace, name, hash) DO NOTHING
+RETURNING version
+
+-- name: lock_definition
+-- Versions of one name are numbered one after the other.
+SELECT pg_advisory_xact_lock(24769, hashtext(%(namespace)s || '/' || %(name)s))
+
+-- name: definition_by_hash
+-- The version that holds this document.
+SELECT namespace, name, version, hash, document::text AS document, created_at
+FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s AND hash = %(hash)s
+
+-- name: definition_by_version
+-- One version, or the latest.
+SELECT namespace, name, version, hash, document::text AS document, created_at
+FROM definitions
+WHERE namespace = %(namespace)s AND name = %(name)s
+  AND (%(version)s::integer IS NULL OR version = %(version)s)
+ORDER BY version DESC LIMIT 1
+
+-- name: list_definitions
+-- The latest version of each name.
+SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at
+FROM definitions
+WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
+ORDER BY name, version DESC LIMIT %(limit)s
+
+-- name: get_workflow
+-- One workflow with its bodies.
+SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
+       created_at, deadline_at, ended_at, labels, start_key, trace, input::text AS input, output::text AS output, error::text AS error
+FROM workflows WHERE namespace = %(namespace)s AND id = %(id)s::uuid
+
+-- name: get_steps
+-- Its steps with theirs.
+SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms, due_at,
+       lease_until, attempt, tries, closed, answered, started_at, claimed_at, ended_at,
+       comp_attempt, comp_tries, comp_closed, comp_answered, comp_started_at, comp_claimed_at,
+       comp_ended_at,
+       input::text AS input, output::text AS output, error::text AS error,
+       comp_input::text AS comp_input, comp_output::text AS comp_output,
+       comp_error::text AS comp_error
+FROM steps WHERE workflow_id = %(id)s::uuid ORDER BY step, idx
+
+-- name: list_workflows
+-- Newest first; ids sort by time.
+SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
+       created_at, deadline_at, ended_at, labels, start_key, trace
+FROM workflows
+WHERE namespace = %(namespace)s
+  AND (%(after)s::uuid IS NULL OR id < %(after)s::uuid)
+  AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s::text[]))
+  AND (%(definition)s::text IS NULL OR definition = %(definition)s)
+  AND (%(labels)s::jsonb = '{}'::jsonb OR labels @> %(labels)s::jsonb)
+ORDER BY id DESC LIMIT %(limit)s
+
+-- name: list_events
+-- A page of history.
+SELECT seq, time, kind, cause, actor, step, idx, action, before, after, attempt
+FROM events WHERE workflow_id = %(id)s::uuid AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+
+-- name: statuses
+-- For everybody who waits, at once.
+SELECT id::text AS id, status FROM workflows WHERE id = ANY(%(ids)s::uuid[])
+
+-- name: ping
+-- The cheapest question there is.
+SELECT 1 AS answer
+
+-- name: beat
+-- A sidecar is alive.
+INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining)
+VALUES (%(incarnation)s, %(namespace)s, %(service)s, %(version)s, %(host)s, %(ready)s,
+    %(draining)s)
+ON CONFLICT (incarnation) DO UPDATE SET seen_at = clock_timestamp(), ready = EXCLUDED.ready,
+    draining = EXCLUDED.draining, version = EXCLUDED.version
+
+-- name: leave
+-- A sidecar has gone for good.
+UPDATE sidecars SET gone = true, ready = false WHERE incarnation = %(incarnation)s
+
+-- name: list_sidecars
+-- All that are known.
+SELECT incarnation, namespace, service, version, host, ready, draining, started_at, seen_at
+FROM sidecars WHERE namespace = %(namespace)s AND NOT gone ORDER BY service, started_at
+
+-- name: mint_epoch
+-- Waits for every transaction that holds the old epoch.
+INSERT INTO leaders (namespace, epoch, holder) VALUES (%(namespace)s, 1, %(holder)s)
+ON CONFLICT (namespace) DO UPDATE SET epoch = leaders.epoch + 1, holder = EXCLUDED.holder,
+    since = clock_timestamp()
+RETURNING epoch
+
+-- name: ended_leases
+-- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long.
+SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.status, s.attempt, s.comp_attempt,
+       s.lease_until
+FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
+WHERE s.lease_until IS NOT NULL AND s.namespace = %(namespace)s
+  AND (s.lease_until < statement_timestamp()
+       OR c.gone
+       OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+ORDER BY s.lease_until LIMIT %(limit)s
+
+-- name: overdue_workflows
+-- Deadlines that have passed.
+SELECT id::text AS id FROM workflows
+WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
+  AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
+ORDER BY deadline_at LIMIT %(limit)s
+
+-- name: live_services
+-- Services with a sidecar that is seen, ready and staying.
+SELECT DISTINCT service FROM sidecars
+WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
+  AND seen_at > statement_timestamp() - interval '20 seconds'
+
+-- name: ringable_steps
+-- What nobody has claimed for long, by service.
+SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
+FROM steps s JOIN workflows w ON w.id = s.workflow_id
+WHERE s.namespace = %(namespace)s AND s.service = ANY(%(services)s::text[])
+  AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+  AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
+ORDER BY s.due_at LIMIT %(limit)s
+
+-- name: forget_sidecars
+-- Only under the epoch in force.
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM leaders WHERE namespace = %(namespace)s AND epoch = %(epoch)s FOR SHARE
+), gone AS (
+    DELETE FROM sidecars USING fence
+    WHERE sidecars.namespace = %(namespace)s
+      AND sidecars.seen_at < clock_timestamp() - %(unseen)s::interval
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM fence) AS fences, (SELECT count(*) FROM gone) AS forgotten

@@ -1,0 +1,26 @@
+"""SQL kept in files: each `name.sql` lies beside the `name.py` that uses it.
+
+A file is a row of blocks, each headed `-- name: what_it_does` and a comment. No statement is
+ever built from text that comes from outside.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import LiteralString, cast
+
+_HEAD = re.compile(r"^-- name: ([a-z_]+)\s*$", re.MULTILINE)
+
+
+def load(python_file: str) -> dict[str, LiteralString]:
+    """Return the statements by name. Raises `ValueError` on a name given twice."""
+    text = Path(python_file).with_suffix(".sql").read_text(encoding="utf-8")
+    parts = _HEAD.split(text)
+    names, bodies = parts[1::2], parts[2::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{python_file}: a statement's name is given twice")
+    return {
+        name: cast("LiteralString", body.strip())
+        for name, body in zip(names, bodies, strict=True)
+    }

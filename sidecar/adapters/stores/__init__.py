@@ -1,0 +1,1 @@
+"""Stores: PostgreSQL, and the twin in memory."""

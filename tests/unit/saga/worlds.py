@@ -1,0 +1,112 @@
+"""Small worlds for the machine's tests: definitions, claims and answers without a store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from sidecar.errors import RenderError
+from sidecar.saga.changes import Changes
+from sidecar.saga.definition import (
+    Compensation,
+    Definition,
+    JsonText,
+    Scope,
+    StepDefinition,
+    Template,
+)
+from sidecar.saga.events import Answered, Event
+from sidecar.saga.invariants import violations
+from sidecar.saga.machine import NewWorkflow, advance, start
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.policy import RetryPolicy
+from sidecar.saga.states import Action, StepStatus
+from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
+
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+QUICK = RetryPolicy(max_attempts=3, total_budget=timedelta(minutes=1))
+THREE_UNDOS = RetryPolicy(max_attempts=3, total_budget=None)
+
+
+def render(template: Template, scope: Scope) -> JsonText:
+    """Render a template whose source names a step: its output; `!` cannot be rendered."""
+    if template.source == "!":
+        raise RenderError("cannot be rendered")
+    return scope.outputs[template.source] or JsonText("null")
+
+
+def step(name: str, *after: str, **more: object) -> StepDefinition:
+    """A step of service `svc-<name>` with a compensation, tried three times."""
+    fields: dict[str, object] = {
+        "retry": QUICK,
+        "compensation": Compensation(f"/undo/{name}", retry=THREE_UNDOS),
+    }
+    return StepDefinition(name, f"svc-{name}", f"/do/{name}", after, **{**fields, **more})  # type: ignore[arg-type]
+
+
+def definition(*steps: StepDefinition, **more: object) -> Definition:
+    """A definition of these steps."""
+    return Definition("order", 1, steps, **more)  # type: ignore[arg-type]
+
+
+class Run:
+    """One workflow in a world of its own clock."""
+
+    def __init__(self, defined: Definition) -> None:
+        self.definition = defined
+        self.now = EPOCH
+        self.began = start(
+            defined, NewWorkflow(WorkflowId("w"), JsonText("{}")), now=self.now, render=render
+        )
+        self.workflow: Workflow = self.began.workflow
+        self.check()
+
+    def step(self, name: str) -> Step:
+        """The step of that name; it must have a row."""
+        return self.workflow.steps[StepKey(name)]
+
+    def status(self, name: str) -> StepStatus:
+        """The status of a step; pending if it has no row."""
+        found = self.workflow.steps.get(StepKey(name))
+        return found.status if found else StepStatus.PENDING
+
+    def claim(self, name: str) -> int:
+        """Claim as a store would; return the attempt."""
+        found = self.step(name)
+        self.now = max(self.now, found.due_at or self.now)
+        run = replace(
+            found.run,
+            attempt=found.run.attempt + 1,
+            started_at=found.run.started_at or self.now,
+            claimed_at=self.now,
+        )
+        field = "compensate" if found.action is Action.COMPENSATE else "execute"
+        status = found.status if field == "compensate" else StepStatus.RUNNING
+        lease = self.now + timedelta(seconds=35)
+        held = replace(found, status=status, lease_until=lease, **{field: run})  # type: ignore[arg-type]
+        self.workflow = replace(self.workflow, steps={**self.workflow.steps, held.key: held})
+        return run.attempt
+
+    def apply(self, event: Event) -> Changes:
+        """Advance by one event, and check every invariant."""
+        changes = advance(self.definition, self.workflow, event, now=self.now, render=render)
+        self.workflow = changes.workflow
+        self.check()
+        return changes
+
+    def answer(self, name: str, kind: OutcomeKind, **more: object) -> Changes:
+        """Claim a step if nobody holds it, and answer."""
+        if not self.step(name).leased:
+            self.claim(name)
+        found = self.step(name)
+        outcome = Outcome(kind, **more)  # type: ignore[arg-type]
+        return self.apply(Answered(found.key, found.action, found.run.attempt, outcome))
+
+    def done(self, *names: str) -> None:
+        """Let these steps succeed, or be compensated, one after the other."""
+        for name in names:
+            self.answer(name, OutcomeKind.DONE, output=JsonText("{}"))
+
+    def check(self) -> None:
+        """Fail on any violation."""
+        assert violations(self.definition, self.workflow) == []
