@@ -140,6 +140,10 @@ class Agent:
         """Whether this sidecar takes work: the gate is open and it is not draining."""
         return self.gate.is_open and not self._draining
 
+    async def ping_store(self) -> None:
+        """Raise `StoreUnavailable` unless the store answers."""
+        await self._ports.store.ping()
+
     async def start(self) -> None:
         """Start everything. Raises `StoreError` when the store is not usable."""
         ports = self._ports

@@ -69,7 +69,7 @@ LOOKS = Metric(
     "goconductor_looks_total", "counter", "Looks of an idle sidecar into the store.", ("found",)
 )
 GATE_OPEN = Metric(
-    "goconductor_gate_open", "gauge", "1 while the service may be called.", ("reason",)
+    "goconductor_gate_open", "gauge", "1 while the service may be called."
 )
 LEADING = Metric("goconductor_leading", "gauge", "1 while this sidecar does the leader's duties.")
 DUTY_RUNS = Metric("goconductor_duty_runs_total", "counter", "Runs of a duty.", ("duty", "result"))

@@ -1,0 +1,1 @@
+"""Telemetry: Prometheus for production, memory for tests."""
