@@ -1,0 +1,182 @@
+"""An upper bound of what an expression costs, known before it is evaluated.
+
+The CEL library stops a run-away loop (10 000 rounds in all), but not growth: `a + a` inside
+`map` inside `map` takes gigabytes in a few rounds. So before each evaluation the tree is
+walked once with the true sizes of what it reads, and refused if the bound is too high.
+
+Sizes are about the characters of a value's JSON. Inside a loop the size of the element is not
+known, only that all elements together are no larger than the list; bounds are therefore
+linear in the sizes of the loops' elements (`Bound`), and a loop sums them up: what is
+proportional to the element adds up to the list, what is constant counts once per round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select
+
+MOST_SIZE = 8 * 1024 * 1024
+"""The highest bound of a result's size that is evaluated. The result itself may be 1 MiB."""
+MOST_WORK = 20_000_000
+"""The highest bound of the characters touched; some 100 ms."""
+MOST_ROUNDS = 10_000
+"""After so many rounds of all loops together the CEL library gives up."""
+
+_SCALAR = 24
+_REGEX_WORK = 20_000
+"""What compiling a regular expression costs at most, per evaluation."""
+
+_TO_SCALAR = frozenset(
+    "_-_ _*_ _/_ _%_ _==_ _!=_ _<_ _<=_ _>_ _>=_ _&&_ _||_ !_ -_ @in size startsWith endsWith "
+    "contains matches int uint double bool timestamp duration hasValue".split()
+)
+_HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How large a value is, and, if it is a list or map, how many elements it has."""
+
+    size: float
+    count: int | None = None
+
+
+def measure(value: object) -> Measured:
+    """The true size of plain data."""
+    if isinstance(value, str):
+        return Measured(len(value) + 2)
+    if isinstance(value, Mapping):
+        keys = sum(len(key) + 4 for key in value)
+        return Measured(2 + keys + sum(measure(one).size for one in value.values()), len(value))
+    if isinstance(value, list):
+        return Measured(2 + sum(measure(one).size + 1 for one in value), len(value))
+    return Measured(8)
+
+
+Measure = Callable[[tuple[str, ...]], Measured]
+"""Measures what a chain of names, a variable first, stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`constant` plus, for each open loop, `by[loop]` times the size of its element."""
+
+    constant: float
+    by: Mapping[int, float] = field(default_factory=dict)
+
+    def __add__(self, other: Bound) -> Bound:
+        by = dict(self.by)
+        for loop, factor in other.by.items():
+            by[loop] = by.get(loop, 0) + factor
+        return Bound(self.constant + other.constant, by)
+
+    def __mul__(self, factor: float) -> Bound:
+        return Bound(self.constant * factor, {loop: f * factor for loop, f in self.by.items()})
+
+
+_NOTHING = Bound(0)
+_ONE = Bound(1)
+
+
+def bound(tree: Node, measured: Measure) -> tuple[float, float]:
+    """The most that evaluating `tree` can produce, and the most work it can take."""
+    size, work = _Walk(measured).node(tree, {})
+    return size.constant, work.constant
+
+
+class _Walk:
+    """One walk over a tree; loops are numbered as they are met."""
+
+    def __init__(self, measured: Measure) -> None:
+        self._measured = measured
+        self._longest: list[float] = []
+
+    def node(self, node: Node, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
+        """The size of what `node` produces, and the work it takes."""
+        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+            return Bound(self._measured(chain).size), _ONE
+        match node:
+            case Constant():
+                return Bound(node.size), _NOTHING
+            case Ident():
+                return scope[node.name], _NOTHING
+            case Select():
+                size, work = self.node(node.operand, scope)
+                return (Bound(_SCALAR) if node.test else size), work + _ONE
+            case Build():
+                size, work = self._all(node.elements, scope)
+                return size + Bound(2 + len(node.elements)), work + _ONE
+            case Call():
+                return self._call(node, scope)
+            case Fold():
+                return self._fold(node, scope)
+        raise TypeError(f"there is no node {type(node).__name__}")
+
+    def _all(self, nodes: tuple[Node, ...], scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
+        sizes, works = _NOTHING, _NOTHING
+        for node in nodes:
+            size, work = self.node(node, scope)
+            sizes, works = sizes + size, works + work
+        return sizes, works
+
+    def _call(self, node: Call, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
+        sizes, works = self._all(node.arguments, scope)
+        if node.function == "_?_:_" or node.function in _HANDS_ON:
+            return sizes, works + _ONE
+        if node.function == "matches":
+            works = works + sizes * 50 + Bound(_REGEX_WORK)
+        works = works + sizes + _ONE
+        if node.function in _TO_SCALAR:
+            return Bound(_SCALAR), works
+        return sizes + Bound(_SCALAR), works
+
+    def _fold(self, node: Fold, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
+        start, start_work = self.node(node.start, scope)
+        if isinstance(node.source, Build) and not node.source.elements:
+            # No loop at all: this is how a value gets a name.
+            size, work = self.node(node.result, {**scope, node.accumulator: start})
+            return size, work + start_work
+        source, source_work = self.node(node.source, scope)
+        loop = len(self._longest)
+        self._longest.append(self._most(source))
+        # Within a round the accumulator weighs nothing: macros only ever append to it.
+        element = Bound(0, {loop: 1})
+        inside = {**scope, node.accumulator: _NOTHING, node.variable: element}
+        if node.second:
+            inside[node.second] = element
+        step, step_work = self.node(node.step, inside)
+        _, condition_work = self.node(node.condition, inside)
+        rounds = self._rounds(node.source, source, scope)
+        grown = start + self._sum(step, loop, source, rounds)
+        work = self._sum(step_work + condition_work + _ONE, loop, source, rounds)
+        size, result_work = self.node(node.result, {**scope, node.accumulator: grown})
+        return size, start_work + source_work + work + result_work
+
+    def _rounds(self, node: Node, size: Bound, scope: Mapping[str, Bound]) -> Bound:
+        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+            count = self._measured(chain).count or 0
+            return Bound(min(count, MOST_ROUNDS))
+        # An element takes at least two characters.
+        rounds = size * 0.5 + _ONE
+        return rounds if self._most(rounds) < MOST_ROUNDS else Bound(MOST_ROUNDS)
+
+    def _sum(self, each: Bound, loop: int, source: Bound, rounds: Bound) -> Bound:
+        total = source * each.by.get(loop, 0) + rounds * each.constant
+        outer = {other: factor for other, factor in each.by.items() if other != loop}
+        return total + Bound(0, outer) * self._most(rounds)
+
+    def _most(self, one: Bound) -> float:
+        return one.constant + sum(self._longest[loop] * factor for loop, factor in one.by.items())
+
+
+def chain_of(node: Node) -> tuple[str, ...] | None:
+    """The names of `a.b.c`, or None if `node` is anything else."""
+    names: list[str] = []
+    while isinstance(node, Select) and not node.test:
+        names.append(node.field)
+        node = node.operand
+    if not isinstance(node, Ident):
+        return None
+    return (node.name, *reversed(names))

@@ -1,0 +1,256 @@
+"""Expressions: CEL, behind two Protocols, so that its library can be exchanged.
+
+An expression is compiled once, when its definition is registered: syntax, functions, types
+and names are checked then. What is left for later is what only data can show, a missing key
+or a division by zero, and that is a `RenderError`.
+
+Available are the standard CEL functions and macros and the optional syntax
+(`input.?note.orValue("")`). Evaluation is bounded: see `sidecar.definitions.cost`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_optional
+
+from sidecar.definitions.cost import MOST_SIZE, MOST_WORK, Measured, bound, chain_of, measure
+from sidecar.definitions.findings import shown
+from sidecar.definitions.tree import Fold, Ident, Node, Select, children, decode
+from sidecar.errors import RenderError
+
+MAX_SOURCE = 4 * 1024
+"""The longest expression, in characters."""
+
+VARIABLES = ("input", "steps", "workflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A chain of names beginning with a variable: `steps.charge.output.risk`."""
+
+    names: tuple[str, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong with the source of an expression; `offset` is in characters."""
+
+    message: str
+    offset: int
+
+
+class Expression(Protocol):
+    """A compiled expression."""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """All it reads."""
+        ...
+
+    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+        """Return plain JSON data. Raises `RenderError`, never anything else."""
+        ...
+
+
+class Language(Protocol):
+    """A language for expressions."""
+
+    def compile(self, source: str) -> Expression | list[Flaw]:
+        """Compile, or say all that is wrong."""
+        ...
+
+
+class Cel:
+    """CEL by `cel-expr-python`, Google's implementation in C++."""
+
+    def __init__(self) -> None:
+        self._environment = cel.NewEnv(
+            variables=dict.fromkeys(VARIABLES, cel.Type.DYN),
+            extensions=[ext_optional.ExtOptional()],
+        )
+
+    def compile(self, source: str) -> Expression | list[Flaw]:
+        """Compile, or say all that is wrong."""
+        if not source.strip():
+            return [Flaw("the expression is empty; write one, like ${input.amount}", 0)]
+        if len(source) > MAX_SOURCE:
+            return [Flaw(f"the expression is longer than {MAX_SOURCE} characters", 0)]
+        try:
+            program = self._environment.compile(source)
+        except (RuntimeError, ValueError, TypeError) as error:
+            return _flaws(source, str(error))
+        tree = decode(program.serialize())
+        chain = chain_of(tree)
+        if chain is not None and chain[0] not in VARIABLES:
+            return [Flaw(f"{shown(chain[0])!r} is a type, not a value", 0)]
+        return _CelExpression(source, program, tree)
+
+
+class _CelExpression:
+    """A CEL program with its tree."""
+
+    def __init__(self, source: str, program: Any, tree: Node) -> None:
+        self._source, self._program, self._tree = source, program, tree
+        self._chain = chain_of(tree)
+        found: dict[tuple[str, ...], Reference] = {}
+        for one in _references(tree, frozenset()):
+            found.setdefault(one.names, one)
+        self.references = tuple(found.values())
+
+    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+        """Return plain JSON data. Raises `RenderError`, never anything else."""
+        if self._chain is not None:
+            # A bare path is most of what people write: following it costs no conversion, and
+            # keeps numbers beyond 64 bits as they are.
+            return self._follow(variables, self._chain)
+        self._check_cost(variables)
+        try:
+            result = self._program.eval(data={name: variables.get(name) for name in VARIABLES})
+            # An error comes back as a value, whose plain form is a text like any other.
+            if result.type() == cel.Type.ERROR:
+                raise self._error(_without_code(str(result.plain_value())))
+            plain = result.plain_value()
+        except (RuntimeError, ValueError) as error:
+            raise self._error(_without_code(str(error))) from error
+        except TypeError as error:
+            # What the library cannot turn into Python: an optional, a message.
+            raise self._error(
+                "the result has no JSON form; end an optional with .orValue(...)"
+            ) from error
+        return self._json(plain)
+
+    def _follow(self, variables: Mapping[str, Any], chain: tuple[str, ...]) -> Any:
+        value: Any = variables
+        for depth, name in enumerate(chain):
+            if not isinstance(value, Mapping) or name not in value:
+                raise self._error(f"there is no {name!r} in {'.'.join(chain[:depth])}")
+            value = value[name]
+        return value
+
+    def _check_cost(self, variables: Mapping[str, Any]) -> None:
+        known: dict[tuple[str, ...], Measured] = {}
+
+        def measured(chain: tuple[str, ...]) -> Measured:
+            if chain not in known:
+                value: Any = variables
+                for name in chain:
+                    value = value.get(name) if isinstance(value, Mapping) else None
+                known[chain] = measure(value)
+            return known[chain]
+
+        size, work = bound(self._tree, measured)
+        if size > MOST_SIZE or work > MOST_WORK:
+            raise self._error("it would take too much time or memory on this data")
+
+    def _json(self, value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int)):
+            return value
+        if isinstance(value, str):
+            if "\x00" in value:
+                raise self._error("the result holds the character NUL")
+            return value
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise self._error("the result is not a finite number")
+            return value
+        if isinstance(value, list):
+            return [self._json(one) for one in value]
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise self._error("the result is a map whose keys are not text")
+            return {self._json(key): self._json(one) for key, one in value.items()}
+        kind = _NAMES.get(type(value).__name__, type(value).__name__)
+        raise self._error(f"the result is {kind}, which has no JSON form; wrap it in string(...)")
+
+    def _error(self, text: str) -> RenderError:
+        return RenderError(f"${{{shown(self._source)}}}: {text}")
+
+
+_NAMES = {
+    "bytearray": "bytes",
+    "bytes": "bytes",
+    "datetime": "a timestamp",
+    "timedelta": "a duration",
+    "Type": "a type",
+}
+
+
+def _references(node: Node, local: frozenset[str]) -> list[Reference]:
+    """All chains of names that begin with a variable, not with a loop's own name."""
+    chain = chain_of(node)
+    if chain is None and isinstance(node, Select):  # `has(a.b)` reads a.b
+        operand = chain_of(node.operand)
+        chain = operand and (*operand, node.field)
+    if chain is not None:
+        return [] if chain[0] in local else [Reference(chain, _first(node))]
+    if not isinstance(node, Fold):
+        return [one for child in children(node) for one in _references(child, local)]
+    outside = (node.source, node.start)
+    inside = (node.condition, node.step)
+    within = local | {node.variable, node.second, node.accumulator}
+    return [
+        *(one for part in outside for one in _references(part, local)),
+        *(one for part in inside for one in _references(part, within)),
+        *_references(node.result, local | {node.accumulator}),
+    ]
+
+
+def _first(node: Node) -> int:
+    while isinstance(node, Select):
+        node = node.operand
+    return max(node.offset, 0) if isinstance(node, Ident) else 0
+
+
+_ERROR = re.compile(r"^(?:[A-Z_]+: )?ERROR: [^:\n]*:(-?\d+):(-?\d+): ", re.MULTILINE)
+_CODE = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
+
+
+def _without_code(text: str) -> str:
+    return shown(_CODE.sub("", text), 200)
+
+
+def _flaws(source: str, text: str) -> list[Flaw]:
+    """Take the library's report apart: it tells all errors in one text, with drawings."""
+    found: list[Flaw] = []
+    marks = list(_ERROR.finditer(text))
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        body = text[mark.end() : following.start() if following else len(text)]
+        message = body.partition("\n")[0].partition(" expecting {")[0]
+        message = _CODE.sub("", message).replace(" (in container '')", "")
+        message = message.replace("'<EOF>'", "end").replace("mismatched input", "unexpected")
+        flaw = Flaw(_hint(message), _offset(source, int(mark[1]), int(mark[2])))
+        if flaw not in found:
+            found.append(flaw)
+    if found:
+        return found[:3]
+    if "recursion" in text:
+        return [Flaw("the expression is nested too deeply; make it simpler", 0)]
+    return [Flaw(_without_code(text), 0)]
+
+
+def _hint(message: str) -> str:
+    name = re.search(r"undeclared reference to '([^']*)'", message)
+    if name is None:
+        if "recursion depth" in message:
+            return "the expression is nested too deeply; make it simpler"
+        return shown(message, 200)
+    if name[1].partition(".")[0] == "each":
+        return "`each` belongs to `for_each`, which is not supported yet in this version"
+    return (
+        f"there is no name or function {shown(name[1])!r}; an expression sees input, "
+        "steps.<name>.output, steps.<name>.status and workflow.id|definition|version"
+    )
+
+
+def _offset(source: str, line: int, column: int) -> int:
+    if line < 1 or column < 1:
+        return 0
+    before = source.split("\n")[: line - 1]
+    return min(sum(len(one) + 1 for one in before) + column - 1, len(source))
