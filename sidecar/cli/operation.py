@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def sidecar(*, config_file: Path | None, settings: tuple[str, ...]) -> None:
     from sidecar.config import load_config
     from sidecar.wiring import run_sidecar
 
-    sys.exit(run_sidecar(load_config(config_file, overrides=_settings(settings))))
+    sys.exit(run_sidecar(load_config(config_file, _settings(settings), os.environ)))
 
 
 @click.command()
@@ -63,7 +64,7 @@ def migrate(*, config_file: Path | None, settings: tuple[str, ...], dsn: str | N
     from sidecar.wiring import migrate_store
 
     migrate_store(
-        dsn if dsn is not None else load_config(config_file, overrides=_settings(settings))
+        dsn if dsn is not None else load_config(config_file, _settings(settings), os.environ)
     )
     click.echo("the database is up to date")
 

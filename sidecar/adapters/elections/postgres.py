@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import struct
 from dataclasses import dataclass
 
 import psycopg
@@ -43,9 +42,9 @@ class ElectionTimes:
 
 
 def lock_number(namespace: str) -> int:
-    """Return the signed 32-bit lock number of a namespace."""
+    """Return the lock number, 31 bits, of a namespace."""
     digest = hashlib.sha256(f"goconductor/{namespace}".encode()).digest()
-    return int(struct.unpack(">i", digest[:4])[0])
+    return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
 class PostgresTerm:

@@ -99,9 +99,9 @@ class Transaction:
             refused_keys=refusals,
         )
 
-    async def _execute(self, name: str, **values: Any) -> Cursor:
+    async def _execute(self, statement: str, /, **values: Any) -> Cursor:
         cursor = self._connection.cursor(row_factory=dict_row)
-        await cursor.execute(SQL[name], values)
+        await cursor.execute(SQL[statement], values)
         return cursor
 
     async def _fence(self) -> None:

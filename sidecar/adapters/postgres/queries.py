@@ -41,11 +41,11 @@ class PostgresQueries:
 
     pool: Pool
 
-    async def _rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
+    async def _rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
         with translated():
             async with self.pool.connection() as connection:
                 cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(SQL[name], values)
+                await cursor.execute(SQL[statement], values)
                 return await cursor.fetchall() if cursor.description else []
 
     async def ping(self) -> None:

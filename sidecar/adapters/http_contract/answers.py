@@ -1,0 +1,188 @@
+"""The outcome table: what an HTTP answer to `execute` or `compensate` means.
+
+Two rules for this file. A status that is not a definite no is never taken for one: when in
+doubt, it may have happened. And every outcome that is not `done` says why, in a JSON object
+`{code, message, status?, detail?}` small enough to be kept in every row and every history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from sidecar.adapters.http_contract.bodies import BadBody, detail, parsed, printable
+from sidecar.saga.definition import JsonText
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import Action
+
+_K = OutcomeKind
+
+MAX_MESSAGE = 300
+"""How many characters the message of an error has at most."""
+
+MAX_RETRY_AFTER = timedelta(days=7)
+"""The longest `Retry-After` believed; the policy's budget bounds it further."""
+
+OVERRIDES: Mapping[str, OutcomeKind] = {
+    str(kind): kind
+    for kind in (_K.DONE, _K.REFUSED, _K.UNKNOWN, _K.BUSY, _K.NOT_NOW, _K.MISCONFIGURED)
+}
+"""What `on_status` may name. A status proves that something was sent."""
+
+_SPECIAL: Mapping[Action, Mapping[int, OutcomeKind]] = {
+    Action.EXECUTE: {},
+    Action.COMPENSATE: {410: _K.DONE, 422: _K.REFUSED},
+}
+_COMMON: Mapping[int, OutcomeKind] = {
+    401: _K.MISCONFIGURED,
+    403: _K.MISCONFIGURED,
+    404: _K.MISCONFIGURED,
+    405: _K.MISCONFIGURED,
+    408: _K.UNKNOWN,
+    409: _K.BUSY,
+    415: _K.MISCONFIGURED,
+    425: _K.NOT_NOW,
+    429: _K.NOT_NOW,
+    501: _K.MISCONFIGURED,
+    503: _K.NOT_NOW,
+}
+_PENDING = 202
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer. `bad_body` says that the body could not be read within its bounds."""
+
+    status: int
+    body: bytes = b""
+    reason: str = ""
+    retry_after: str | None = None
+    bad_body: BadBody | None = None
+
+
+def outcome_of(
+    action: Action, answer: Answer, now: datetime, on_status: Mapping[int, str] | None = None
+) -> Outcome:
+    """Return what `answer` means for `action`; `now` is the wall time, for `Retry-After`."""
+    status = answer.status
+    override = on_status.get(status) if on_status else None
+    if override is not None:
+        kind = OVERRIDES[override]
+    elif status == _PENDING:
+        return _pending(action)
+    else:
+        kind = class_of(action, status)
+    if kind is _K.DONE:
+        return _done(action, answer)
+    return Outcome(
+        kind,
+        error=_error_of(answer),
+        retry_after=waiting_time(answer.retry_after, now) if answer.retry_after else None,
+        may_have_effect=kind is _K.UNKNOWN or (kind is _K.NOT_NOW and status >= 500),
+    )
+
+
+def class_of(action: Action, status: int) -> OutcomeKind:
+    """Return the class of `status` by the table alone; a 202 is not in it."""
+    special = _SPECIAL[action].get(status) or _COMMON.get(status)
+    if special is not None:
+        return special
+    if 200 <= status < 300:
+        return _K.DONE
+    if 300 <= status < 400:
+        return _K.MISCONFIGURED
+    if 400 <= status < 500 and action is Action.EXECUTE:
+        return _K.REFUSED
+    return _K.UNKNOWN
+
+
+def not_sent(code: str, message: str) -> Outcome:
+    """Return the outcome of an attempt of which no byte can have reached the service."""
+    return Outcome(_K.NOT_SENT, error=error(code, message))
+
+
+def misconfigured(code: str, message: str) -> Outcome:
+    """Return the outcome of a request that cannot even be made as it is configured."""
+    return Outcome(_K.MISCONFIGURED, error=error(code, message))
+
+
+def unknown(code: str, message: str) -> Outcome:
+    """Return the outcome of an attempt that may have had an effect."""
+    return Outcome(_K.UNKNOWN, error=error(code, message), may_have_effect=True)
+
+
+def error(code: str, message: str, status: int | None = None, kept: Any = None) -> JsonText:
+    """Return the JSON object that goes with an outcome; `kept` is what the service said."""
+    fields: dict[str, Any] = {"code": code, "message": printable(message)[:MAX_MESSAGE]}
+    if status is not None:
+        fields["status"] = status
+    if kept is not None:
+        fields["detail"] = kept
+    return JsonText(orjson.dumps(fields).decode())
+
+
+def waiting_time(value: str, now: datetime) -> timedelta | None:
+    """Return what a `Retry-After` of seconds or of an HTTP date asks for; None for nonsense."""
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        # Longer digit strings than that are beyond the cap anyway.
+        seconds = int(text) if len(text) < 10 else MAX_RETRY_AFTER.total_seconds()
+        return min(timedelta(seconds=seconds), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(moment - now, timedelta()), MAX_RETRY_AFTER)
+
+
+def _done(action: Action, answer: Answer) -> Outcome:
+    """A compensation is done whatever its body; an execute's body is an output to be kept."""
+    try:
+        if answer.bad_body is not None:
+            raise answer.bad_body
+        return Outcome(_K.DONE, output=parsed(answer.body)[0])
+    except BadBody as bad:
+        if action is Action.COMPENSATE:
+            return Outcome(_K.DONE)
+        return Outcome(
+            _K.UNUSABLE,
+            error=error(bad.code, str(bad), answer.status, detail(answer.body)),
+            may_have_effect=True,
+        )
+
+
+def _pending(action: Action) -> Outcome:
+    """The service took the work and means to call back, which nothing here can hear.
+
+    So it may have happened. Asking an execute again could only start it twice; a compensation
+    is asked again until the service answers that it is done.
+    """
+    return Outcome(
+        _K.UNUSABLE if action is Action.EXECUTE else _K.UNKNOWN,
+        error=error(
+            "pending_unsupported",
+            "the service answered 202, but finishing through a callback is not supported yet",
+            _PENDING,
+        ),
+        may_have_effect=True,
+    )
+
+
+def _error_of(answer: Answer) -> JsonText:
+    """What the service said went wrong; a problem document (RFC 9457) speaks for itself."""
+    kept = None if answer.bad_body is not None else detail(answer.body)
+    message = f"the service answered {answer.status} {answer.reason}".rstrip()
+    if isinstance(kept, dict):
+        said = next((kept[k] for k in ("detail", "title", "message") if kept.get(k)), None)
+        if isinstance(said, str):
+            message = said
+    elif answer.bad_body is not None:
+        message = f"{message}; {answer.bad_body}"
+    return error(f"http_{answer.status}", message, answer.status, kept)

@@ -1,0 +1,179 @@
+"""Where a call goes, and with which headers.
+
+The host is the sidecar's own configuration and nothing else: a path, whatever it holds, can
+neither change it nor climb out of the configured prefix. Header values come from names that
+others chose, so none can begin a new line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from multidict import istr
+
+from sidecar.errors import ConfigError
+from sidecar.ports.service import Call
+
+# istr: aiohttp need not fold their case at every call.
+IDEMPOTENCY_KEY = istr("Idempotency-Key")
+WORKFLOW = istr("GoConductor-Workflow")
+STEP = istr("GoConductor-Step")
+ACTION = istr("GoConductor-Action")
+ATTEMPT = istr("GoConductor-Attempt")
+DEFINITION = istr("GoConductor-Definition")
+NAMESPACE = istr("GoConductor-Namespace")
+TIMEOUT_MS = istr("GoConductor-Timeout-Ms")
+DEADLINE = istr("GoConductor-Deadline")
+TRACEPARENT = istr("traceparent")
+
+METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
+"""The methods an action may be configured with."""
+
+MAX_PATH = 2048
+"""The longest path, in characters."""
+
+_PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", re.ASCII)
+_OURS = ("idempotency-key", "goconductor-", "traceparent", "tracestate")
+_FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service's address. `origin` begins every URL; `socket` is a unix socket's path."""
+
+    origin: str
+    host: str
+    port: int
+    prefix: str = ""
+    socket: str | None = None
+
+
+def target(service_url: str) -> Target:
+    """Read a `service_url`: `http://host:port[/prefix]`, `https://…` or `unix:///path`.
+
+    Raises `ConfigError` that says what is wrong with it.
+    """
+    try:
+        parts = urlsplit(service_url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"service_url {service_url!r} is not a URL: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("service_url holds credentials; put them into service_auth")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"service_url {service_url!r} has a query or a fragment")
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
+            raise ConfigError("a unix service_url names an absolute path: unix:///run/app.sock")
+        return Target("http://localhost", "localhost", 80, socket=unquote(parts.path))
+    if parts.scheme not in {"http", "https"}:
+        raise ConfigError(f"service_url {service_url!r} begins with http://, https:// or unix://")
+    host = parts.hostname
+    if not host or re.search(r"[^\w.:%\-]", host):
+        raise ConfigError(f"service_url {service_url!r} names no host")
+    prefix = parts.path.rstrip("/")
+    if prefix and path_fault(prefix) is not None:
+        raise ConfigError(f"the path of service_url {service_url!r}: {path_fault(prefix)}")
+    port = port or (443 if parts.scheme == "https" else 80)
+    literal = f"[{host}]" if ":" in host else host
+    return Target(f"{parts.scheme}://{literal}:{port}", host, port, prefix)
+
+
+def path_fault(path: str) -> str | None:
+    """Return what is wrong with the path of an action, or None."""
+    if len(path) > MAX_PATH:
+        return f"a path has at most {MAX_PATH} characters"
+    if not _PATH.fullmatch(path):
+        return "a path begins with one / and holds only what a URL may hold"
+    # Servers differ in how often they decode; a path that is fine however often has no dots.
+    plain = path.partition("?")[0]
+    while (once := unquote(plain)) != plain:
+        plain = once
+    if any(part in {".", ".."} for part in re.split(r"[/\\]", plain)):
+        return "a path holds no . or .. between slashes"
+    return None
+
+
+def auth_headers(service_auth: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers that `service_auth` asks for, its secret read.
+
+    `{"bearer": SECRET}` or `{"header": NAME, "value": SECRET}`, where SECRET is `env:NAME` or
+    `file:PATH`. Raises `ConfigError`, whose message never holds the secret.
+    """
+    if not service_auth:
+        return {}
+    keys = set(service_auth)
+    if keys == {"bearer"}:
+        return {"Authorization": f"Bearer {secret(service_auth['bearer'])}"}
+    if keys != {"header", "value"}:
+        raise ConfigError("service_auth is {bearer: SECRET} or {header: NAME, value: SECRET}")
+    name = service_auth["header"]
+    if not _HEADER_NAME.fullmatch(name):
+        raise ConfigError(f"service_auth.header {name!r} is not the name of a header")
+    if name.lower().startswith(_OURS) or name.lower() in _FRAMING:
+        raise ConfigError(f"service_auth.header {name!r} is ours to send")
+    return {name: secret(service_auth["value"])}
+
+
+def secret(reference: str) -> str:
+    """Return the secret that `env:NAME` or `file:PATH` names. Raises `ConfigError`."""
+    kind, _, where = reference.partition(":")
+    if kind == "env" and where:
+        value = os.environ.get(where)
+        if value is None:
+            raise ConfigError(f"service_auth: there is no environment variable {where}")
+    elif kind == "file" and where:
+        try:
+            value = Path(where).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise ConfigError(f"service_auth: {where} cannot be read: {reason}") from None
+    else:
+        raise ConfigError("service_auth takes its secret from env:NAME or file:PATH")
+    if not value or not value.isascii() or not value.isprintable():
+        raise ConfigError(f"service_auth: what {kind}:{where} holds cannot stand in a header")
+    return value
+
+
+def headers(call: Call) -> dict[istr, str]:
+    """Return the headers that differ from call to call."""
+    key = header_value(call.idempotency_key).replace("\\", "\\\\").replace('"', '\\"')
+    definition = call.definition
+    sent = {
+        IDEMPOTENCY_KEY: f'"{key}"',
+        WORKFLOW: header_value(call.workflow),
+        STEP: header_value(str(call.key)),
+        ACTION: call.action.value,
+        ATTEMPT: str(call.attempt),
+        DEFINITION: header_value(f"{definition.name}/{definition.version}"),
+        NAMESPACE: header_value(definition.namespace),
+        TIMEOUT_MS: str(max(1, int(call.timeout * 1000))),
+        DEADLINE: rfc3339(call.deadline),
+    }
+    if call.trace is not None and _TRACE.fullmatch(call.trace):
+        sent[TRACEPARENT] = call.trace
+    return sent
+
+
+def header_value(text: str) -> str:
+    """Return `text` fit for a header: all but printable ASCII is percent-encoded."""
+    if text.isascii() and text.isprintable():
+        return text
+    return quote(text.encode("utf-8", "replace"), safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~")
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return `moment` (aware) like `2024-05-06T07:08:09.123Z`."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"

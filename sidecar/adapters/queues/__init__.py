@@ -1,0 +1,1 @@
+"""The queues: one file for each backend, named like it."""

@@ -1,0 +1,293 @@
+"""What can be set, with bounds and defaults. All models are frozen and refuse unknown keys."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from sidecar.config.values import (
+    Address,
+    Dsn,
+    HeaderSecret,
+    ListenAddress,
+    Server,
+    ServiceUrl,
+)
+from sidecar.definitions.durations import Between, duration_text
+from sidecar.definitions.model import LATER, ServiceName, ServicePath, check_name
+
+
+
+class Section(BaseModel):
+    """What all sections share: nothing unknown, nothing changed, no values in messages.
+
+    `unsupported` names keys of the language that this version refuses, in words.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+    unsupported: ClassVar[dict[str, str]] = {}
+
+
+def _check_schema(name: str) -> str:
+    if name.startswith("pg_"):
+        raise ValueError("must not begin with pg_, which belongs to PostgreSQL")
+    return check_name(name)
+
+
+def _check_topic_prefix(prefix: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", prefix, re.ASCII):
+        raise ValueError("must hold only letters, digits, `.`, `_` and `-`, like goconductor")
+    return prefix
+
+
+class PoolSizes(Section):
+    """How many connections to PostgreSQL are kept open, at least and at most."""
+
+    min: Annotated[int, Field(ge=1, le=100)] = 1
+    max: Annotated[int, Field(ge=2, le=100)] = 4
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PoolSizes:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is more than max ({self.max}); raise max")
+        return self
+
+
+class GroupCommit(Section):
+    """How many members one transaction takes, and how many transactions are open at once."""
+
+    max_batch: Annotated[int, Field(ge=1, le=5_000)] = 500
+    writers: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class StoreConfig(Section):
+    """Where the truth is kept: a PostgreSQL by its `dsn`, or an embedded one in a folder."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    dsn: Dsn | None = None
+    embedded: Path | None = None
+    schema_name: Annotated[str, AfterValidator(_check_schema), Field(alias="schema")] = (
+        "goconductor"
+    )
+    pool: PoolSizes = PoolSizes()
+    group_commit: GroupCommit = GroupCommit()
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> StoreConfig:
+        if self.dsn is not None and self.embedded is not None:
+            raise ValueError("dsn and embedded exclude each other; keep one")
+        if self.dsn is None and self.embedded is None:
+            raise ValueError(NO_STORE)
+        return self
+
+
+NO_STORE = (
+    "says nowhere where to keep the state; write one of these two lines:\n"
+    '  store: { dsn: "postgresql://user@host/database" }   # a PostgreSQL of yours\n'
+    "  store: { embedded: ./data }                         # a PostgreSQL run from this folder"
+)
+
+
+class PostgresQueue(Section):
+    """The store is the queue: nothing else to run."""
+
+    kind: Literal["postgres"] = "postgres"
+
+
+class KafkaQueue(Section):
+    """Doorbells travel over Kafka; each service has a topic `<topic_prefix>...` of its own."""
+
+    kind: Literal["kafka"]
+    bootstrap_servers: Annotated[tuple[Server, ...], Field(min_length=1, max_length=100)]
+    topic_prefix: Annotated[str, Field(max_length=100), AfterValidator(_check_topic_prefix)] = (
+        "goconductor"
+    )
+    partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
+    replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+
+    @field_validator("bootstrap_servers", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        """The environment gives one text: `host:9092,other:9092`."""
+        return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+
+class ElectionConfig(Section):
+    """Who elects the leader."""
+
+    kind: Literal["postgres"] = "postgres"
+
+
+class ListenConfig(Section):
+    """Where the sidecar listens: `http` is API, UI and callbacks; `metrics` is health too."""
+
+    unsupported = {"grpc": "gRPC"}
+
+    http: ListenAddress = Address("127.0.0.1", 7400)
+    metrics: ListenAddress = Address("127.0.0.1", 7402)
+
+    @model_validator(mode="after")
+    def _apart(self) -> ListenConfig:
+        if self.http == self.metrics and self.http.port:
+            raise ValueError("http and metrics are the same address; give each its own port")
+        return self
+
+
+class ServiceAuth(Section):
+    """The header that proves to the service who calls: `{header, value}` or `{bearer}`."""
+
+    header: str | None = None
+    value: HeaderSecret | None = None
+    bearer: HeaderSecret | None = None
+
+    @field_validator("header")
+    @classmethod
+    def _token(cls, header: str | None) -> str | None:
+        if header is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", header):
+            raise ValueError("must be the name of a header, like X-Api-Key")
+        own = ("host", "content-length", "content-type", "idempotency-key", "transfer-encoding")
+        if header is not None and (header.lower() in own or header.lower()[:12] == "goconductor-"):
+            raise ValueError("is a header that the sidecar sets itself; choose another")
+        return header
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ServiceAuth:
+        own = self.header is not None and self.value is not None and self.bearer is None
+        bearer = self.bearer is not None and self.header is None and self.value is None
+        if not own and not bearer:
+            raise ValueError(
+                "must be { bearer: env:NAME } or { header: X-Api-Key, value: env:NAME }"
+            )
+        return self
+
+    def as_header(self) -> tuple[str, str]:
+        """The header's name and its secret value, for the call itself."""
+        if self.bearer is not None:
+            return "Authorization", f"Bearer {self.bearer.get_secret_value()}"
+        if self.header is None or self.value is None:
+            raise ValueError("a ServiceAuth without a header was made past its validation")
+        return self.header, self.value.get_secret_value()
+
+
+class BodyLimits(Section):
+    """What is accepted at most: `bytes` of a body, `depth` of its JSON."""
+
+    bytes: Annotated[int, Field(ge=1_024, le=16 * 1024 * 1024)] = 1024 * 1024
+    depth: Annotated[int, Field(ge=4, le=64)] = 64
+
+
+class LookInterval(Section):
+    """How often an idle sidecar looks into the store by itself, backing off from min to max."""
+
+    min: Annotated[timedelta, Between("10ms", "1m")] = timedelta(seconds=2)
+    max: Annotated[timedelta, Between("10ms", "5m")] = timedelta(seconds=5)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LookInterval:
+        if self.min > self.max:
+            raise ValueError(
+                f"min ({duration_text(self.min)}) is more than max ({duration_text(self.max)}); "
+                "raise max"
+            )
+        return self
+
+
+class LogConfig(Section):
+    """How it logs; `auto` is `console` at a terminal and `json` elsewhere."""
+
+    format: Literal["json", "console", "auto"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _read_kind(value: Any) -> Any:
+    return value.get("kind", "postgres") if isinstance(value, dict) else getattr(value, "kind", "")
+
+
+def _check_kind(name: str, own: tuple[str, ...], later: tuple[str, ...]) -> BeforeValidator:
+    """Refuse a backend that this version has not, before its keys are looked at."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kind = _read_kind(value)
+        if kind in later:
+            raise ValueError(f"the {name} kind `{kind}` {LATER}; use {' or '.join(own)}")
+        if kind not in own:
+            raise ValueError(f"its kind must be {' or '.join(own)}")
+        return {"kind": kind, **value}
+
+    return BeforeValidator(check)
+
+
+_QUEUES = ("postgres", "kafka"), ("kinesis", "rabbitmq", "nats")
+_ELECTIONS = ("postgres",), ("etcd", "zookeeper")
+
+Queue = Annotated[
+    Annotated[PostgresQueue | KafkaQueue, Field(discriminator="kind")],
+    _check_kind("queue", *_QUEUES),
+]
+Election = Annotated[ElectionConfig, _check_kind("election", *_ELECTIONS)]
+
+
+class SidecarConfig(Section):
+    """All settings of one sidecar. Spans of time are written like `10s`."""
+
+    unsupported = {
+        "actions": "a catalogue of `actions`",
+        "callback_base_url": "`callback_base_url` (callbacks)",
+        "tls": "`tls`",
+    }
+
+    service: ServiceName
+    """The service this sidecar stands beside."""
+    service_url: ServiceUrl
+    """Where that service answers: http, https, or unix:///run/app.sock."""
+    store: StoreConfig
+    namespace: ServiceName = "default"
+    """The tenant."""
+    queue: Queue = PostgresQueue()
+    election: Election = ElectionConfig()
+    listen: ListenConfig = ListenConfig()
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Calls in flight to the service."""
+    ready: ServicePath | None = None
+    """Asked with GET whether the service is ready; left out: a TCP connect."""
+    service_auth: ServiceAuth | None = None
+    body_limits: BodyLimits = BodyLimits()
+    lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
+    """Added to a call's timeout to make its lease."""
+    look: LookInterval = LookInterval()
+    drain: Annotated[timedelta, Between("0s", "1h")] = timedelta(seconds=25)
+    """How long calls in flight are awaited at shutdown."""
+    heartbeat: Annotated[timedelta, Between("100ms", "1m")] = timedelta(seconds=5)
+    """How often the sidecar says that it is alive."""
+    silent_after: Annotated[timedelta, Between("1s", "10m")] = timedelta(seconds=20)
+    """How long a sidecar may be unseen before its leases end."""
+    log: LogConfig = LogConfig()
+
+    @field_validator("silent_after")
+    @classmethod
+    def _well_above_heartbeat(cls, span: timedelta, info: ValidationInfo) -> timedelta:
+        beat: timedelta | None = info.data.get("heartbeat")
+        if beat is not None and span < 3 * beat:
+            raise ValueError(
+                f"must be at least three times heartbeat ({duration_text(beat)}), "
+                "or one late beat ends leases"
+            )
+        return span
