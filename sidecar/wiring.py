@@ -44,9 +44,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def run_sidecar(config: SidecarConfig) -> int:
     """Run a sidecar until it is told to stop; return the exit code."""
-    json = config.log.format == "json" or (
-        config.log.format == "auto" and not sys.stderr.isatty()
-    )
+    json = config.log.format == "json" or (config.log.format == "auto" and not sys.stderr.isatty())
     logs.configure(json=json, level=config.log.level)
     import uvloop
 
@@ -54,7 +52,8 @@ def run_sidecar(config: SidecarConfig) -> int:
         try:
             runner.run(_serve(config))
         except GoConductorError as error:
-            log.error("cannot_run", error=error.message, code=error.code)
+            # Expected faults are told in one line; a trace would hide what to do.
+            log.error("cannot_run", error=error.message, code=error.code)  # noqa: TRY400
             return 1
     return 0
 
@@ -105,9 +104,7 @@ async def _serve(config: SidecarConfig) -> None:
         agent, telemetry = await build_agent(config, dsn)
         stack.push_async_callback(agent.stop)
         await agent.start()
-        app = build_app(
-            agent.commands, agent.queries, agent.waiting, namespace=config.namespace
-        )
+        app = build_app(agent.commands, agent.queries, agent.waiting, namespace=config.namespace)
         faces = (
             (RestServer(app), config.listen.http),
             (RestServer(build_health_app(agent, telemetry.render)), config.listen.metrics),
@@ -127,9 +124,7 @@ async def _serve(config: SidecarConfig) -> None:
         await agent.drain()
 
 
-async def build_agent(
-    config: SidecarConfig, dsn: str
-) -> tuple[Agent, PrometheusTelemetry]:
+async def build_agent(config: SidecarConfig, dsn: str) -> tuple[Agent, PrometheusTelemetry]:
     """Return a sidecar that is ready to be started."""
     from sidecar.adapters.services.http import HttpService
 

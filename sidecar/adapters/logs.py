@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
@@ -41,7 +42,9 @@ def configure(*, json: bool, level: str = "info") -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
-def _bounded(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _bounded(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Cut long fields, and keep control characters of foreign text from breaking the line."""
     for name, value in event.items():
         if isinstance(value, str) and name != "exception":

@@ -46,6 +46,7 @@ def load_config(
     if path is not None:
         settings = _read_file(path)
     for source in (_from_environment(env, findings), _from_flags(overrides)):
+        _drop_earlier_choice(settings, source)
         _merge(settings, source)
     try:
         config = SidecarConfig.model_validate(settings, context={"env": env})
@@ -114,23 +115,29 @@ def _nested(keys: list[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-_EITHER_OR = (("dsn", "embedded"), ("embedded", "dsn"))
+def _drop_earlier_choice(into: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Forget what belongs to a backend that a later source replaces."""
+    for key in ("queue", "election"):
+        old, new = into.get(key), later.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            before = old.get("kind", "postgres")
+            if new.get("kind", before) != before:
+                into[key] = {}
+    old, new = into.get("store"), later.get("store")
+    if isinstance(old, dict) and isinstance(new, dict):
+        for chosen, other in (("dsn", "embedded"), ("embedded", "dsn")):
+            if chosen in new and other not in new:
+                old.pop(other, None)
 
 
 def _merge(into: dict[str, Any], later: Mapping[str, Any]) -> None:
     """Lay `later` over `into`."""
     for key, value in later.items():
         old = into.get(key)
-        if not isinstance(value, dict) or not isinstance(old, dict):
+        if isinstance(value, dict) and isinstance(old, dict):
+            _merge(old, value)
+        else:
             into[key] = _copied(value)
-            continue
-        if key in ("queue", "election") and value.get("kind", old.get("kind")) != old.get("kind"):
-            old = into[key] = {}
-        if key == "store":
-            for chosen, other in _EITHER_OR:
-                if chosen in value and other not in value:
-                    old.pop(other, None)
-        _merge(old, value)
 
 
 def _copied(value: Any) -> Any:

@@ -30,7 +30,6 @@ from sidecar.definitions.durations import Between, duration_text
 from sidecar.definitions.model import LATER, ServiceName, ServicePath, check_name
 
 
-
 class Section(BaseModel):
     """What all sections share: nothing unknown, nothing changed, no values in messages.
 
@@ -114,7 +113,7 @@ class KafkaQueue(Section):
     """Doorbells travel over Kafka; each service has a topic `<topic_prefix>...` of its own."""
 
     kind: Literal["kafka"]
-    bootstrap_servers: Annotated[tuple[Server, ...], Field(min_length=1, max_length=100)]
+    bootstrap_servers: Annotated[tuple[Server, ...], Field(max_length=100)]
     topic_prefix: Annotated[str, Field(max_length=100), AfterValidator(_check_topic_prefix)] = (
         "goconductor"
     )
@@ -126,6 +125,13 @@ class KafkaQueue(Section):
     def _from_text(cls, value: object) -> object:
         """The environment gives one text: `host:9092,other:9092`."""
         return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _at_least_one(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        if not servers:
+            raise ValueError('must name at least one broker, like ["127.0.0.1:9092"]')
+        return servers
 
 
 class ElectionConfig(Section):

@@ -16,6 +16,7 @@ from sidecar.definitions.model import LATER
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 _MAX_SECRET = 64 * 1024
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,16 @@ def split_address(written: str, *, least_port: int = 0) -> Address:
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port, re.ASCII):
         raise ValueError("must be host:port, like 127.0.0.1:7400")
-    if not least_port <= int(port) <= 65_535:
-        raise ValueError(f"its port must be from {least_port} to 65535")
+    if not least_port <= int(port) <= _MAX_PORT:
+        raise ValueError(f"its port must be from {least_port} to {_MAX_PORT}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         try:
             ipaddress.IPv6Address(host)
         except ValueError as error:
-            raise ValueError("must hold an IPv6 address in its brackets, like [::1]:7400") from error
+            raise ValueError(
+                "must hold an IPv6 address in its brackets, like [::1]:7400"
+            ) from error
     elif not _HOST.fullmatch(host):
         raise ValueError("must begin with a host name or an address, like 127.0.0.1:7400")
     return Address(host, int(port))

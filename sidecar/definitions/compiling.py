@@ -105,9 +105,7 @@ def _compile(document: Document, namespace: str, version: int) -> Definition:
     return Definition(
         name=model.name,
         version=version,
-        steps=tuple(
-            _step(step, index, model, templates) for index, step in enumerate(model.steps)
-        ),
+        steps=tuple(_step(step, index, model, templates) for index, step in enumerate(model.steps)),
         namespace=namespace,
         timeout=model.timeout,
     )
@@ -152,9 +150,9 @@ def _existing(path: Path, raw: Any) -> Path:
     for length, part in enumerate(path):
         if isinstance(raw, str):
             return path[:length]
-        if isinstance(raw, dict) and part in raw:
-            raw = raw[part]
-        elif isinstance(raw, list) and isinstance(part, int) and part < len(raw):
+        if (isinstance(raw, dict) and part in raw) or (
+            isinstance(raw, list) and isinstance(part, int) and part < len(raw)
+        ):
             raw = raw[part]
     return path
 

@@ -29,8 +29,35 @@ _REGEX_WORK = 20_000
 """What compiling a regular expression costs at most, per evaluation."""
 
 _TO_SCALAR = frozenset(
-    "_-_ _*_ _/_ _%_ _==_ _!=_ _<_ _<=_ _>_ _>=_ _&&_ _||_ !_ -_ @in size startsWith endsWith "
-    "contains matches int uint double bool timestamp duration hasValue".split()
+    [
+        "_-_",
+        "_*_",
+        "_/_",
+        "_%_",
+        "_==_",
+        "_!=_",
+        "_<_",
+        "_<=_",
+        "_>_",
+        "_>=_",
+        "_&&_",
+        "_||_",
+        "!_",
+        "-_",
+        "@in",
+        "size",
+        "startsWith",
+        "endsWith",
+        "contains",
+        "matches",
+        "int",
+        "uint",
+        "double",
+        "bool",
+        "timestamp",
+        "duration",
+        "hasValue",
+    ]
 )
 _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
 

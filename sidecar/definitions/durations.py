@@ -65,5 +65,3 @@ class Between:
                 f"must be from {duration_text(self.least)} to {duration_text(self.most)}"
             )
         return span
-
-

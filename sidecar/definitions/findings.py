@@ -21,6 +21,8 @@ Path = tuple[str | int, ...]
 
 MOST = 100
 """How many findings are told at once; more would bury the first."""
+_LISTED = 30
+"""As many known names are listed when none is near."""
 _GUESSES = 20
 """After so many findings no nearest name is looked for: that takes time, and is a gift."""
 
@@ -103,7 +105,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if (close := nearest(name, known)) is not None:
         return f"{what} {shown(name)!r}; did you mean {close!r}?"
-    if 0 < len(known) <= 30:
+    if 0 < len(known) <= _LISTED:
         return f"{what} {shown(name)!r}; there are: {', '.join(known)}"
     return f"{what} {shown(name)!r}"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.definitions.findings import Findings, Path
 
+_DRAWN = 12
 MAX_EDGES = 20_000
 """How many names all `after` lists may hold together."""
 
@@ -124,7 +125,7 @@ def _order(found: Sequence[Vertex], findings: Findings) -> list[str] | None:
             break
         trail.append(name)
     cycle = list(reversed([*trail[trail.index(name) :], name]))
-    drawn = " -> ".join(cycle if len(cycle) <= 12 else [*cycle[:10], "...", cycle[-1]])
+    drawn = " -> ".join(cycle if len(cycle) <= _DRAWN else [*cycle[: _DRAWN - 2], "...", cycle[-1]])
     findings.add(
         (*stuck[name].path, "after"),
         f"the steps wait for each other in a circle: {drawn}; take one of them out of `after`",

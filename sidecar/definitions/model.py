@@ -92,7 +92,11 @@ def check_path(path: str) -> str:
             "#, a backslash, or not ASCII); percent-encode it"
         )
     segments = re.sub("%2e", ".", path.partition("?")[0], flags=re.IGNORECASE).split("/")
-    if ".." in segments or "." in segments or re.search("%(2f|5c|0[0-9a-f]|1[0-9a-f])", path, re.I):
+    if (
+        ".." in segments
+        or "." in segments
+        or re.search("%(2f|5c|0[0-9a-f]|1[0-9a-f])", path, re.IGNORECASE)
+    ):
         raise ValueError("must not hold `.`, `..` or encoded slashes; write the path out")
     return path
 

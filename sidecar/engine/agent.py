@@ -86,10 +86,15 @@ class Agent:
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         clock, entropy, telemetry = ports.clock, ports.entropy, ports.telemetry
-        chance = {"clock": clock, "entropy": entropy, "telemetry": telemetry}
         self.slots = Slots(settings.concurrency)
         self.compiled = CompiledDefinitions(ports.store)
-        self.gate = Gate(ports.service, on_change=self._gate_changed, **chance)
+        self.gate = Gate(
+            ports.service,
+            on_change=self._gate_changed,
+            clock=clock,
+            entropy=entropy,
+            telemetry=telemetry,
+        )
         self.committer = Committer(
             ports.store,
             identity,
@@ -99,10 +104,12 @@ class Agent:
                 writers=settings.writers,
             ),
             after=self._after_commit,
-            **chance,
+            clock=clock,
+            entropy=entropy,
+            telemetry=telemetry,
         )
         self.caller = Caller(
-            CallingPorts(service=ports.service, **chance),
+            CallingPorts(ports.service, clock, entropy, telemetry),
             self.committer,
             self.slots,
             self.compiled.get,
@@ -125,15 +132,28 @@ class Agent:
         self.heartbeat = Heartbeat(
             ports.store, identity, lambda: self.ready, interval_s=settings.heartbeat_s
         )
-        duties = Duties(ports.store, self.ringer, identity, settings.duties, **chance)
+        duties = Duties(
+            ports.store,
+            self.ringer,
+            identity,
+            settings.duties,
+            clock=clock,
+            entropy=entropy,
+            telemetry=telemetry,
+        )
         self.leadership = Leadership(
-            ports.election, ports.store, duties, identity, settings.duties, **chance
+            ports.election,
+            ports.store,
+            duties,
+            identity,
+            settings.duties,
+            clock=clock,
+            entropy=entropy,
+            telemetry=telemetry,
         )
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
-        self.commands = Commands(
-            ports.store, self.committer, self.compiled, self.queries, entropy
-        )
+        self.commands = Commands(ports.store, self.committer, self.compiled, self.queries, entropy)
 
     @property
     def ready(self) -> bool:

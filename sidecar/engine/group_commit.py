@@ -39,8 +39,8 @@ from sidecar.ports.entropy import Entropy
 from sidecar.ports.store import (
     Batch,
     BatchResult,
-    Claimed,
     ClaimDue,
+    Claimed,
     ClaimKeys,
     Missing,
     Start,
@@ -221,9 +221,7 @@ class Committer:
             else:
                 self._telemetry.count(metrics.COMMITS)
                 self._telemetry.observe(metrics.COMMIT_MEMBERS, len(members))
-                self._telemetry.observe(
-                    metrics.COMMIT_SECONDS, self._clock.monotonic() - began
-                )
+                self._telemetry.observe(metrics.COMMIT_SECONDS, self._clock.monotonic() - began)
                 return began, result
 
     def _give_up(self, members: list[_Waiting], error: GoConductorError) -> None:
@@ -297,5 +295,3 @@ def _answer(waiting: _Waiting, answer: object) -> None:
 def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)
-
-

@@ -20,7 +20,12 @@ class Heartbeat:
     """Writes `seen_at` every `interval_s` seconds."""
 
     def __init__(
-        self, store: Store, identity: Identity, ready: Callable[[], bool], *, interval_s: float = 5.0
+        self,
+        store: Store,
+        identity: Identity,
+        ready: Callable[[], bool],
+        *,
+        interval_s: float = 5.0,
     ) -> None:
         self._store = store
         self._identity = identity

@@ -133,7 +133,7 @@ class Ringer:
 
     def _count_end(self, workflow: Workflow, now: datetime) -> None:
         labels = {"definition": workflow.definition.name, "status": workflow.status.value}
-        self._telemetry.count(metrics.WORKFLOWS_ENDED, **labels)
+        self._telemetry.count(metrics.WORKFLOWS_ENDED, 1, **labels)
         seconds = (now - workflow.created_at).total_seconds()
         self._telemetry.observe(metrics.WORKFLOW_SECONDS, seconds, **labels)
         failed = [

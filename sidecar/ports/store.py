@@ -319,7 +319,9 @@ class Store(Protocol):
         """Return a workflow's history in its order."""
         ...
 
-    async def statuses(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, WorkflowStatus]:
+    async def statuses(
+        self, workflows: Sequence[WorkflowId]
+    ) -> Mapping[WorkflowId, WorkflowStatus]:
         """Return the statuses of those that exist, in one query."""
         ...
 
@@ -356,8 +358,10 @@ class Store(Protocol):
     async def ringable_steps(
         self, namespace: str, due_for: timedelta, limit: int
     ) -> Sequence[Ringable]:
-        """Return steps that have been claimable for so long, whose service has a live, ready
-        sidecar, the longest due first."""
+        """Return steps claimable for so long, the longest due first.
+
+        Only of services with a live, ready sidecar: ringing for others is noise.
+        """
         ...
 
     async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:

@@ -65,12 +65,16 @@ DOORBELLS_RUNG = Metric("goconductor_doorbells_rung_total", "counter", "Doorbell
 DOORBELLS_LOST = Metric(
     "goconductor_doorbells_lost_total", "counter", "Doorbells that could not be published."
 )
+QUEUE_REBUILDS = Metric(
+    "goconductor_queue_rebuilds_total",
+    "counter",
+    "Queue clients replaced because they failed or made no progress.",
+    ("part", "why"),
+)
 LOOKS = Metric(
     "goconductor_looks_total", "counter", "Looks of an idle sidecar into the store.", ("found",)
 )
-GATE_OPEN = Metric(
-    "goconductor_gate_open", "gauge", "1 while the service may be called."
-)
+GATE_OPEN = Metric("goconductor_gate_open", "gauge", "1 while the service may be called.")
 LEADING = Metric("goconductor_leading", "gauge", "1 while this sidecar does the leader's duties.")
 DUTY_RUNS = Metric("goconductor_duty_runs_total", "counter", "Runs of a duty.", ("duty", "result"))
 DUTY_DONE = Metric("goconductor_duty_items_total", "counter", "What a duty did.", ("duty",))

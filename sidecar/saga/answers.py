@@ -160,9 +160,7 @@ def _executed(draft: Draft, step: Step, end: _End) -> None:
         draft.move(step, StepSignal.RETRY, outcome.kind, due_at=due)
         return
     run = replace(step.execute, ended_at=draft.now)
-    moved = draft.move(
-        replace(step, execute=run, due_at=None), StepSignal.FAIL, outcome.kind
-    )
+    moved = draft.move(replace(step, execute=run, due_at=None), StepSignal.FAIL, outcome.kind)
     failed(draft, moved)
 
 

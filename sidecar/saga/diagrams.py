@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 from sidecar.saga.states import STEP_TABLE, WORKFLOW_TABLE
 
+Status = TypeVar("Status", bound=StrEnum)
+Signal = TypeVar("Signal", bound=StrEnum)
 
-def diagram(table: Mapping[StrEnum, Mapping[StrEnum, StrEnum]]) -> str:
+
+def diagram(table: Mapping[Status, Mapping[Signal, Status]]) -> str:
     """Return a table as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {next(iter(table))}"]
     for before, row in table.items():

@@ -51,8 +51,13 @@ def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
                 yield f"rolled back but {step.key} is still owed its compensation"
             if step.status is StepStatus.COMPENSATION_FAILED:
                 yield f"rolled back but the compensation of {step.key} failed"
+    yield from _of_direction(workflow, under_way=bool(open_steps))
+
+
+def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
+    status = workflow.status
     moving = (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
-    if status in moving and not open_steps:
+    if status in moving and not under_way:
         yield f"{status} but nothing is under way: limbo"
     back = (WorkflowStatus.ROLLING_BACK, WorkflowStatus.ROLLED_BACK)
     if status in back and workflow.reason is None:

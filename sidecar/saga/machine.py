@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import assert_never
 
 from sidecar.errors import IllegalTransition
 from sidecar.saga.answers import answered, lease_ended
@@ -72,6 +73,8 @@ def advance(
             verdict = _cancel(draft)
         case DeadlinePassed():
             verdict = _deadline(draft, workflow)
+        case _:
+            assert_never(event)
     return draft.changes(verdict)
 
 

@@ -125,9 +125,7 @@ def _begin(draft: Draft, defined: StepDefinition, step: Step) -> Step:
 def _break(draft: Draft) -> None:
     if draft.status is WorkflowStatus.ROLLING_BACK:
         failures = [
-            step
-            for step in draft.steps.values()
-            if step.status is StepStatus.COMPENSATION_FAILED
+            step for step in draft.steps.values() if step.status is StepStatus.COMPENSATION_FAILED
         ]
         error = at_step(failures[0].compensation_error, str(failures[0].key))
         draft.signal(WorkflowSignal.BREAK, "compensation_failed", error=error)

@@ -32,7 +32,7 @@ class StepKey(NamedTuple):
     """Names one step of a workflow; `index` is the item of a fan-out, from 0, or `NO_INDEX`."""
 
     step: str
-    index: int = NO_INDEX
+    index: int = NO_INDEX  # type: ignore[assignment]  # hides tuple.index, on purpose
 
     def __str__(self) -> str:
         """`charge` or, for an item of a fan-out, `charge[3]`."""

@@ -7,12 +7,9 @@ others chose, so none can begin a new line.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from multidict import istr
@@ -40,11 +37,6 @@ MAX_PATH = 2048
 
 _PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", re.ASCII)
-_OURS = ("idempotency-key", "goconductor-", "traceparent", "tracestate")
-_FRAMING = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,47 +94,6 @@ def path_fault(path: str) -> str | None:
     if any(part in {".", ".."} for part in re.split(r"[/\\]", plain)):
         return "a path holds no . or .. between slashes"
     return None
-
-
-def auth_headers(service_auth: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the headers that `service_auth` asks for, its secret read.
-
-    `{"bearer": SECRET}` or `{"header": NAME, "value": SECRET}`, where SECRET is `env:NAME` or
-    `file:PATH`. Raises `ConfigError`, whose message never holds the secret.
-    """
-    if not service_auth:
-        return {}
-    keys = set(service_auth)
-    if keys == {"bearer"}:
-        return {"Authorization": f"Bearer {secret(service_auth['bearer'])}"}
-    if keys != {"header", "value"}:
-        raise ConfigError("service_auth is {bearer: SECRET} or {header: NAME, value: SECRET}")
-    name = service_auth["header"]
-    if not _HEADER_NAME.fullmatch(name):
-        raise ConfigError(f"service_auth.header {name!r} is not the name of a header")
-    if name.lower().startswith(_OURS) or name.lower() in _FRAMING:
-        raise ConfigError(f"service_auth.header {name!r} is ours to send")
-    return {name: secret(service_auth["value"])}
-
-
-def secret(reference: str) -> str:
-    """Return the secret that `env:NAME` or `file:PATH` names. Raises `ConfigError`."""
-    kind, _, where = reference.partition(":")
-    if kind == "env" and where:
-        value = os.environ.get(where)
-        if value is None:
-            raise ConfigError(f"service_auth: there is no environment variable {where}")
-    elif kind == "file" and where:
-        try:
-            value = Path(where).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
-            raise ConfigError(f"service_auth: {where} cannot be read: {reason}") from None
-    else:
-        raise ConfigError("service_auth takes its secret from env:NAME or file:PATH")
-    if not value or not value.isascii() or not value.isprintable():
-        raise ConfigError(f"service_auth: what {kind}:{where} holds cannot stand in a header")
-    return value
 
 
 def headers(call: Call) -> dict[istr, str]:

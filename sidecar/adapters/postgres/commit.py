@@ -295,7 +295,8 @@ class Transaction:
     async def _write(self) -> None:
         written = self._written
         owner, ticket = self._batch.incarnation, self._batch.ticket
-        inserts, updates = [], []
+        inserts: list[dict[str, Any]] = []
+        updates: list[dict[str, Any]] = []
         for known, steps in written.steps.items():
             workflow = written.after[known]
             before = written.before[known].steps if known in written.before else {}

@@ -132,7 +132,7 @@ class PostgresNotices:
                 async with asyncio.timeout(self._answer_within_s):
                     connection = await connect(self._dsn, self._schema)
                 try:
-                    await connection.set_autocommit(True)  # noqa: FBT003
+                    await connection.set_autocommit(True)
                     await use(connection)
                 finally:
                     # Not `async with`: its exit would talk to a server that may not answer.

@@ -142,7 +142,9 @@ class PostgresQueries:
         found = await self._rows("list_sidecars", namespace=namespace)
         return [
             SidecarRecord(
-                started_at=row.pop("started_at"), seen_at=row.pop("seen_at"), beat=SidecarBeat(**row)
+                started_at=row.pop("started_at"),
+                seen_at=row.pop("seen_at"),
+                beat=SidecarBeat(**row),
             )
             for row in found
         ]

@@ -21,6 +21,5 @@ def load(python_file: str) -> dict[str, LiteralString]:
     if len(set(names)) != len(names):
         raise ValueError(f"{python_file}: a statement's name is given twice")
     return {
-        name: cast("LiteralString", body.strip())
-        for name, body in zip(names, bodies, strict=True)
+        name: cast("LiteralString", body.strip()) for name, body in zip(names, bodies, strict=True)
     }

@@ -116,5 +116,3 @@ def key_records(keys: list[Key]) -> str:
     return rows.packed(
         [{"workflow_id": known, "step": key.step, "idx": key.index} for known, key in keys]
     )
-
-

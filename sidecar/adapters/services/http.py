@@ -17,7 +17,6 @@ Promises, each held by a test:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final
@@ -235,9 +234,7 @@ class HttpService:
         loop = asyncio.get_running_loop()
         transport: asyncio.BaseTransport
         if self._target.socket is not None:
-            transport, _ = await loop.create_unix_connection(
-                asyncio.Protocol, self._target.socket
-            )
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, self._target.socket)
         else:
             transport, _ = await loop.create_connection(
                 asyncio.Protocol, self._target.host, self._target.port

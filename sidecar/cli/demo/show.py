@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.cli.demo.audit import COMPLETED, Ended, money
+from sidecar.cli.demo.audit import Ended, money
 from sidecar.cli.demo.ledger import Entry
 from sidecar.cli.demo.sidecars import DEFINITION
 from sidecar.cli.demo.stage import Stage
@@ -88,8 +88,9 @@ def summary(out: Console, ended: Sequence[Ended], payments: Sequence[Entry]) -> 
 
 def verdict(out: Console, ended: Sequence[Ended], wrong: Sequence[str], seconds: float) -> None:
     """Print whether all balances; `seconds` is how long the batch took."""
-    completed = sum(one.status == COMPLETED for one in ended)
-    out.print(f"\n{completed} completed, {len(ended) - completed} rolled back, in {seconds:.1f} s.")
+    counts = Counter(one.status for one in ended)
+    told = ", ".join(f"{count} {_words(status)}" for status, count in sorted(counts.items()))
+    out.print(f"\n{told}, in {seconds:.1f} s.")
     if not wrong:
         out.print(
             Text(
@@ -127,6 +128,7 @@ def _line(one: Ended) -> Text:
     line = Text(f"{one.order}  ")
     line.append(f"{_words(one.status):12}", _STYLES.get(one.status, "bold red"))
     line.append(one.reason)
+    line.rstrip()
     return line
 
 
