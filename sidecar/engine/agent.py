@@ -121,7 +121,7 @@ class Agent:
             ports.queue,
             self.slots,
             self.committer,
-            wait_open=self.gate.wait_open,
+            gate=self.gate,
             entropy=entropy,
             telemetry=telemetry,
             look=settings.look,

@@ -9,11 +9,12 @@ looks into the store for itself, so a lost doorbell costs seconds and needs no l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from sidecar.engine.gate import Gate
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.slots import Slots
 from sidecar.errors import GoConductorError, QueueError
@@ -49,7 +50,7 @@ class Receiver:
         slots: Slots,
         committer: Committer,
         *,
-        wait_open: Callable[[], Awaitable[None]],
+        gate: Gate,
         entropy: Entropy,
         telemetry: Telemetry,
         look: LookInterval,
@@ -57,7 +58,7 @@ class Receiver:
         self._queue = queue
         self._slots = slots
         self._committer = committer
-        self._wait_open = wait_open
+        self._gate = gate
         self._entropy = entropy
         self._telemetry = telemetry
         self._look = look
@@ -88,8 +89,7 @@ class Receiver:
 
     async def _looking(self) -> None:
         while True:
-            await self._ready()
-            wanted = min(await self._slots.wait_free(), LOOK_BATCH_MAX)
+            wanted = await self._room()
             found = await self._look_into_store(wanted)
             if found < wanted:
                 wait = 0.0 if found else self._patience()
@@ -99,8 +99,7 @@ class Receiver:
 
     async def _hearing(self) -> None:
         while True:
-            await self._ready()
-            wanted = min(await self._slots.wait_free(), LOOK_BATCH_MAX)
+            wanted = await self._room()
             deliveries = await self._receive(wanted, self._patience())
             if deliveries:
                 self._interval = self._look.first_s
@@ -153,8 +152,16 @@ class Receiver:
 
     # -- both -------------------------------------------------------------------------------------
 
-    async def _ready(self) -> None:
-        await self._wait_open()
+    async def _room(self) -> int:
+        """Wait until work may be taken; return how much. In a trial of the gate it is one."""
+        while True:
+            await self._gate.wait_open()
+            await self._slots.wait_free()
+            room = min(self._slots.free, LOOK_BATCH_MAX, self._gate.limit - self._slots.used)
+            if room > 0:
+                return room
+            if self._gate.is_open:
+                await self._slots.wait_change()
 
     def _patience(self) -> float:
         wait = self._interval * (0.8 + 0.4 * self._entropy.chance())
@@ -187,8 +194,7 @@ class Receiver:
         return found
 
     async def _claim_one(self, workflow: WorkflowId, key: StepKey) -> None:
-        await self._ready()
-        await self._slots.wait_free()
+        await self._room()
         self._slots.take()
         try:
             await self._committer.claim([(workflow, key)])

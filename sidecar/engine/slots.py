@@ -38,6 +38,11 @@ class Slots:
             await self._changed.wait()
         return self.free
 
+    async def wait_change(self) -> None:
+        """Wait until a slot is given back."""
+        self._changed.clear()
+        await self._changed.wait()
+
     async def wait_unused(self) -> None:
         """Wait until no slot is in use."""
         while self.used > 0:

@@ -1,0 +1,100 @@
+"""The driver's edge: its errors translated, its clients closed for certain, its log kept down.
+
+aiokafka's `stop()` may hang while brokers are away, and a `stop()` that was given up leaves
+tasks and connections behind. So closing has a deadline, and after it the pieces are ended
+one by one. That needs attributes that the driver does not document; they are named here only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from aiokafka.errors import ConsumerStoppedError, KafkaError, ProducerClosed
+
+from sidecar.errors import QueueUnavailable
+
+# AssertionError, KeyError and ValueError: what aiokafka's own bookkeeping raises when metadata or
+# an assignment changed under a call.
+DRIVER_ERRORS = (
+    KafkaError,
+    ConsumerStoppedError,
+    ProducerClosed,
+    OSError,
+    TimeoutError,
+    AssertionError,
+    KeyError,
+    ValueError,
+)
+
+_PIECES_WITHIN_S = 0.5
+_TASKS = (
+    ("_coordinator", "_coordination_task"),
+    ("_coordinator", "_heartbeat_task"),
+    ("_coordinator", "_commit_refresh_task"),
+    ("_fetcher", "_fetch_task"),
+    ("_sender", "_sender_task"),
+)
+
+_log = structlog.get_logger("sidecar.kafka")
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raise `QueueUnavailable`, saying what was being done, instead of the driver's errors."""
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        raise QueueUnavailable(f"Kafka, {doing}: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """Return one line about an error of the driver."""
+    text = str(error).strip().replace("\n", " ")
+    if isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def keep_driver_quiet() -> None:
+    """Keep the driver from logging broker trouble as errors of its own; ours says it once.
+
+    Whoever wants to hear it sets a level on the logger `aiokafka` before.
+    """
+    driver = logging.getLogger("aiokafka")
+    if driver.level == logging.NOTSET:
+        driver.setLevel(logging.CRITICAL)
+
+
+async def stop(client: Any, *, within_s: float) -> None:
+    """Close a producer or a consumer, within about `within_s` seconds whatever happens."""
+    try:
+        async with asyncio.timeout(within_s):
+            await client.stop()
+    except DRIVER_ERRORS as error:
+        _log.info("kafka_client_abandoned", why=describe(error))
+        await _abandon(client)
+    except asyncio.CancelledError:
+        await _abandon(client)
+        raise
+
+
+async def _abandon(client: Any) -> None:
+    """End what a broken `stop()` left running."""
+    tasks = [getattr(getattr(client, part, None), name, None) for part, name in _TASKS]
+    tasks += list(getattr(getattr(client, "_fetcher", None), "_pending_tasks", ()))
+    running = [task for task in tasks if isinstance(task, asyncio.Task) and not task.done()]
+    connection = getattr(client, "client", None) or getattr(client, "_client", None)
+    try:
+        async with asyncio.timeout(_PIECES_WITHIN_S):
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            if connection is not None:
+                await connection.close()
+    except DRIVER_ERRORS as error:
+        _log.warning("kafka_client_left_behind", why=describe(error))
