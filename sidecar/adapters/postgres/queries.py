@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.errors import translated
 from sidecar.adapters.postgres.sql import load
-from sidecar.errors import StaleEpoch
+from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
     Epoch,
@@ -42,6 +42,18 @@ class PostgresQueries:
     pool: Pool
 
     async def _rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
+        """Run one statement, on another connection if the first turns out to be dead.
+
+        All statements that go this way may be run twice. Asking every connection whether it is
+        alive before it is used would cost a round trip each time.
+        """
+        try:
+            return await self._rows_once(statement, values)
+        except StoreUnavailable:
+            await self.pool.check()
+            return await self._rows_once(statement, values)
+
+    async def _rows_once(self, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         with translated():
             async with self.pool.connection() as connection:
                 cursor = connection.cursor(row_factory=dict_row)
@@ -61,7 +73,7 @@ class PostgresQueries:
         names = {"namespace": namespace, "name": name, "hash": digest}
         rows.body(document)
         with translated():
-            async with self.pool.connection() as connection:
+            async with self.pool.connection() as connection, connection.transaction():
                 cursor = connection.cursor(row_factory=dict_row)
                 await cursor.execute(SQL["lock_definition"], names)
                 await cursor.execute(SQL["put_definition"], {**names, "document": document})
@@ -90,6 +102,13 @@ class PostgresQueries:
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         """Return one workflow whole."""
+        try:
+            return await self._whole(namespace, workflow)
+        except StoreUnavailable:
+            await self.pool.check()
+            return await self._whole(namespace, workflow)
+
+    async def _whole(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         with translated():
             async with self.pool.connection() as connection, connection.pipeline():
                 one = connection.cursor(row_factory=dict_row)

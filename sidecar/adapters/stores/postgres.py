@@ -28,6 +28,9 @@ CLOSE_WITHIN_S = 3.0
 ACQUIRE_WITHIN_S = 5.0
 DEFINITIONS_KEPT = 1_000
 
+_READING = {"autocommit": True, "prepare_threshold": 2}
+"""A query is its own transaction: no BEGIN, no COMMIT."""
+
 Compile = Callable[[JsonText, str, str, int], Definition]
 
 
@@ -73,11 +76,10 @@ class PostgresStore(PostgresQueries):
             self._writers.put_nowait(spare)
         self._writers.put_nowait(writer)
         self.pool = AsyncConnectionPool(
-            kwargs=parameters(self._dsn, self._schema),
+            kwargs={**parameters(self._dsn, self._schema), **_READING},
             min_size=1,
             max_size=self._readers,
             timeout=ACQUIRE_WITHIN_S,
-            check=AsyncConnectionPool.check_connection,
             open=False,
         )
         with translated():
