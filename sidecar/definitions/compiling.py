@@ -98,7 +98,7 @@ def _compile(document: Document, namespace: str, version: int) -> Definition:
     if isinstance(steps, list) and len(steps) <= MAX_STEPS:
         ancestors = check_graph(steps, findings)
         compiler = TemplateCompiler(document, findings, CEL)
-        templates = _compile_templates(steps, ancestors, compiler, findings)
+        templates = _compile_templates(steps, ancestors, compiler)
     findings.check()
     if model is None:  # an unreadable model always leaves a finding
         raise DefinitionError([("", "cannot be read, for a reason that was not told")])
@@ -150,9 +150,9 @@ def _existing(path: Path, raw: Any) -> Path:
     for length, part in enumerate(path):
         if isinstance(raw, str):
             return path[:length]
-        if (isinstance(raw, dict) and part in raw) or (
-            isinstance(raw, list) and isinstance(part, int) and part < len(raw)
-        ):
+        if isinstance(raw, dict):
+            raw = raw.get(part)
+        elif isinstance(raw, list) and isinstance(part, int):
             raw = raw[part]
     return path
 
@@ -203,7 +203,6 @@ def _compile_templates(
     steps: list[Any],
     ancestors: Mapping[str, frozenset[str]] | None,
     compiler: TemplateCompiler,
-    findings: Findings,
 ) -> dict[Path, Template]:
     """Compile all inputs. Without an order (None) every step counts as seen by every other."""
     names = [step.get("name") for step in steps if isinstance(step, dict)]

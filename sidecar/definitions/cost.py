@@ -24,62 +24,56 @@ MOST_WORK = 20_000_000
 MOST_ROUNDS = 10_000
 """After so many rounds of all loops together the CEL library gives up."""
 
+_LEAST = 8
+"""What anything weighs at least, so that a size bounds a number of elements."""
 _SCALAR = 24
+_COPY = 20
+"""What copying one element of a list weighs: `map` and `filter` copy all they have so far in
+every round, so they build lists of up to some 1 400 elements."""
 _REGEX_WORK = 20_000
 """What compiling a regular expression costs at most, per evaluation."""
 
 _TO_SCALAR = frozenset(
-    [
-        "_-_",
-        "_*_",
-        "_/_",
-        "_%_",
-        "_==_",
-        "_!=_",
-        "_<_",
-        "_<=_",
-        "_>_",
-        "_>=_",
-        "_&&_",
-        "_||_",
-        "!_",
-        "-_",
-        "@in",
-        "size",
-        "startsWith",
-        "endsWith",
-        "contains",
-        "matches",
-        "int",
-        "uint",
-        "double",
-        "bool",
-        "timestamp",
-        "duration",
-        "hasValue",
-    ]
+    (
+        *("_-_", "_*_", "_/_", "_%_", "-_", "!_", "_&&_", "_||_"),
+        *("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "hasValue"),
+        *("size", "startsWith", "endsWith", "contains", "matches"),
+        *("int", "uint", "double", "bool", "timestamp", "duration"),
+    )
 )
 _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How large a value is, and, if it is a list or map, how many elements it has."""
+    """How large a value is; of a list or map also how many elements, and the largest one."""
 
     size: float
-    count: int | None = None
+    count: int = 0
+    longest: float = 0
 
 
 def measure(value: object) -> Measured:
     """The true size of plain data."""
-    if isinstance(value, str):
-        return Measured(len(value) + 2)
     if isinstance(value, Mapping):
-        keys = sum(len(key) + 4 for key in value)
-        return Measured(2 + keys + sum(measure(one).size for one in value.values()), len(value))
+        # A loop over a map takes its keys.
+        longest = max((len(key) + _LEAST for key in value), default=0)
+        return Measured(_size(value), len(value), longest)
     if isinstance(value, list):
-        return Measured(2 + sum(measure(one).size + 1 for one in value), len(value))
-    return Measured(8)
+        sizes = [_size(one) for one in value]
+        return Measured(_LEAST + sum(sizes) + len(sizes), len(sizes), max(sizes, default=0))
+    return Measured(_size(value))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        return len(value) + _LEAST
+    if isinstance(value, Mapping):
+        keys = sum(map(len, value)) + len(value) * _LEAST
+        return _LEAST + keys + sum(map(_size, value.values()))
+    if isinstance(value, list):
+        return _LEAST + len(value) + sum(map(_size, value))
+    return _LEAST
 
 
 Measure = Callable[[tuple[str, ...]], Measured]
@@ -167,7 +161,7 @@ class _Walk:
             return size, work + start_work
         source, source_work = self.node(node.source, scope)
         loop = len(self._longest)
-        self._longest.append(self._most(source))
+        self._longest.append(self._longest_of(node.source, source, scope))
         # Within a round the accumulator weighs nothing: macros only ever append to it.
         element = Bound(0, {loop: 1})
         inside = {**scope, node.accumulator: _NOTHING, node.variable: element}
@@ -178,16 +172,21 @@ class _Walk:
         rounds = self._rounds(node.source, source, scope)
         grown = start + self._sum(step, loop, source, rounds)
         work = self._sum(step_work + condition_work + _ONE, loop, source, rounds)
+        if isinstance(node.start, Build):
+            work = work + rounds * (self._most(rounds) * _COPY / 2)
         size, result_work = self.node(node.result, {**scope, node.accumulator: grown})
         return size, start_work + source_work + work + result_work
 
+    def _longest_of(self, node: Node, size: Bound, scope: Mapping[str, Bound]) -> float:
+        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+            return self._measured(chain).longest
+        return self._most(size)
+
     def _rounds(self, node: Node, size: Bound, scope: Mapping[str, Bound]) -> Bound:
         if (chain := chain_of(node)) is not None and chain[0] not in scope:
-            count = self._measured(chain).count or 0
-            return Bound(min(count, MOST_ROUNDS))
-        # An element takes at least two characters.
-        rounds = size * 0.5 + _ONE
-        return rounds if self._most(rounds) < MOST_ROUNDS else Bound(MOST_ROUNDS)
+            return Bound(min(self._measured(chain).count, MOST_ROUNDS))
+        rounds = size * (1 / _LEAST) + _ONE
+        return rounds if rounds.by else Bound(min(rounds.constant, MOST_ROUNDS))
 
     def _sum(self, each: Bound, loop: int, source: Bound, rounds: Bound) -> Bound:
         total = source * each.by.get(loop, 0) + rounds * each.constant

@@ -26,7 +26,6 @@ MAX_EXPRESSIONS = 2_000
 """How many expressions one definition may hold."""
 
 _WORKFLOW = ("id", "definition", "version")
-_STEP = ("output", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,26 +150,33 @@ class TemplateCompiler:
 
 def _misnamed(reference: Reference, visible: Visible) -> str | None:
     """What is wrong with a chain of names, if anything is."""
-    names = reference.names
-    if names[0] == "workflow":
-        if len(names) != 2 or names[1] not in _WORKFLOW:
+    match reference.names:
+        case ("workflow", *rest) if len(rest) != 1 or rest[0] not in _WORKFLOW:
             return "write workflow.id, workflow.definition or workflow.version"
-    elif names[0] == "steps":
-        if len(names) < 2:
+        case ("steps",):
             return "name one step: steps.<name>.output or steps.<name>.status"
-        step = names[1]
-        if step not in visible.known:
-            return unknown_name("there is no step", step, visible.known)
-        if step == visible.step and step not in visible.steps:
-            return f"{step!r} is this very step; its output does not exist yet"
-        if step not in visible.steps:
-            return (
-                f"{step!r} does not come before {visible.step!r}, so its output may not exist; "
-                f"add {step!r} to `after` of {visible.step!r}"
-            )
-        if len(names) < 3 or names[2] not in _STEP or (names[2] == "status" and len(names) > 3):
-            return f"write steps.{step}.output or steps.{step}.status"
+        case ("steps", step, *rest):
+            return _unseen(step, visible) or _no_field(step, rest)
     return None
+
+
+def _unseen(step: str, visible: Visible) -> str | None:
+    if step not in visible.known:
+        return unknown_name("there is no step", step, visible.known)
+    if step in visible.steps:
+        return None
+    if step == visible.step:
+        return f"{step!r} is this very step; its output does not exist yet"
+    return (
+        f"{step!r} does not come before {visible.step!r}, so its output may not exist; "
+        f"add {step!r} to `after` of {visible.step!r}"
+    )
+
+
+def _no_field(step: str, rest: list[str]) -> str | None:
+    if rest[:1] == ["output"] or rest == ["status"]:
+        return None
+    return f"write steps.{step}.output or steps.{step}.status"
 
 
 def _joined(parts: list[str | _Slot]) -> _Parts:

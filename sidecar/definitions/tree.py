@@ -150,9 +150,9 @@ def _fold(fold: _Message, offset: int, offsets: dict[int, int]) -> Fold:
 def _constant(constant: _Message, offset: int) -> Constant:
     if constant.has(6):  # string_value
         text = constant.text(6)
-        return Constant(offset, len(text) + 2, text)
+        return Constant(offset, max(8, len(text) + 2), text)
     if constant.has(7):  # bytes_value
-        return Constant(offset, len(constant.one(7)) + 2)
+        return Constant(offset, max(8, len(constant.one(7)) + 2))
     return Constant(offset, 8)
 
 
@@ -204,12 +204,16 @@ def _fields(raw: bytes) -> Iterator[tuple[int, bytes | int]]:
                 raise GoConductorError(f"the CEL library serialises with wire type {kind}")
 
 
+_MORE = 0x80
+"""The bit of a byte that says that more follow."""
+
+
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = raw[at]
         at += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if not byte & _MORE:
             return value, at
         shift += 7
