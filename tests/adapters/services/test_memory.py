@@ -1,0 +1,149 @@
+"""The twin in memory: the port's suite, and what its script and ledger promise."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from sidecar.adapters.services.memory import (
+    ACTS_THEN_CUTS,
+    ACTS_THEN_TIMES_OUT,
+    DONE,
+    HANGS,
+    UNREACHABLE,
+    Act,
+    MemoryService,
+    outcome,
+)
+from sidecar.ports.service import Call
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import Action
+from tests.conformance.service import Asked, Behaviour, ServiceConformance, a_call
+
+_K = OutcomeKind
+_KINDS = {
+    Behaviour.REFUSED: _K.REFUSED,
+    Behaviour.BROKEN: _K.UNKNOWN,
+    Behaviour.BUSY: _K.BUSY,
+    Behaviour.NOT_NOW: _K.NOT_NOW,
+    Behaviour.NOT_FOUND: _K.MISCONFIGURED,
+    Behaviour.AWAY: _K.NOT_SENT,
+}
+
+
+class Scripted:
+    """The suite's hand on a service in memory."""
+
+    def __init__(self) -> None:
+        self.service = MemoryService(self._act, honours_keys=False, has_barrier=False)
+        self.behaviour = Behaviour.DONE
+        self._came = asyncio.Event()
+
+    @property
+    def asked(self) -> list[Asked]:
+        return [
+            Asked(
+                call.idempotency_key,
+                call.attempt,
+                call.body,
+                int(call.timeout * 1000),
+                call.deadline,
+            )
+            for call in self.service.calls
+        ]
+
+    async def will(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.service.is_ready = behaviour is not Behaviour.AWAY
+
+    async def wait_asked(self) -> None:
+        await self._came.wait()
+
+    async def wait_left(self) -> None:
+        assert self.service.in_flight == 0
+
+    def _act(self, call: Call) -> Act:
+        self._came.set()
+        undoing = call.action is Action.COMPENSATE
+        match self.behaviour:
+            case Behaviour.DONE:
+                return Act(Outcome(_K.DONE, output=call.body))
+            case Behaviour.HANGS:
+                return HANGS
+            case Behaviour.CUTS:
+                return ACTS_THEN_CUTS
+            case Behaviour.UNREADABLE | Behaviour.TOO_LARGE:
+                return Act(DONE if undoing else outcome(_K.UNUSABLE))
+            case Behaviour.PENDING:
+                return Act(outcome(_K.UNKNOWN if undoing else _K.UNUSABLE))
+            case other:
+                return Act(outcome(_KINDS[other]))
+
+
+@pytest.fixture
+def far() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+async def service(far: Scripted) -> MemoryService:
+    await far.service.open()
+    return far.service
+
+
+class TestMemoryService(ServiceConformance):
+    """The port's suite."""
+
+
+async def test_a_key_has_its_effect_once_and_gets_the_same_answer() -> None:
+    answers = [Act(Outcome(_K.DONE, output=a_call().body)), Act(outcome(_K.REFUSED))]
+    service = MemoryService({("charge", Action.EXECUTE): answers})
+    first, second = await service.call(a_call()), await service.call(replace(a_call(), attempt=2))
+    assert first.kind is _K.DONE
+    assert second == first  # a service that honours keys cannot refuse what it has done
+    entry = service.ledger[a_call().idempotency_key]
+    assert entry.attempts == [1, 2]
+    assert entry.effects == 1
+
+
+async def test_a_service_that_ignores_keys_acts_again() -> None:
+    service = MemoryService(honours_keys=False)
+    await service.call(a_call())
+    await service.call(a_call())
+    assert service.ledger[a_call().idempotency_key].effects == 2
+
+
+async def test_it_can_act_and_then_time_out() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): [ACTS_THEN_TIMES_OUT, Act()]})
+    first = await service.call(a_call(timeout=0.01))
+    assert first.kind is _K.UNKNOWN
+    assert service.effects_of(a_call().workflow, "charge") == [Action.EXECUTE]
+    assert (await service.call(a_call())).kind is _K.DONE
+    assert service.ledger[a_call().idempotency_key].effects == 1
+
+
+async def test_an_effect_may_come_after_the_answer_was_given_up() -> None:
+    late = Act(DONE, acts_after=0.02, answers_after=0.03)
+    service = MemoryService({("charge", Action.EXECUTE): late})
+    await service.call(a_call(timeout=0.01))
+    assert service.effects == []
+    # Timers fire in the order of their moments, so this one finds the effect in the ledger.
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, passed.set)
+    await passed.wait()
+    assert service.effects_of(a_call().workflow, "charge") == [Action.EXECUTE]
+
+
+async def test_the_barrier_refuses_an_execute_after_its_compensation() -> None:
+    service = MemoryService()
+    assert (await service.call(a_call(Action.COMPENSATE))).kind is _K.DONE
+    assert (await service.call(a_call())).kind is _K.REFUSED
+    assert service.effects_of(a_call().workflow, "charge") == [Action.COMPENSATE]
+
+
+async def test_an_unreachable_service_sees_nothing() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): UNREACHABLE})
+    assert (await service.call(a_call())).kind is _K.NOT_SENT
+    assert service.ledger == {}
