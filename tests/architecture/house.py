@@ -71,37 +71,33 @@ def texts(tree: ast.AST) -> Iterator[ast.Constant]:
     """Every string of a tree that is data, with the parts of f-strings."""
     documentation = docstrings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node not in documentation:
-                yield node
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if text and node not in documentation:
+            yield node
 
 
 def project_files() -> list[Path]:
     """What is in the repository or is about to be: tracked or new, but not ignored."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        # A checkout may belong to another account than the one that tests it.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
+    return sorted({path for path in paths if path.is_file()})
 
 
 def backend_name(path: Path) -> str | None:
-    """The backend that a file of an adapters' family implements, if it is not a part of one.
+    """The backend that a file or package of an adapters' family implements.
 
-    `postgres.py` and the package `postgres/` are the backend postgres; `postgres_claims.py`
-    beside `postgres.py` is a part of it.
+    What a backend's adapters share lies in a room of its own, sidecar/adapters/<backend>/.
     """
     if path.is_dir():
         return path.name if (path / "__init__.py").exists() else None
-    if path.suffix != ".py" or path.stem == "__init__":
-        return None
-    whole = path.stem.split("_")[0]
-    if whole != path.stem and path.with_name(f"{whole}.py").exists():
-        return None
-    return path.stem
+    return path.stem if path.suffix == ".py" and path.stem != "__init__" else None
 
 
 def adapters() -> Iterator[tuple[str, str, Path]]:
@@ -110,5 +106,5 @@ def adapters() -> Iterator[tuple[str, str, Path]]:
         folder = PACKAGE / "adapters" / family
         for path in sorted(folder.iterdir()) if folder.exists() else ():
             name = backend_name(path)
-            if name is not None and path.name != "__pycache__":
+            if name is not None:
                 yield family, name, path

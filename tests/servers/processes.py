@@ -1,10 +1,10 @@
 """Starts a server program so that it cannot outlive the test run.
 
 Promise: a program started here gets its `orphan_signal` from the kernel when this process dies,
-even by kill -9 (PR_SET_PDEATHSIG). The kernel watches the *thread* that started the child, so every child is
-started by one thread that lives as long as the process: a test may restart a server from any
-short-lived thread. Folders carry the number of the process that owns them; those of a dead
-owner are swept away before a new one is made.
+even by kill -9 (PR_SET_PDEATHSIG). The kernel watches the *thread* that started the child, so
+every child is started by one thread that lives as long as the process: a test may restart a
+server from any short-lived thread. Folders carry the number of the process that owns them; those
+of a dead owner are swept away before a new one is made.
 """
 
 from __future__ import annotations
