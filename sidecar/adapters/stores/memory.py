@@ -1,0 +1,275 @@
+"""The store's twin in memory: for tests, and for the simulator.
+
+It keeps the same promises as the database, and one more: every state is checked against
+`sidecar.saga.invariants` before it is committed. A commit works on rows of its own and puts
+them into the tables in one stroke, without an await in between, so it is all or nothing.
+
+Nothing is ever locked here of itself. `locked` lets a simulator say which workflows another
+transaction holds at the moment; `on_commit` lets it look at what every commit changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sidecar.adapters.stores.memory_queries import MemoryQueries, check_text
+from sidecar.adapters.stores.memory_tables import Holder, MemoryTables, Row, StartKey, lean
+from sidecar.errors import (
+    IllegalTransition,
+    RenderError,
+    StoreDataError,
+)
+from sidecar.ports.clock import Clock
+from sidecar.ports.store import (
+    Batch,
+    BatchResult,
+    Claimed,
+    KeyReused,
+    Missing,
+    Moved,
+    Start,
+    Started,
+    StartResult,
+    Transition,
+    TransitionResult,
+)
+from sidecar.saga import machine
+from sidecar.saga.definition import Definition, JsonText, Render
+from sidecar.saga.events import Answered, LeaseEnded
+from sidecar.saga.invariants import violations
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
+
+Compile = Callable[[JsonText, str, str, int], Definition]
+Key = tuple[WorkflowId, StepKey]
+
+
+def _never(workflow: WorkflowId) -> bool:
+    del workflow
+    return False
+
+
+class MemoryStore(MemoryQueries):
+    """See `sidecar.ports.store.Store`. Stores with the same `tables` are handles on one world."""
+
+    def __init__(
+        self,
+        *,
+        compile_document: Compile,
+        render: Render,
+        clock: Clock,
+        tables: MemoryTables | None = None,
+        locked: Callable[[WorkflowId], bool] = _never,
+        on_commit: Callable[[Sequence[Workflow]], None] | None = None,
+    ) -> None:
+        super().__init__(tables if tables is not None else MemoryTables(), clock)
+        self.locked = locked
+        self.on_commit = on_commit
+        self._render = render
+        self._compile = compile_document
+        self._definitions: dict[DefinitionRef, Definition] = {}
+
+    async def commit(self, batch: Batch) -> BatchResult:
+        """Do all of `batch`, or nothing."""
+        # Other tasks get their turn, as they do while a database works; nothing has begun yet.
+        await asyncio.sleep(0)
+        self.check_open()
+        work = _Transaction(self, batch)
+        result = work.run()
+        changed = work.changed()
+        for workflow in changed:
+            wrong = violations(self.definition(workflow.definition), workflow)
+            if wrong:
+                raise AssertionError(f"workflow {workflow.id}: {'; '.join(wrong)}")
+        work.write()
+        if self.on_commit is not None and changed:
+            self.on_commit(changed)
+        return result
+
+    def definition(self, ref: DefinitionRef) -> Definition:
+        """Return a stored version of a definition, compiled. Raises `StoreDataError`."""
+        found = self._definitions.get(ref)
+        if found is None:
+            stored = self.tables.definition(ref)
+            if stored is None:
+                raise StoreDataError(f"there is no definition {ref.name} version {ref.version}")
+            found = self._definitions[ref] = self._compile(stored.document, *ref)
+        return found
+
+    @property
+    def render(self) -> Render:
+        """What fills input templates."""
+        return self._render
+
+
+class _Transaction:
+    """One batch at work, on rows that nobody else sees until `write`."""
+
+    def __init__(self, store: MemoryStore, batch: Batch) -> None:
+        self._store = store
+        self._tables = store.tables
+        self._batch = batch
+        self._now: datetime = store.clock.now()
+        self._holder = Holder(batch.incarnation, batch.ticket)
+        self._rows: dict[WorkflowId, Row] = {}
+        self._start_keys: dict[tuple[str, str, str], StartKey] = {}
+        self._claimed: dict[Key, Claimed] = {}
+
+    def run(self) -> BatchResult:
+        """Decide everything; write nothing."""
+        batch = self._batch
+        _check_data(batch)
+        if batch.epoch is not None:
+            self._store.check_epoch(batch.namespace, batch.epoch)
+        self._find_claims_of_ticket()
+        # A ticket that has claims was committed before: it gets them again, and no more.
+        repeated = bool(self._claimed)
+        starts = tuple(self._start(one) for one in batch.starts)
+        transitions = tuple(self._transition(one) for one in batch.transitions)
+        keys = batch.claim_keys.keys if batch.claim_keys else ()
+        refused = {key: why for key in keys if (why := self._claim_key(key, repeated=repeated))}
+        if batch.claim_due is not None and not repeated:
+            self._claim_due(batch.claim_due.limit)
+        return BatchResult(
+            now=self._now,
+            starts=starts,
+            transitions=transitions,
+            claimed=tuple(self._claimed.values()),
+            refused_keys=refused,
+        )
+
+    def changed(self) -> list[Workflow]:
+        """The workflows that will be written."""
+        return [row.workflow for row in self._rows.values()]
+
+    def write(self) -> None:
+        """Make it all visible."""
+        for row in self._rows.values():
+            self._tables.put(row)
+        self._tables.start_keys.update(self._start_keys)
+
+    def _row(self, workflow: WorkflowId) -> Row | None:
+        return self._rows.get(workflow) or self._tables.rows.get(workflow)
+
+    # -- starts and transitions ---------------------------------------------------------------
+
+    def _start(self, start: Start) -> StartResult:
+        existing = self._row(start.id)
+        if existing is not None:
+            return Started(start.id, existing.workflow.status)
+        definition = start.definition
+        ref = DefinitionRef(definition.namespace, definition.name, definition.version)
+        if start.start_key is not None:
+            name = (ref.namespace, ref.name, start.start_key)
+            taken = self._start_keys.get(name) or self._tables.start_keys.get(name)
+            if taken is not None:
+                return self._again(start, taken)
+            self._start_keys[name] = StartKey(start.id, start.input_hash)
+        new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
+        known = self._store.definition(ref)
+        changes = machine.start(
+            known, new, now=self._now, render=self._store.render, actor=start.actor
+        )
+        self._rows[start.id] = Row(changes.workflow, history=changes.events)
+        return Started(start.id, changes.workflow.status, changes=changes)
+
+    def _again(self, start: Start, taken: StartKey) -> StartResult:
+        row = self._row(taken.workflow)
+        if taken.input_hash != start.input_hash or row is None:
+            return KeyReused(taken.workflow)
+        return Started(taken.workflow, row.workflow.status, existed=True)
+
+    def _transition(self, transition: Transition) -> TransitionResult:
+        row = self._row(transition.workflow)
+        if row is None:
+            return Missing.UNKNOWN
+        if not transition.wait and self._store.locked(transition.workflow):
+            return Missing.LOCKED
+        definition = self._store.definition(row.workflow.definition)
+        event = transition.event
+        if isinstance(event, Answered | LeaseEnded) and event.step.step not in definition.by_name:
+            return Missing.UNKNOWN
+        try:
+            changes = machine.advance(
+                definition,
+                lean(definition, row.workflow),
+                event,
+                now=self._now,
+                render=self._store.render,
+            )
+        except (IllegalTransition, RenderError) as error:
+            return error
+        if changes.writes:
+            row = self._rows[transition.workflow] = row.moved(changes)
+        if transition.claim_next:
+            self._claim_next(row, changes.queued)
+        return Moved(changes)
+
+    # -- claims -------------------------------------------------------------------------------
+
+    def _find_claims_of_ticket(self) -> None:
+        for row, step in self._tables.open_steps(self._batch.namespace):
+            if step.leased and row.holders.get(step.key) == self._holder:
+                self._claimed[row.workflow.id, step.key] = row.claim_of(step.key)
+
+    def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
+        for step in queued:
+            if self._why_not(row, step) is None:
+                self._claim(row, step)
+                return
+
+    def _claim_key(self, key: Key, *, repeated: bool) -> Missing | None:
+        if key in self._claimed:
+            return None
+        workflow, step_key = key
+        row = self._row(workflow)
+        step = row.workflow.steps.get(step_key) if row is not None else None
+        if row is None or step is None:
+            return Missing.UNKNOWN
+        why = self._why_not(row, step)
+        if why is not None:
+            return why
+        if repeated or self._store.locked(workflow):
+            return Missing.LOCKED
+        self._claim(row, step)
+        return None
+
+    def _claim_due(self, limit: int) -> None:
+        candidates = {known: self._tables.rows[known] for known in self._tables.open} | self._rows
+        found = [
+            (step.due_at, known, step.key)
+            for known, row in candidates.items()
+            for step in row.workflow.steps.values()
+            if step.due_at is not None
+            and self._why_not(row, step) is None
+            and not self._store.locked(known)
+        ]
+        for _, known, step_key in sorted(found)[:limit]:
+            row = self._rows.get(known, candidates[known])
+            self._claim(row, row.workflow.steps[step_key])
+
+    def _why_not(self, row: Row, step: Step) -> Missing | None:
+        batch = self._batch
+        mine = row.namespace == batch.namespace and step.service == batch.service
+        if not mine or not row.claimable(step):
+            return Missing.NOT_CLAIMABLE
+        if step.due_at is None or step.due_at > self._now:
+            return Missing.NOT_DUE
+        return None
+
+    def _claim(self, row: Row, step: Step) -> None:
+        known = row.workflow.id
+        row = row.claimed(step.key, self._holder, self._now, self._batch.lease_margin)
+        self._rows[known] = row
+        self._claimed[known, step.key] = row.claim_of(step.key)
+
+
+def _check_data(batch: Batch) -> None:
+    """Raise `StoreDataError` for text that a database could not keep."""
+    for start in batch.starts:
+        check_text(start.input, start.start_key, start.trace)
+        check_text(*start.labels, *start.labels.values())
+    for transition in batch.transitions:
+        if isinstance(transition.event, Answered):
+            check_text(transition.event.outcome.output, transition.event.outcome.error)

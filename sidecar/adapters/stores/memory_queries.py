@@ -1,0 +1,269 @@
+"""What can be asked of the store in memory, and the small writes beside the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from sidecar.adapters.stores.memory_tables import MemoryTables, without_bodies
+from sidecar.errors import StaleEpoch, StoreDataError, StoreUnavailable
+from sidecar.ports.clock import Clock
+from sidecar.ports.queue import Doorbell
+from sidecar.ports.store import (
+    Epoch,
+    Lease,
+    Ringable,
+    SidecarBeat,
+    SidecarRecord,
+    StoredDefinition,
+    WorkflowFilter,
+)
+from sidecar.saga.changes import HistoryEvent
+from sidecar.saga.definition import JsonText
+from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+
+LIVE_FOR = timedelta(seconds=20)
+"""A sidecar that has not been seen for so long is taken for dead."""
+
+_AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
+
+
+class MemoryQueries:
+    """The part of the store that is not `commit`."""
+
+    def __init__(self, tables: MemoryTables, clock: Clock) -> None:
+        self.tables = tables
+        self.clock = clock
+
+        self._is_open = False
+
+    async def open(self) -> None:
+        """Make ready."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Refuse everything from now on; the data stays."""
+        self._is_open = False
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the store is open."""
+        self.check_open()
+
+    def check_open(self) -> None:
+        """Raise `StoreUnavailable` unless the store is open."""
+        if not self._is_open:
+            raise StoreUnavailable("the store is not open")
+
+    def check_epoch(self, namespace: str, epoch: Epoch) -> None:
+        """Raise `StaleEpoch` unless `epoch` is in force."""
+        if self.tables.epochs.get(namespace) != epoch.number:
+            raise StaleEpoch(f"epoch {epoch.number} is no longer in force")
+
+    # -- definitions --------------------------------------------------------------------------
+
+    async def put_definition(
+        self, namespace: str, name: str, document: JsonText, digest: str
+    ) -> tuple[StoredDefinition, bool]:
+        """Keep a definition. The same digest again is the same version; True if it is new."""
+        self.check_open()
+        check_text(document)
+        versions = self.tables.definitions.setdefault((namespace, name), [])
+        for stored in versions:
+            if stored.hash == digest:
+                return stored, False
+        number, now = len(versions) + 1, self.clock.now()
+        stored = StoredDefinition(namespace, name, number, digest, document, now)
+        versions.append(stored)
+        return stored, True
+
+    async def get_definition(
+        self, namespace: str, name: str, version: int | None = None
+    ) -> StoredDefinition | None:
+        """Return a version, or the latest."""
+        self.check_open()
+        versions = self.tables.definitions.get((namespace, name), [])
+        number = len(versions) if version is None else version
+        return self.tables.definition(DefinitionRef(namespace, name, number))
+
+    async def list_definitions(
+        self, namespace: str, after: str | None, limit: int
+    ) -> Sequence[StoredDefinition]:
+        """Return the latest version of each name, by name."""
+        self.check_open()
+        latest = {
+            name: versions[-1]
+            for (within, name), versions in self.tables.definitions.items()
+            if within == namespace and (after is None or name > after)
+        }
+        return [latest[name] for name in sorted(latest)[:limit]]
+
+    # -- workflows ----------------------------------------------------------------------------
+
+    async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
+        """Return one workflow whole."""
+        self.check_open()
+        row = self.tables.rows.get(workflow)
+        return row.workflow if row is not None and row.namespace == namespace else None
+
+    async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
+        """Return workflows without their steps and bodies, newest first."""
+        self.check_open()
+        found = [
+            known
+            for known, row in self.tables.rows.items()
+            if row.namespace == namespace and _matches(row.workflow, wanted)
+        ]
+        page = sorted(found, reverse=True)[: wanted.limit]
+        return [without_bodies(self.tables.rows[known].workflow) for known in page]
+
+    async def list_events(
+        self, workflow: WorkflowId, after_seq: int, limit: int
+    ) -> Sequence[HistoryEvent]:
+        """Return a workflow's history in its order."""
+        self.check_open()
+        row = self.tables.rows.get(workflow)
+        history = row.history if row is not None else ()
+        return [event for event in history if event.seq > after_seq][:limit]
+
+    async def statuses(
+        self, workflows: Sequence[WorkflowId]
+    ) -> Mapping[WorkflowId, WorkflowStatus]:
+        """Return the statuses of those that exist."""
+        self.check_open()
+        rows = self.tables.rows
+        return {known: rows[known].workflow.status for known in workflows if known in rows}
+
+    # -- sidecars -----------------------------------------------------------------------------
+
+    async def beat(self, beat: SidecarBeat) -> None:
+        """Write that a sidecar is alive."""
+        self.check_open()
+        now = self.clock.now()
+        known = self.tables.sidecars.get(beat.incarnation)
+        started_at = known.started_at if known is not None else now
+        self.tables.sidecars[beat.incarnation] = SidecarRecord(beat, started_at, now)
+
+    async def leave(self, incarnation: str) -> None:
+        """Write that a sidecar has gone for good and holds no lease any more."""
+        self.check_open()
+        self.tables.gone.add(incarnation)
+
+    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, by service."""
+        self.check_open()
+        return sorted(self._present(namespace), key=lambda one: (one.beat.service, one.started_at))
+
+    def _present(self, namespace: str) -> list[SidecarRecord]:
+        return [
+            one
+            for incarnation, one in self.tables.sidecars.items()
+            if one.beat.namespace == namespace and incarnation not in self.tables.gone
+        ]
+
+    # -- the leader ---------------------------------------------------------------------------
+
+    async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
+        """Begin a term: return the next epoch; all earlier ones are void from now on."""
+        self.check_open()
+        check_text(holder)
+        number = self.tables.epochs.get(namespace, 0) + 1
+        self.tables.epochs[namespace] = number
+        return Epoch(number)
+
+    async def ended_leases(
+        self, namespace: str, unseen_for: timedelta, limit: int
+    ) -> Sequence[Lease]:
+        """Return leases that have ended, and those of sidecars unseen for so long or gone."""
+        self.check_open()
+        now = self.clock.now()
+        found = []
+        for row, step in self.tables.open_steps(namespace):
+            if step.lease_until is None:
+                continue
+            owner = row.holders[step.key].incarnation
+            sidecar = self.tables.sidecars.get(owner)
+            silent = sidecar is not None and sidecar.seen_at < now - unseen_for
+            if step.lease_until < now or silent or owner in self.tables.gone:
+                attempt = step.run.attempt
+                lease = Lease(row.workflow.id, step.key, step.action, attempt, step.lease_until)
+                found.append(lease)
+        found.sort(key=lambda lease: lease.lease_until)
+        return found[:limit]
+
+    async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
+        """Return workflows in progress whose deadline has passed."""
+        self.check_open()
+        now = self.clock.now()
+        found = [
+            (row.workflow.deadline_at, known)
+            for known, row in self.tables.rows.items()
+            if row.namespace == namespace
+            and row.workflow.status in _AHEAD
+            and not row.workflow.paused
+            and row.workflow.deadline_at is not None
+            and row.workflow.deadline_at <= now
+        ]
+        return [known for _, known in sorted(found)[:limit]]
+
+    async def ringable_steps(
+        self, namespace: str, due_for: timedelta, limit: int
+    ) -> Sequence[Ringable]:
+        """Return steps that have been claimable for so long, the longest due first."""
+        self.check_open()
+        now = self.clock.now()
+        live = {
+            one.beat.service
+            for one in self._present(namespace)
+            if one.beat.ready and not one.beat.draining and one.seen_at > now - LIVE_FOR
+        }
+        found = [
+            Ringable(
+                Doorbell(row.workflow.id, step.key, step.service, row.workflow.trace), step.due_at
+            )
+            for row, step in self.tables.open_steps(namespace)
+            if step.service in live
+            and row.claimable(step)
+            and step.due_at is not None
+            and step.due_at <= now - due_for
+        ]
+        found.sort(key=lambda one: one.due_at)
+        return found[:limit]
+
+    async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
+        """Delete what is known of sidecars unseen for so long; return how many."""
+        self.check_open()
+        self.check_epoch(namespace, epoch)
+        before = self.clock.now() - unseen_for
+        silent = [
+            incarnation
+            for incarnation, one in self.tables.sidecars.items()
+            if one.beat.namespace == namespace and one.seen_at < before
+        ]
+        for incarnation in silent:
+            del self.tables.sidecars[incarnation]
+            self.tables.gone.discard(incarnation)
+        return len(silent)
+
+
+def check_text(*texts: str | None) -> None:
+    """Raise `StoreDataError` for text that a database could not keep."""
+    for text in texts:
+        if text is None:
+            continue
+        if "\x00" in text:
+            raise StoreDataError("the character NUL cannot be stored")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise StoreDataError("text with lone surrogates cannot be stored") from error
+
+
+def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:
+    ref = workflow.definition
+    return (
+        (not wanted.status or workflow.status in wanted.status)
+        and (wanted.definition is None or ref.name == wanted.definition)
+        and (wanted.after is None or workflow.id < wanted.after)
+        and wanted.labels.items() <= workflow.labels.items()
+    )

@@ -1,0 +1,208 @@
+"""The data of the store in memory, and what one row of it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sidecar.ports.store import Claimed, SidecarRecord, StoredDefinition
+from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.saga.definition import Definition
+from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
+from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+
+_BODIES = (
+    "input",
+    "output",
+    "error",
+    "compensation_input",
+    "compensation_output",
+    "compensation_error",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who claimed a step, and in which batch."""
+
+    incarnation: str
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One workflow with all that is kept about it.
+
+    `holders` names the last claimer of each step; `succeeded` the steps whose `execute` did.
+    """
+
+    workflow: Workflow
+    history: tuple[HistoryEvent, ...] = ()
+    holders: Mapping[StepKey, Holder] = field(default_factory=dict)
+    succeeded: frozenset[StepKey] = frozenset()
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the workflow."""
+        return self.workflow.definition.namespace
+
+    @property
+    def open(self) -> bool:
+        """Whether some step is still on its way."""
+        return any(step.status in OPEN for step in self.workflow.steps.values())
+
+    def moved(self, changes: Changes) -> Row:
+        """The row after a transition: bodies that the machine did not set stay as they were."""
+        new, old = changes.workflow, self.workflow
+        steps = dict(old.steps)
+        for step in changes.steps:
+            steps[step.key] = _with_bodies(step, old.steps.get(step.key))
+        done = {
+            StepKey(event.step, event.index)
+            for event in changes.events
+            if event.step is not None and event.after == StepStatus.SUCCEEDED
+        }
+        kept = replace(
+            new,
+            steps=steps,
+            labels=old.labels,
+            start_key=old.start_key,
+            input=new.input if new.input is not None else old.input,
+            output=new.output if new.output is not None else old.output,
+            error=new.error if new.error is not None else old.error,
+        )
+        return replace(
+            self,
+            workflow=kept,
+            history=self.history + changes.events,
+            succeeded=self.succeeded | done,
+        )
+
+    def claimable(self, step: Step) -> bool:
+        """Whether the step may be claimed once it is due."""
+        return step.status in CLAIMABLE and not step.leased and not self.workflow.paused
+
+    def claimed(self, key: StepKey, holder: Holder, now: datetime, margin: timedelta) -> Row:
+        """The row after a claim: the next attempt begins, under a lease."""
+        step = self.workflow.steps[key]
+        lease_until = now + timedelta(milliseconds=step.call_ms) + margin
+        if step.action is Action.COMPENSATE:
+            held = replace(step, compensate=_next_attempt(step.compensate, now))
+        else:
+            held = replace(
+                step, status=StepStatus.RUNNING, execute=_next_attempt(step.execute, now)
+            )
+        steps = {**self.workflow.steps, key: replace(held, lease_until=lease_until)}
+        return replace(
+            self,
+            workflow=replace(self.workflow, steps=steps),
+            holders={**self.holders, key: holder},
+        )
+
+    def claim_of(self, key: StepKey) -> Claimed:
+        """What the claimer of a step is told."""
+        workflow = self.workflow
+        step = workflow.steps[key]
+        body = step.input if step.input is not None else workflow.input
+        if body is None or step.run.claimed_at is None:
+            raise AssertionError(f"{workflow.id} {key} is not claimed")
+        return Claimed(
+            workflow=workflow.id,
+            definition=workflow.definition,
+            key=key,
+            action=step.action,
+            attempt=step.run.attempt,
+            tries=step.run.tries,
+            call_ms=step.call_ms,
+            claimed_at=step.run.claimed_at,
+            input=body,
+            output=step.output,
+            succeeded=key in self.succeeded,
+            compensation_input=step.compensation_input,
+            reason=workflow.reason,
+            trace=workflow.trace,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StartKey:
+    """Who has a start key, and with which input."""
+
+    workflow: WorkflowId
+    input_hash: str
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """All the data; handles on the same tables see the same world."""
+
+    rows: dict[WorkflowId, Row] = field(default_factory=dict)
+    open: dict[WorkflowId, None] = field(default_factory=dict)
+    start_keys: dict[tuple[str, str, str], StartKey] = field(default_factory=dict)
+    definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
+    sidecars: dict[str, SidecarRecord] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
+
+    def put(self, row: Row) -> None:
+        """Write one row, and keep the index of those with open steps."""
+        known = row.workflow.id
+        self.rows[known] = row
+        if row.open:
+            self.open[known] = None
+        else:
+            self.open.pop(known, None)
+
+    def definition(self, ref: DefinitionRef) -> StoredDefinition | None:
+        """Return one version of a definition."""
+        versions = self.definitions.get((ref.namespace, ref.name), [])
+        return versions[ref.version - 1] if 1 <= ref.version <= len(versions) else None
+
+    def open_steps(self, namespace: str) -> Iterator[tuple[Row, Step]]:
+        """Walk through the steps that are on their way."""
+        for known in self.open:
+            row = self.rows[known]
+            if row.namespace == namespace:
+                for step in row.workflow.steps.values():
+                    if step.status in OPEN:
+                        yield row, step
+
+
+def lean(definition: Definition, workflow: Workflow) -> Workflow:
+    """The workflow as the machine gets to see it: bodies only where they are needed to render.
+
+    What is not needed is not loaded by a database either, so nobody may rely on it.
+    """
+    templates = [step.input for step in definition.steps]
+    templates += [step.compensation.input for step in definition.steps if step.compensation]
+    renders = any(template is not None and not template.constant for template in templates)
+    unread: dict[str, Any] = dict.fromkeys(
+        name for name in _BODIES if not (renders and name == "output")
+    )
+    return replace(
+        workflow,
+        input=workflow.input if renders else None,
+        output=None,
+        error=None,
+        labels={},
+        start_key=None,
+        steps={key: replace(step, **unread) for key, step in workflow.steps.items()},
+    )
+
+
+def without_bodies(workflow: Workflow) -> Workflow:
+    """The workflow as a list shows it."""
+    return replace(workflow, steps={}, input=None, output=None, error=None)
+
+
+def _next_attempt(run: Run, now: datetime) -> Run:
+    return replace(run, attempt=run.attempt + 1, started_at=run.started_at or now, claimed_at=now)
+
+
+def _with_bodies(step: Step, earlier: Step | None) -> Step:
+    if earlier is None:
+        return step
+    kept = {name: getattr(earlier, name) for name in _BODIES if getattr(step, name) is None}
+    return replace(step, **kept)

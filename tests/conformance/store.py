@@ -1,0 +1,29 @@
+"""The store's conformance suite, all of it.
+
+A binding is a class and a fixture:
+
+    class TestMyStore(StoreSuite):
+        @pytest.fixture
+        async def backend(self) -> AsyncIterator[Backend]: ...
+
+`Backend` (in `store_play`) says what the fixture has to offer.
+"""
+
+from __future__ import annotations
+
+from tests.conformance.store_claims import ClaimSuite
+from tests.conformance.store_fencing import FencingSuite
+from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_play import Backend
+from tests.conformance.store_queries import QuerySuite
+from tests.conformance.store_rollback import RollbackSuite
+from tests.conformance.store_starts import StartSuite
+from tests.conformance.store_transitions import TransitionSuite
+
+__all__ = ["Backend", "StoreSuite"]
+
+
+class StoreSuite(
+    StartSuite, TransitionSuite, RollbackSuite, ClaimSuite, FencingSuite, QuerySuite, LeaderSuite
+):
+    """Everything that a store promises."""

@@ -1,0 +1,233 @@
+"""What the leader asks: leases, deadlines, steps to ring again, sidecars."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from sidecar.errors import StaleEpoch
+from sidecar.ports.queue import Doorbell
+from sidecar.ports.store import Moved, Store
+from sidecar.saga.changes import Verdict
+from sidecar.saga.events import DeadlinePassed
+from sidecar.saga.states import Action, Reason, WorkflowStatus
+from sidecar.saga.workflow import StepKey
+from tests.conformance.store_play import (
+    Backend,
+    Player,
+    StoreFixtures,
+    assert_utc,
+    call,
+    refused,
+    register,
+)
+
+SILENT = timedelta(seconds=20)
+LONG = timedelta(seconds=10)
+
+
+class LeaderSuite(StoreFixtures):
+    """What the leader's duties are made of."""
+
+    # -- leases -------------------------------------------------------------------------------
+
+    async def test_a_lease_ends_with_its_time_and_not_before(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge", timeout="30s"))
+        await payments.beat()
+        workflow = await payments.start(definition)
+        await payments.claim_one()
+        assert await store.ended_leases("default", SILENT, 10) == []
+        await backend.pass_time(34)
+        await payments.beat()
+        assert await store.ended_leases("default", SILENT, 10) == []
+        await backend.pass_time(2)
+        (lease,) = await store.ended_leases("default", SILENT, 10)
+        assert (lease.workflow, lease.key) == (workflow, StepKey("charge"))
+        assert (lease.action, lease.attempt) == (Action.EXECUTE, 1)
+        assert_utc(lease.lease_until)
+        assert await store.ended_leases("elsewhere", SILENT, 10) == []
+
+    async def test_leases_of_a_silent_sidecar_end_at_once_and_of_no_other(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge", timeout="1h"))
+        other = Player(store)
+        mine = await payments.start(definition)
+        await payments.beat()
+        claimed = await payments.claim_one()
+        await other.start(definition)
+        await other.beat()
+        await other.claim_one()
+        await backend.pass_time(15)
+        await other.beat()
+        assert await store.ended_leases("default", SILENT, 10) == []
+        await backend.pass_time(6)
+        (lease,) = await store.ended_leases("default", SILENT, 10)
+        assert lease.workflow == mine
+        assert await other.end_lease(claimed) is Verdict.APPLIED
+        assert await store.ended_leases("default", SILENT, 10) == []
+
+    async def test_leases_of_a_sidecar_that_left_end_at_once(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        await payments.beat()
+        workflow = await payments.start(definition)
+        await payments.claim_one()
+        await store.leave(payments.incarnation)
+        await store.leave(payments.incarnation)
+        found = await store.ended_leases("default", SILENT, 10)
+        assert [one.workflow for one in found] == [workflow]
+        assert await store.list_sidecars("default") == []
+
+    async def test_the_lease_of_a_compensation_names_its_action_and_attempt(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("a"), call("b"))
+        await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await payments.answer(await payments.claim_one(), refused())
+        claimed = await payments.claim_one()
+        await backend.pass_time(3600)
+        (lease,) = await store.ended_leases("default", SILENT, 10)
+        assert (lease.key.step, lease.action, lease.attempt) == ("a", Action.COMPENSATE, 1)
+        assert await payments.end_lease(claimed) is Verdict.APPLIED
+
+    async def test_ended_leases_come_in_bounded_numbers(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"))
+        for _ in range(3):
+            await payments.start(definition)
+        await payments.claim()
+        await backend.pass_time(3600)
+        assert len(await store.ended_leases("default", SILENT, 2)) == 2
+        assert len(await store.ended_leases("default", SILENT, 5)) == 3
+
+    # -- deadlines ----------------------------------------------------------------------------
+
+    async def test_an_overdue_workflow_is_found_and_turned_back(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        await payments.start(await register(store, call("charge"), name="endless"))
+        definition = await register(store, call("charge"), timeout="1m")
+        workflow = await payments.start(definition)
+        assert await store.overdue_workflows("default", 10) == []
+        early = await payments.apply(workflow, DeadlinePassed())
+        assert isinstance(early, Moved)
+        assert early.changes.verdict is Verdict.IGNORED
+        await backend.pass_time(61)
+        assert list(await store.overdue_workflows("default", 10)) == [workflow]
+        assert await store.overdue_workflows("elsewhere", 10) == []
+        await payments.apply(workflow, DeadlinePassed())
+        found = await payments.see(workflow)
+        assert (found.status, found.reason) == (WorkflowStatus.ROLLED_BACK, Reason.TIMED_OUT)
+        assert await store.overdue_workflows("default", 10) == []
+
+    async def test_the_deadline_of_a_paused_workflow_waits_for_the_resume(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"), timeout="1m")
+        workflow = await payments.start(definition)
+        await backend.set_paused(workflow, True)
+        await backend.pass_time(61)
+        assert await store.overdue_workflows("default", 10) == []
+        await backend.set_paused(workflow, False)
+        assert list(await store.overdue_workflows("default", 10)) == [workflow]
+
+    async def test_a_deadline_past_the_pivot_is_told_once(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge", pivot=True, timeout="1h"), timeout="1m")
+        workflow = await payments.start(definition)
+        claimed = await payments.claim_one()
+        await backend.pass_time(61)
+        await payments.apply(workflow, DeadlinePassed())
+        assert await store.overdue_workflows("default", 10) == []
+        assert (await payments.events(workflow))[-1].kind == "deadline_ignored"
+        await payments.answer(claimed)
+        assert await payments.status(workflow) is WorkflowStatus.COMPLETED
+
+    # -- ringing again ------------------------------------------------------------------------
+
+    async def test_a_step_that_nobody_claims_can_be_rung_again(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"))
+        first = await payments.start(definition, trace="00-aa-bb-01")
+        await backend.pass_time(2)
+        second = await payments.start(definition)
+        await payments.beat()
+        assert await store.ringable_steps("default", LONG, 10) == []
+        await backend.pass_time(11)
+        await payments.beat()
+        found = await store.ringable_steps("default", LONG, 10)
+        assert [one.doorbell for one in found] == [
+            Doorbell(first, StepKey("charge"), "payments", "00-aa-bb-01"),
+            Doorbell(second, StepKey("charge"), "payments"),
+        ]
+        assert found[0].due_at < found[1].due_at
+        assert_utc(found[0].due_at)
+        assert len(await store.ringable_steps("default", LONG, 1)) == 1
+        assert await store.ringable_steps("elsewhere", LONG, 10) == []
+        await payments.claim()
+        assert await store.ringable_steps("default", LONG, 10) == []
+
+    @pytest.mark.parametrize("why", ["nobody", "not ready", "draining", "silent", "left", "paused"])
+    async def test_nobody_is_rung_who_cannot_come(
+        self, store: Store, payments: Player, inventory: Player, backend: Backend, why: str
+    ) -> None:
+        workflow = await payments.start(await register(store, call("charge")))
+        await backend.pass_time(60)
+        await inventory.beat()
+        if why == "paused":
+            await payments.beat()
+            assert len(await store.ringable_steps("default", LONG, 10)) == 1
+            await backend.set_paused(workflow, True)
+        elif why != "nobody":
+            await payments.beat(ready=why != "not ready", draining=why == "draining")
+        if why == "silent":
+            await backend.pass_time(21)
+        if why == "left":
+            await store.leave(payments.incarnation)
+        assert await store.ringable_steps("default", LONG, 10) == []
+
+    # -- sidecars -----------------------------------------------------------------------------
+
+    async def test_sidecars_are_known_by_their_last_beat(
+        self, store: Store, payments: Player, inventory: Player, backend: Backend
+    ) -> None:
+        await payments.beat()
+        await inventory.beat()
+        await backend.pass_time(5)
+        await payments.beat(ready=False, draining=True)
+        first, second = await store.list_sidecars("default")
+        assert (first.beat.service, second.beat.service) == ("inventory", "payments")
+        assert second.beat.incarnation == payments.incarnation
+        assert (second.beat.version, second.beat.host) == ("1.0", "here")
+        assert (second.beat.ready, second.beat.draining) == (False, True)
+        assert (first.beat.ready, first.beat.draining) == (True, False)
+        assert second.seen_at - second.started_at >= timedelta(seconds=5)
+        assert second.seen_at - first.seen_at >= timedelta(seconds=5)
+        assert_utc(second.started_at)
+        assert_utc(second.seen_at)
+        assert await store.list_sidecars("elsewhere") == []
+
+    async def test_sidecars_long_silent_are_forgotten_by_the_leader_alone(
+        self, store: Store, payments: Player, inventory: Player, backend: Backend
+    ) -> None:
+        await payments.beat()
+        await backend.pass_time(100)
+        await inventory.beat()
+        old = await store.mint_epoch("default", "one")
+        epoch = await store.mint_epoch("default", "two")
+        with pytest.raises(StaleEpoch):
+            await store.forget_sidecars("default", timedelta(seconds=60), old)
+        assert len(await store.list_sidecars("default")) == 2
+        assert await store.forget_sidecars("default", timedelta(seconds=60), epoch) == 1
+        (left,) = await store.list_sidecars("default")
+        assert left.beat.incarnation == inventory.incarnation
+        assert await store.forget_sidecars("default", timedelta(seconds=60), epoch) == 0

@@ -1,0 +1,178 @@
+"""Starts: ids, start keys, first steps, and what cannot be stored."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from sidecar.errors import StoreDataError
+from sidecar.ports.store import KeyReused, Started, Store
+from sidecar.saga.states import StepStatus, WorkflowStatus
+from sidecar.saga.workflow import NO_INDEX, StepKey
+from tests.conformance.store_play import (
+    Backend,
+    Player,
+    StoreFixtures,
+    call,
+    new_id,
+    register,
+    start_of,
+)
+
+
+class StartSuite(StoreFixtures):
+    """What `Batch.starts` promises."""
+
+    async def test_a_start_stores_the_workflow_and_queues_its_roots_only(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"), call("ship", "shipping"))
+        start = start_of(definition, labels={"shop": "north"}, trace="00-aa-bb-01")
+        result = await payments.commit(payments.batch(starts=[start]))
+        (started,) = result.starts
+        assert isinstance(started, Started)
+        assert (started.workflow, started.existed) == (start.id, False)
+        assert started.status is WorkflowStatus.IN_PROGRESS
+        assert started.changes is not None
+        assert [step.key for step in started.changes.queued] == [StepKey("charge", NO_INDEX)]
+        found = await payments.see(start.id)
+        assert found.status is WorkflowStatus.IN_PROGRESS
+        assert found.definition == ("default", "order", 1)
+        assert found.input == start.input
+        assert found.labels == {"shop": "north"}
+        assert found.trace == "00-aa-bb-01"
+        assert {str(key): step.status for key, step in found.steps.items()} == {
+            "charge": StepStatus.QUEUED
+        }
+
+    async def test_the_deadline_counts_from_the_stores_own_clock(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"), timeout="1h")
+        result = await payments.commit(payments.batch(starts=[start_of(definition)]))
+        found = await payments.see(result.starts[0].workflow)
+        assert found.created_at == result.now
+        assert found.deadline_at == result.now + timedelta(hours=1)
+
+    async def test_several_parallel_roots_are_all_queued(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("a"), call("b", after=[]), call("c", after=["a"]))
+        workflow = await payments.start(definition)
+        assert set(await payments.statuses(workflow)) == {"a", "b"}
+
+    async def test_the_same_start_after_a_lost_answer_is_one_workflow(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"))
+        batch = payments.batch(starts=[start_of(definition)])
+        await backend.lose_answer(store, batch)
+        (again,) = (await payments.commit(batch)).starts
+        assert again == Started(batch.starts[0].id, WorkflowStatus.IN_PROGRESS)
+        assert len(await payments.events(again.workflow)) == 2
+        assert len(await payments.claim()) == 1
+
+    async def test_a_start_key_with_the_same_input_is_the_same_workflow(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        first = await payments.start(definition, start_key="order-1")
+        second = start_of(definition, start_key="order-1")
+        (again,) = (await payments.commit(payments.batch(starts=[second]))).starts
+        assert again == Started(first, WorkflowStatus.IN_PROGRESS, existed=True)
+        assert await store.get_workflow("default", second.id) is None
+
+    async def test_a_start_key_with_another_input_is_refused_and_writes_nothing(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        first = await payments.start(definition, start_key="order-1")
+        other = start_of(definition, start_key="order-1", body='{"amount":6}')
+        neighbour = start_of(definition)
+        result = await payments.commit(payments.batch(starts=[other, neighbour]))
+        assert result.starts[0] == KeyReused(first)
+        assert isinstance(result.starts[1], Started)
+        assert await store.get_workflow("default", other.id) is None
+        assert await payments.status(neighbour.id) is WorkflowStatus.IN_PROGRESS
+
+    async def test_a_start_key_belongs_to_one_definition_and_one_namespace(
+        self, store: Store, payments: Player
+    ) -> None:
+        order = await register(store, call("charge"))
+        other = await register(store, call("charge"), name="other")
+        elsewhere = await register(store, call("charge"), namespace="elsewhere")
+        tenant = Player(store, namespace="elsewhere")
+        ids = {
+            await payments.start(order, start_key="k"),
+            await payments.start(other, start_key="k"),
+            await tenant.start(elsewhere, start_key="k"),
+        }
+        assert len(ids) == 3
+
+    async def test_a_start_key_outlives_a_new_version_of_the_definition(
+        self, store: Store, payments: Player
+    ) -> None:
+        first = await register(store, call("charge"))
+        workflow = await payments.start(first, start_key="k")
+        second = await register(store, call("charge"), call("ship"))
+        assert second.version == 2
+        assert await payments.start(second, start_key="k") == workflow
+
+    async def test_two_starts_of_one_batch_with_one_key_are_one_workflow(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        starts = [start_of(definition, start_key="k") for _ in range(2)]
+        first, second = (await payments.commit(payments.batch(starts=starts))).starts
+        assert isinstance(first, Started)
+        assert isinstance(second, Started)
+        assert (first.workflow, second.workflow) == (starts[0].id, starts[0].id)
+        assert (first.existed, second.existed) == (False, True)
+
+    async def test_two_handles_with_one_start_key_at_once_make_one_workflow(
+        self, store: Store, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"))
+        players = [Player(store), Player(await backend.open_store())]
+        ids = await asyncio.gather(*(one.start(definition, start_key="k") for one in players))
+        assert ids[0] == ids[1]
+        assert len(await players[0].claim()) == 1
+
+    async def test_the_first_step_can_be_claimed_in_the_batch_of_its_start(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        start = start_of(definition)
+        result = await payments.commit(payments.batch(starts=[start], due=1))
+        taken = list(result.claimed) or await payments.claim()
+        assert [one.workflow for one in taken] == [start.id]
+
+    @pytest.mark.parametrize("body", ['{"a":"\x00"}', '{"a":"\ud800"}'], ids=["nul", "surrogate"])
+    async def test_a_body_that_cannot_be_stored_refuses_the_batch_and_writes_nothing(
+        self, store: Store, payments: Player, body: str
+    ) -> None:
+        definition = await register(store, call("charge"))
+        good = start_of(definition, start_key="good")
+        bad = start_of(definition, workflow=new_id(), body='{"a":1}')
+        poisoned = type(bad)(bad.id, definition, type(bad.input)(body), bad.input_hash)
+        with pytest.raises(StoreDataError):
+            await store.commit(payments.batch(starts=[good, poisoned]))
+        assert await store.get_workflow("default", good.id) is None
+        assert await store.get_workflow("default", bad.id) is None
+        fresh = start_of(definition, start_key="good")
+        (started,) = (await payments.commit(payments.batch(starts=[fresh]))).starts
+        assert isinstance(started, Started)
+        assert (started.workflow, started.existed) == (fresh.id, False)
+
+    async def test_text_of_all_tongues_comes_back_as_it_was(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        body = '{"name":"Zoë, 東京 🚲 \\"quoted\\" \\\\ 1e400 %s","n":1.10,"n":2}'
+        workflow = await payments.start(definition, body=body, labels={"größe": "ü%"})
+        found = await payments.see(workflow)
+        assert found.input == body
+        assert found.labels == {"größe": "ü%"}
+        assert (await payments.claim_one()).input == body
