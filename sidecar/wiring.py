@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import assert_never
 
 import structlog
 
@@ -139,7 +140,7 @@ async def build_agent(config: SidecarConfig, dsn: str) -> tuple[Agent, Prometheu
     notices = _notices(config, dsn)
     ports = Ports(
         store=await _store(config, dsn),
-        queue=_queue(config, notices, clock, entropy),
+        queue=_queue(config, notices, telemetry),
         notices=notices,
         service=HttpService(
             config.service_url,
@@ -194,9 +195,7 @@ def _notices(config: SidecarConfig, dsn: str) -> Notices:
     )
 
 
-def _queue(
-    config: SidecarConfig, notices: Notices, clock: SystemClock, entropy: SystemEntropy
-) -> Queue:
+def _queue(config: SidecarConfig, notices: Notices, telemetry: PrometheusTelemetry) -> Queue:
     match config.queue:
         case config_model.PostgresQueue():
             from sidecar.adapters.queues.postgres import PostgresQueue
@@ -204,20 +203,25 @@ def _queue(
             return PostgresQueue(notices, service=config.service)
         case config_model.KafkaQueue() as kafka:
             try:
+                from sidecar.adapters.kafka.settings import KafkaSettings
                 from sidecar.adapters.queues.kafka import KafkaQueue
             except ModuleNotFoundError as error:
                 raise MissingExtra("kafka", "aiokafka") from error
 
-            return KafkaQueue(
-                kafka.bootstrap_servers,
-                namespace=config.namespace,
-                service=config.service,
-                topic_prefix=kafka.topic_prefix,
+            settings = KafkaSettings(
+                bootstrap_servers=tuple(map(str, kafka.bootstrap_servers)),
+                prefix=kafka.topic_prefix,
                 partitions=kafka.partitions,
                 replication_factor=kafka.replication_factor,
-                clock=clock,
-                entropy=entropy,
             )
+            return KafkaQueue(
+                settings,
+                namespace=config.namespace,
+                service=config.service,
+                telemetry=telemetry,
+            )
+        case _:
+            assert_never(config.queue)
 
 
 def _election(
