@@ -24,6 +24,17 @@ settings.register_profile("goconductor", deadline=None)
 settings.load_profile("goconductor")
 
 
+# A Java program starts slowly on a busy machine; the start counts as part of the first test.
+KAFKA_TIMEOUT_S = 180
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with a broker time for its start, unless they say themselves how long."""
+    for item in items:
+        if item.get_closest_marker("kafka") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(KAFKA_TIMEOUT_S))
+
+
 def servers_are_required() -> bool:
     """Whether a missing server is a failure: always in CI and under `make test`."""
     return any(

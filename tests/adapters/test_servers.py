@@ -17,6 +17,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from tests.servers.facts import until
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import ServerError, runs, wait_gone
@@ -117,6 +118,13 @@ async def test_kafka_keeps_its_log_over_kill_and_restart(kafka_server: KafkaServ
 @pytest.mark.kafka
 def test_kafka_dies_with_its_owner(kafka_server: KafkaServer) -> None:
     _assert_dies_with_owner("tests.servers.kafka", "KafkaServer")
+
+
+async def test_waiting_for_a_fact_ends_with_it_or_with_the_deadline() -> None:
+    answers = iter([False, False, True])
+    await until(lambda: next(answers), within_s=5.0)
+    with pytest.raises(TimeoutError):
+        await until(lambda: False, within_s=0.05)
 
 
 async def _make_topic(bootstrap_servers: str) -> None:

@@ -70,9 +70,9 @@ def docstrings(tree: ast.AST) -> set[ast.Constant]:
 def texts(tree: ast.AST) -> Iterator[ast.Constant]:
     """Every string of a tree that is data, with the parts of f-strings."""
     documentation = docstrings(tree)
-    for node in ast.walk(tree):
-        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if text and node not in documentation:
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    for node in constants:
+        if isinstance(node.value, str) and node not in documentation:
             yield node
 
 
