@@ -283,7 +283,9 @@ class SidecarConfig(Section):
     """How long calls in flight are awaited at shutdown."""
     heartbeat: Annotated[timedelta, Between("100ms", "1m")] = timedelta(seconds=5)
     """How often the sidecar says that it is alive."""
-    silent_after: Annotated[timedelta, Between("1s", "10m")] = timedelta(seconds=20)
+    silent_after: Annotated[timedelta, Between("1s", "10m"), Field(validate_default=True)] = (
+        timedelta(seconds=20)
+    )
     """How long a sidecar may be unseen before its leases end."""
     log: LogConfig = LogConfig()
 

@@ -188,17 +188,19 @@ def _feed(builder: _Builder, event: Any) -> None:
         if builder.documents > 1:
             raise _refused(f"holds more than one YAML document; send one (line {at.line})")
     elif isinstance(event, yaml.AliasEvent):
-        raise builder.refuse(f"`*{shown(str(event.anchor))}` is an alias; write the value out", at)
+        raise builder.refuse(
+            "begins with *, an alias, which is not read; quote text, or write it out", at
+        )
     elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
         builder.close()
     elif isinstance(event, yaml.NodeEvent):
         if event.anchor is not None:
-            raise builder.refuse(
-                f"`&{shown(event.anchor)}` is an anchor, which is not read; leave it out", at
-            )
+            raise builder.refuse("begins with &, an anchor, which is not read; quote text", at)
         tag = getattr(event, "tag", None)
         if isinstance(tag, str) and tag != "!" and tag not in _CORE_TAGS:
-            raise builder.refuse(f"the tag {shown(tag)!r} is not read; leave it out", at)
+            raise builder.refuse(
+                "begins with !, a tag, which is not read; quote text, or leave it out", at
+            )
         if isinstance(event, yaml.ScalarEvent):
             _feed_scalar(builder, event, at)
         else:

@@ -6,6 +6,8 @@ or a division by zero, and that is a `RenderError`.
 
 Available are the standard CEL functions and macros and the optional syntax
 (`input.?note.orValue("")`). Evaluation is bounded: see `sidecar.definitions.cost`.
+
+Data must be free of NUL, as every `JsonText` is: the library cuts a text at its first NUL.
 """
 
 from __future__ import annotations

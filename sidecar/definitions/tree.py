@@ -92,7 +92,8 @@ def children(node: Node) -> tuple[Node, ...]:
 
 def decode(serialized: bytes) -> Node:
     """Decode what the CEL library serialised; fails loudly if its form has changed."""
-    # google.protobuf.Any { type_url = 1, value = 2 } around CheckedExpr { expr = 4, source_info = 5 }.
+    # google.protobuf.Any { type_url = 1, value = 2 } around
+    # cel.expr.CheckedExpr { expr = 4, source_info = 5 { positions = 4 } }.
     envelope = _Message(serialized)
     if not envelope.text(1).endswith("/cel.expr.CheckedExpr"):
         raise GoConductorError(f"the CEL library serialises as {envelope.text(1)!r}")

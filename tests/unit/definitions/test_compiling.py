@@ -60,11 +60,6 @@ def one_step(**keys: Any) -> str:
     return json.dumps({"name": "d", "steps": [step]})
 
 
-def graph(*steps: dict[str, Any]) -> str:
-    full = [{"service": "s", "execute": "/x", **step} for step in steps]
-    return json.dumps({"name": "d", "steps": full})
-
-
 def test_a_document_becomes_a_definition() -> None:
     definition = compiled(ORDER)
     assert (definition.name, definition.version, definition.namespace) == (
@@ -296,43 +291,6 @@ def test_a_thousand_steps_and_no_more() -> None:
     steps = [{"name": f"s{i}", "service": "s", "execute": "/a"} for i in range(1_001)]
     assert len(compiled(json.dumps({"name": "d", "steps": steps[:1_000]}), "json").steps) == 1_000
     assert "1000" in problems(json.dumps({"name": "d", "steps": steps}), "json")["steps"]
-
-
-def test_an_unknown_predecessor_is_told() -> None:
-    found = problems(graph({"name": "pay", "after": []}, {"name": "b", "after": ["pya"]}), "json")
-    assert "did you mean 'pay'" in found["steps[1].after[0]"]
-
-
-def test_a_step_is_named_once_and_not_by_itself() -> None:
-    text = graph({"name": "a", "after": []}, {"name": "b", "after": ["a", "b", "a"]}, {"name": "a"})
-    found = problems(text, "json")
-    assert "itself" in found["steps[1].after[1]"]
-    assert "twice" in found["steps[1].after[2]"]
-    assert "steps[0]" in found["steps[2].name"]
-
-
-def test_a_cycle_is_drawn() -> None:
-    text = graph({"name": "a", "after": ["c"]}, {"name": "b"}, {"name": "c"}, {"name": "d"})
-    assert "a -> b -> c -> a" in next(iter(problems(text, "json").values()))
-
-
-def test_nothing_runs_beside_a_pivot() -> None:
-    text = graph({"name": "a", "after": []}, {"name": "p", "after": [], "pivot": True})
-    found = problems(text, "json")["steps[1].pivot"]
-    assert "'p'" in found
-    assert "'a'" in found
-    fine = graph({"name": "a"}, {"name": "p", "pivot": True}, {"name": "b"}, {"name": "c"})
-    assert compiled(fine, "json").pivots == ("p",)
-
-
-def test_an_input_sees_only_what_came_before() -> None:
-    text = graph(
-        {"name": "a", "after": []},
-        {"name": "b", "after": [], "input": "${steps.a.output}"},
-        {"name": "c", "after": ["b"], "input": "${steps.b.output}"},
-        {"name": "d", "compensate": {"path": "/u", "input": "${steps.d.output}"}},
-    )
-    assert list(problems(text, "json")) == ["steps[1].input"]
 
 
 def test_a_flood_of_problems_is_cut_and_counted() -> None:
