@@ -1,0 +1,47 @@
+"""What the engine's log says during a run: bugs are complaints, the rest is for the story."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+BUGS = frozenset({"batch_failed", "leadership_failed", "step_abandoned_until_its_lease_ends"})
+"""Events that tell of an exception nobody expected."""
+
+
+@contextmanager
+def listening(
+    tell: Callable[[str], None] | None, complain: Callable[[str], None]
+) -> Iterator[None]:
+    """Listen to the log for the length of a run; `tell` None hears of bugs alone."""
+
+    def hear(_: Any, __: str, event: Any) -> Any:
+        name = event.pop("event")
+        if tell is not None:
+            tell(f"log {name} {event}")
+        if name in BUGS:
+            complain(f"the engine logged {name}: {_cause(event)!r}")
+        raise structlog.DropEvent
+
+    level = logging.INFO if tell is not None else logging.ERROR
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, hear],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _cause(event: dict[str, Any]) -> Any:
+    import sys
+
+    info = event.get("exc_info")
+    return sys.exc_info()[1] if info is True else info

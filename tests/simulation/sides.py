@@ -1,0 +1,219 @@
+"""The ports of one sidecar, with the faults that lie between it and the world.
+
+What a sidecar asks of the store, a service or the election is done outside of it: once sent, a
+request is carried out even if the sidecar dies the moment after. Only the answer can find
+nobody at home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sidecar.adapters.elections.memory import Booth, MemoryTerm
+from sidecar.adapters.queues.memory import MemoryBroker, MemoryQueue
+from sidecar.adapters.services.memory import MemoryService, outcome
+from sidecar.adapters.stores.memory import MemoryStore
+from sidecar.errors import QueueUnavailable, StoreConflict, StoreUnavailable
+from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
+from sidecar.ports.service import Call
+from sidecar.ports.store import Batch, BatchResult
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from tests.simulation.faults import Fault, Faults
+from tests.simulation.loop import SimLoop
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+NAMESPACE = "default"
+
+
+class SimClock:
+    """The loop's time, as a clock that is wrong by `skew` seconds sees it."""
+
+    def __init__(self, loop: SimLoop, skew: float = 0.0) -> None:
+        self._loop = loop
+        self._skew = skew
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self._loop.time() + self._skew)
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+
+class StoreSide:
+    """A connection to the store: slow, and lossy in both directions."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        loop: SimLoop,
+        faults: Faults,
+        committed: Callable[[Batch], None],
+    ) -> None:
+        self._store = store
+        self._loop = loop
+        self._faults = faults
+        self._committed = committed
+
+    async def open(self) -> None:
+        """Others use the same store: it stays open."""
+
+    async def close(self) -> None:
+        """Others use the same store: it stays open."""
+
+    async def commit(self, batch: Batch) -> BatchResult:
+        faults = self._faults
+        if faults.strikes(Fault.CONFLICT):
+            await asyncio.sleep(faults.latency(0.002))
+            raise StoreConflict("deadlock")
+        if faults.strikes(Fault.COMMIT_LOST):
+            await asyncio.sleep(faults.latency(0.05))
+            raise StoreUnavailable("the connection was lost before the commit")
+        answer_lost = faults.strikes(Fault.ANSWER_LOST)
+        result: BatchResult = await asyncio.shield(self._loop.spawn(self._carry_out(batch)))
+        if answer_lost:
+            raise StoreUnavailable("the connection was lost after the commit")
+        return result
+
+    async def _carry_out(self, batch: Batch) -> BatchResult:
+        await self._travel()
+        result = await self._store.commit(batch)
+        self._committed(batch)
+        await asyncio.sleep(self._faults.latency(0.001))
+        return result
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(self._faults.latency(0.002))
+        if self._faults.strikes(Fault.STORE_SLOW):
+            await asyncio.sleep(self._faults.random.uniform(0.5, 12.0))
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """All the other questions: each may be lost, and takes its time."""
+        ask = getattr(self._store, name)
+
+        async def asked(*args: Any, **more: Any) -> Any:
+            if self._faults.strikes(Fault.QUERY_LOST):
+                raise StoreUnavailable("the connection was lost")
+            return await asyncio.shield(self._loop.spawn(self._question(ask, args, more)))
+
+        return asked
+
+    async def _question(
+        self, ask: Callable[..., Awaitable[Any]], args: tuple[Any, ...], more: dict[str, Any]
+    ) -> Any:
+        await asyncio.sleep(self._faults.latency(0.001))
+        return await ask(*args, **more)
+
+
+class QueueSide(MemoryQueue):
+    """A queue that loses, repeats, delays and reorders, and whose acks get lost."""
+
+    def __init__(
+        self, broker: MemoryBroker, loop: SimLoop, faults: Faults, *, service: str
+    ) -> None:
+        super().__init__(broker, namespace=NAMESPACE, service=service)
+        self._loop = loop
+        self._faults = faults
+
+    @property
+    def capabilities(self) -> QueueCapabilities:
+        return QueueCapabilities()
+
+    async def publish(self, doorbells: Sequence[Doorbell]) -> None:
+        faults = self._faults
+        bells = list(doorbells)
+        if len(bells) > 1 and faults.strikes(Fault.BELL_ORDER):
+            faults.random.shuffle(bells)
+        await asyncio.sleep(faults.latency(0.001))
+        self._broker.check()
+        for bell in bells:
+            if faults.strikes(Fault.BELL_LOST):
+                continue
+            if faults.strikes(Fault.BELL_TWICE):
+                self._later(bell)
+            if faults.strikes(Fault.BELL_LATE):
+                self._later(bell)
+            else:
+                self._broker.put(NAMESPACE, bell.service, bell)
+
+    def _later(self, bell: Doorbell) -> None:
+        delay = self._faults.random.choice((0.01, 0.3, 3.0, 30.0)) * self._faults.random.random()
+        self._loop.call_later(delay, self._put, bell, context=self._loop.outside())
+
+    def _put(self, bell: Doorbell) -> None:
+        try:
+            self._broker.put(NAMESPACE, bell.service, bell)
+        except QueueUnavailable:
+            self._faults.happened(Fault.BELL_LOST)
+
+    async def ack(self, deliveries: Sequence[Delivery | Refused]) -> None:
+        if self._faults.strikes(Fault.ACK_LOST):
+            raise QueueUnavailable("the ack was lost")
+        await super().ack(deliveries)
+
+
+class ServiceSide:
+    """The way from a sidecar to its service."""
+
+    def __init__(
+        self, service: MemoryService, loop: SimLoop, faults: Faults, is_down: Callable[[], bool]
+    ) -> None:
+        self._service = service
+        self._loop = loop
+        self._faults = faults
+        self._is_down = is_down
+
+    async def open(self) -> None:
+        """The service is a process of its own."""
+
+    async def close(self) -> None:
+        """The service is a process of its own."""
+
+    async def ready(self) -> bool:
+        await asyncio.sleep(self._faults.latency(0.002))
+        return not self._is_down()
+
+    async def call(self, call: Call) -> Outcome:
+        await asyncio.sleep(self._faults.latency(0.002))
+        if self._is_down() or self._faults.strikes(Fault.NOT_SENT):
+            return outcome(OutcomeKind.NOT_SENT, "connection refused", code="not_connected")
+        answer: Outcome = await asyncio.shield(self._loop.spawn(self._service.call(call)))
+        return answer
+
+
+class ElectionSide:
+    """A candidate whose place in the line dies with it."""
+
+    def __init__(self, booth: Booth, loop: SimLoop) -> None:
+        self._booth = booth
+        self._loop = loop
+        self._standing: asyncio.Task[MemoryTerm] | None = None
+        self._term: MemoryTerm | None = None
+
+    async def open(self) -> None:
+        """Nothing to make ready."""
+
+    async def close(self) -> None:
+        self.vanish()
+
+    async def campaign(self) -> MemoryTerm:
+        self._standing = self._loop.spawn(self._booth.next_term())
+        try:
+            self._term = await asyncio.shield(self._standing)
+        except asyncio.CancelledError:
+            self.vanish()
+            raise
+        return self._term
+
+    def vanish(self) -> None:
+        """Leave the line, or end the term: what the backend does when the session is gone."""
+        standing, term = self._standing, self._term
+        self._standing = self._term = None
+        if term is not None:
+            self._booth.vacate(term)
+        elif standing is not None:
+            if standing.done() and not standing.cancelled():
+                self._booth.vacate(standing.result())
+            standing.cancel()
