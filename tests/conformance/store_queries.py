@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from sidecar.ports.store import Store, WorkflowFilter
 from sidecar.saga.definition import JsonText
@@ -131,8 +132,8 @@ class QuerySuite(StoreFixtures):
         await payments.answer(await payments.claim_one(), refused())
         open_one = await payments.start(order, labels={"shop": "south"})
 
-        async def ids(**wanted: object) -> list[str]:
-            found = await store.list_workflows("default", WorkflowFilter(**wanted))  # type: ignore[arg-type]
+        async def ids(**wanted: Any) -> list[str]:
+            found = await store.list_workflows("default", WorkflowFilter(**wanted))
             return [one.id for one in found]
 
         assert await ids(status=frozenset({WorkflowStatus.COMPLETED})) == [ended]

@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sidecar.adapters.stores.memory_queries import MemoryQueries, check_text
-from sidecar.adapters.stores.memory_tables import Holder, MemoryTables, Row, StartKey, lean
+from sidecar.adapters.memory.checks import check_batch
+from sidecar.adapters.memory.queries import MemoryQueries
+from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey, lean
 from sidecar.errors import (
     IllegalTransition,
     RenderError,
@@ -119,7 +120,7 @@ class _Transaction:
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
         batch = self._batch
-        _check_data(batch)
+        check_batch(batch)
         if batch.epoch is not None:
             self._store.check_epoch(batch.namespace, batch.epoch)
         self._find_claims_of_ticket()
@@ -215,7 +216,7 @@ class _Transaction:
 
     def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
         for step in queued:
-            if self._why_not(row, step) is None:
+            if row.why_not(step, self._batch, self._now) is None:
                 self._claim(row, step)
                 return
 
@@ -227,7 +228,7 @@ class _Transaction:
         step = row.workflow.steps.get(step_key) if row is not None else None
         if row is None or step is None:
             return Missing.UNKNOWN
-        why = self._why_not(row, step)
+        why = row.why_not(step, self._batch, self._now)
         if why is not None:
             return why
         if repeated or self._store.locked(workflow):
@@ -242,34 +243,15 @@ class _Transaction:
             for known, row in candidates.items()
             for step in row.workflow.steps.values()
             if step.due_at is not None
-            and self._why_not(row, step) is None
+            and row.why_not(step, self._batch, self._now) is None
             and not self._store.locked(known)
         ]
         for _, known, step_key in sorted(found)[:limit]:
             row = self._rows.get(known, candidates[known])
             self._claim(row, row.workflow.steps[step_key])
 
-    def _why_not(self, row: Row, step: Step) -> Missing | None:
-        batch = self._batch
-        mine = row.namespace == batch.namespace and step.service == batch.service
-        if not mine or not row.claimable(step):
-            return Missing.NOT_CLAIMABLE
-        if step.due_at is None or step.due_at > self._now:
-            return Missing.NOT_DUE
-        return None
-
     def _claim(self, row: Row, step: Step) -> None:
         known = row.workflow.id
         row = row.claimed(step.key, self._holder, self._now, self._batch.lease_margin)
         self._rows[known] = row
         self._claimed[known, step.key] = row.claim_of(step.key)
-
-
-def _check_data(batch: Batch) -> None:
-    """Raise `StoreDataError` for text that a database could not keep."""
-    for start in batch.starts:
-        check_text(start.input, start.start_key, start.trace)
-        check_text(*start.labels, *start.labels.values())
-    for transition in batch.transitions:
-        if isinstance(transition.event, Answered):
-            check_text(transition.event.outcome.output, transition.event.outcome.error)

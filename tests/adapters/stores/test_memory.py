@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.adapters.clock import ManualClock
+from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.adapters.stores.memory import MemoryStore
-from sidecar.adapters.stores.memory_tables import MemoryTables
 from sidecar.definitions import compile_stored, render
 from sidecar.errors import StoreUnavailable
 from sidecar.ports.store import Batch, Missing, Moved, Store, Transition

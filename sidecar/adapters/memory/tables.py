@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sidecar.ports.store import Claimed, SidecarRecord, StoredDefinition
+from sidecar.ports.store import Batch, Claimed, Missing, SidecarRecord, StoredDefinition
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
@@ -83,6 +83,15 @@ class Row:
     def claimable(self, step: Step) -> bool:
         """Whether the step may be claimed once it is due."""
         return step.status in CLAIMABLE and not step.leased and not self.workflow.paused
+
+    def why_not(self, step: Step, batch: Batch, now: datetime) -> Missing | None:
+        """Why `batch` cannot claim the step; None if it can."""
+        mine = self.namespace == batch.namespace and step.service == batch.service
+        if not mine or not self.claimable(step):
+            return Missing.NOT_CLAIMABLE
+        if step.due_at is None or step.due_at > now:
+            return Missing.NOT_DUE
+        return None
 
     def claimed(self, key: StepKey, holder: Holder, now: datetime, margin: timedelta) -> Row:
         """The row after a claim: the next attempt begins, under a lease."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sidecar.adapters.stores.memory_tables import MemoryTables, without_bodies
-from sidecar.errors import StaleEpoch, StoreDataError, StoreUnavailable
+from sidecar.adapters.memory.checks import check_text
+from sidecar.adapters.memory.tables import MemoryTables, without_bodies
+from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
@@ -244,19 +245,6 @@ class MemoryQueries:
             del self.tables.sidecars[incarnation]
             self.tables.gone.discard(incarnation)
         return len(silent)
-
-
-def check_text(*texts: str | None) -> None:
-    """Raise `StoreDataError` for text that a database could not keep."""
-    for text in texts:
-        if text is None:
-            continue
-        if "\x00" in text:
-            raise StoreDataError("the character NUL cannot be stored")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise StoreDataError("text with lone surrogates cannot be stored") from error
 
 
 def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:

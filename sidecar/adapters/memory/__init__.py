@@ -1,0 +1,1 @@
+"""What the store in memory is made of: its tables, and what can be asked of them."""
