@@ -15,6 +15,10 @@ import orjson
 import structlog
 
 FIELD_MAX = 2_000
+"""How many characters a field has at most."""
+
+_MAY_HAVE_LINES = frozenset({"exception"})
+"""Fields of our own making whose line breaks stay; JSON escapes them, a console shows them."""
 
 
 def configure(*, json: bool, level: str = "info") -> None:
@@ -30,7 +34,7 @@ def configure(*, json: bool, level: str = "info") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _bounded,
+            bounded,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -42,15 +46,25 @@ def configure(*, json: bool, level: str = "info") -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
-def _bounded(
+def bounded(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Cut long fields, and keep control characters of foreign text from breaking the line."""
+    """Cut long fields, and keep foreign text from breaking the line or steering a terminal."""
     for name, value in event.items():
-        if isinstance(value, str) and name != "exception":
-            text = value if len(value) <= FIELD_MAX else value[:FIELD_MAX] + "…"
-            event[name] = "".join(one if one >= " " else repr(one)[1:-1] for one in text)
+        if name in _MAY_HAVE_LINES or isinstance(value, (bool, int, float)) or value is None:
+            continue
+        event[name] = _safe(value if isinstance(value, str) else str(value))
     return event
+
+
+def _safe(text: str) -> str:
+    """Return `text` on one line: what is not printable is written as its escape."""
+    cut = text if len(text) <= FIELD_MAX else f"{text[:FIELD_MAX]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut
+    )
 
 
 def _dumps(event: Any, **_options: Any) -> str:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import structlog
+
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
@@ -30,6 +32,8 @@ from sidecar.ports.service import Service
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.workflow import WorkflowId
+
+log = structlog.get_logger("sidecar.gate")
 
 UNLIMITED = sys.maxsize
 """What `Gate.limit` is while the gate is open."""
@@ -233,11 +237,19 @@ class Gate:
     async def run(self) -> None:
         """Ask the service for ever, as often as the state of the gate calls for."""
         while True:
-            ready = await self._service.ready()
+            ready = await self._ask()
             before = self._rules.state
             if self._rules.asked(ready=ready):
                 self._changed(before)
             await self._pause()
+
+    async def _ask(self) -> bool:
+        try:
+            return await self._service.ready()
+        except Exception:
+            # A gate that died would stay as it is for ever; what cannot say yes is not ready.
+            log.exception("ready_raised")
+            return False
 
     async def _pause(self) -> None:
         """Wait for the next time to ask; an open gate asks at once when a call was not sent.

@@ -164,7 +164,7 @@ class HttpService:
                 if self._ready_path is None:
                     return await self._connects()
                 return await self._says_ready(self._ready_path)
-        except (aiohttp.ClientError, OSError):
+        except (aiohttp.ClientError, OSError, ValueError):  # ValueError: a name no DNS can hold
             return False
 
     def _connector(self) -> BaseConnector:

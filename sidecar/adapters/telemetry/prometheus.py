@@ -11,6 +11,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -28,9 +29,11 @@ class PrometheusTelemetry:
     """Counts, gauges and observes; facts are not kept."""
 
     def __init__(self) -> None:
+        # Off for the whole process (there is no other way): a second series for every series.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._metrics: dict[str, Child] = {one.name: self._made(one) for one in METRICS}
-        self._children: dict[tuple[str, tuple[str, ...]], Child] = {}
+        self._children: dict[tuple[str, ...], Child] = {}
         self._values: dict[tuple[str, str], set[str]] = {}
 
     def render(self) -> bytes:
@@ -68,20 +71,22 @@ class PrometheusTelemetry:
         return Histogram(metric.name, metric.help, names, registry=self.registry, buckets=buckets)
 
     def _child(self, metric: Metric, labels: dict[str, str]) -> Child:
-        if not metric.labels:
+        if not labels and not metric.labels:
             return self._metrics[metric.name]
-        values = tuple(labels[name] for name in metric.labels)
-        child = self._children.get((metric.name, values))
+        # With the names, so that the order in which labels were given does not matter.
+        asked = (metric.name, *labels, *labels.values())
+        child = self._children.get(asked)
         if child is None:
+            # A label that was forgotten must not break the call that is measured; the twin raises.
+            values = tuple(labels.get(name, "") for name in metric.labels)
             bounded = tuple(
                 self._bounded(metric.name, name, value)
                 for name, value in zip(metric.labels, values, strict=True)
             )
-            child = self._children.get((metric.name, bounded))
-            if child is None:
-                child = self._metrics[metric.name].labels(*bounded)
-            if OTHER not in bounded or values == bounded:
-                self._children[metric.name, values] = child
+            made = self._metrics[metric.name]
+            child = made.labels(*bounded) if bounded else made
+            if bounded == values:
+                self._children[asked] = child
         return child
 
     def _bounded(self, metric: str, label: str, value: str) -> str:
