@@ -46,11 +46,6 @@ Compile = Callable[[JsonText, str, str, int], Definition]
 Key = tuple[WorkflowId, StepKey]
 
 
-def _never(workflow: WorkflowId) -> bool:
-    del workflow
-    return False
-
-
 class MemoryStore(MemoryQueries):
     """See `sidecar.ports.store.Store`. Stores with the same `tables` are handles on one world."""
 
@@ -61,13 +56,13 @@ class MemoryStore(MemoryQueries):
         render: Render,
         clock: Clock,
         tables: MemoryTables | None = None,
-        locked: Callable[[WorkflowId], bool] = _never,
+        locked: Callable[[WorkflowId], bool] = frozenset[WorkflowId]().__contains__,
         on_commit: Callable[[Sequence[Workflow]], None] | None = None,
     ) -> None:
         super().__init__(tables if tables is not None else MemoryTables(), clock)
         self.locked = locked
         self.on_commit = on_commit
-        self._render = render
+        self.render = render
         self._compile = compile_document
         self._definitions: dict[DefinitionRef, Definition] = {}
 
@@ -97,11 +92,6 @@ class MemoryStore(MemoryQueries):
                 raise StoreDataError(f"there is no definition {ref.name} version {ref.version}")
             found = self._definitions[ref] = self._compile(stored.document, *ref)
         return found
-
-    @property
-    def render(self) -> Render:
-        """What fills input templates."""
-        return self._render
 
 
 class _Transaction:
