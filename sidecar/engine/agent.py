@@ -132,28 +132,32 @@ class Agent:
         self.heartbeat = Heartbeat(
             ports.store, identity, lambda: self.ready, interval_s=settings.heartbeat_s
         )
-        duties = Duties(
-            ports.store,
-            self.ringer,
-            identity,
-            settings.duties,
-            clock=clock,
-            entropy=entropy,
-            telemetry=telemetry,
-        )
-        self.leadership = Leadership(
-            ports.election,
-            ports.store,
-            duties,
-            identity,
-            settings.duties,
-            clock=clock,
-            entropy=entropy,
-            telemetry=telemetry,
-        )
+        self.leadership = self._made_leadership()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = Commands(ports.store, self.committer, self.compiled, self.queries, entropy)
+
+    def _made_leadership(self) -> Leadership:
+        ports, times = self._ports, self._settings.duties
+        duties = Duties(
+            ports.store,
+            self.ringer,
+            self.identity,
+            times,
+            clock=ports.clock,
+            entropy=ports.entropy,
+            telemetry=ports.telemetry,
+        )
+        return Leadership(
+            ports.election,
+            ports.store,
+            duties,
+            self.identity,
+            times,
+            clock=ports.clock,
+            entropy=ports.entropy,
+            telemetry=ports.telemetry,
+        )
 
     @property
     def ready(self) -> bool:

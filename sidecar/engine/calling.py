@@ -173,7 +173,8 @@ class Caller:
         try:
             answer = await self._committer.submit(transition)
         except StoreDataError as error:
-            log.error("answer_cannot_be_stored", error=error.message)
+            # The message says it all; the trace would only show our own transaction.
+            log.error("answer_cannot_be_stored", error=error.message)  # noqa: TRY400
             kept = error_body("answer_cannot_be_stored", "the store refused the answer's data")
             unusable = Outcome(OutcomeKind.UNUSABLE, error=kept, may_have_effect=True)
             await self._committer.submit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -11,7 +10,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+from urllib.request import urlopen
 
 from tests.benchmarks.client import Client
 from tests.servers.postgres import PostgresServer
@@ -52,7 +52,7 @@ class Cluster:
         self.ports: list[int] = []
         self._pids: dict[str, list[int]] = {}
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Self:
         """Start everything, and register the definition."""
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         stub = self._spawn(
@@ -62,7 +62,7 @@ class Cluster:
         sidecars = [self._sidecar(folder, service) for service in SERVICES]
         self._pids["sidecars"] = [process.pid for process, _, _ in sidecars]
         for process, http, metrics in sidecars:
-            await self._ready(process, metrics)
+            self._ready(process, metrics)
             self.ports.append(http)
         client = Client(self.ports[0])
         status, body = await client.request(
@@ -122,21 +122,15 @@ class Cluster:
         self._stack.callback(process.stop)
         return process
 
-    async def _ready(self, process: ServerProcess, port: int) -> None:
-        async with asyncio.timeout(READY_WITHIN_S):
-            while True:
-                client = Client(port)
-                try:
-                    status, _ = await client.request("GET", "/readyz")
-                except OSError:
-                    status = 0
-                finally:
-                    client.close()
-                if status == 200:
-                    return
-                if not process.alive:
-                    raise RuntimeError(f"a sidecar did not start:\n{process.tail()}")
-                await asyncio.sleep(0.1)
+    def _ready(self, process: ServerProcess, port: int) -> None:
+        def answers() -> bool:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                    return bool(answer.status == 200)
+            except OSError:
+                return False
+
+        process.wait_until(answers, within_s=READY_WITHIN_S)
 
 
 def _cpu(pid: int) -> float:

@@ -14,7 +14,9 @@ from typing import ClassVar, cast
 
 import uvloop
 
-_DONE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n" b'{"ok":true}'
+_DONE = (
+    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
+)
 
 
 class Stub(asyncio.Protocol):

@@ -92,6 +92,7 @@ class PostgresElection:
         self._times = times or ElectionTimes()
         self._keeper: asyncio.Task[None] | None = None
         self._term: PostgresTerm | None = None
+        self._session: psycopg.AsyncConnection | None = None
 
     async def open(self) -> None:
         """Nothing to make ready; `campaign` connects."""
@@ -104,6 +105,10 @@ class PostgresElection:
         if keeper is not None:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+        # The keeper closes it too, unless it was cancelled before it had begun.
+        session, self._session = self._session, None
+        if session is not None:
+            await _drop(session)
 
     async def campaign(self) -> PostgresTerm:
         """Wait until the lock is ours."""
@@ -131,6 +136,7 @@ class PostgresElection:
                 return None
             term = PostgresTerm(self._clock, self._times)
             term.extend(asked_at)
+            self._session = connection
             self._keeper = asyncio.create_task(self._keep(connection, term), name="election")
             kept = True
         except (psycopg.Error, TimeoutError) as error:

@@ -15,6 +15,3 @@ SELECT EXISTS (
     WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
       AND classid::bigint = %(class)s::bigint AND objid::bigint = %(object)s::bigint
 ) AND pg_backend_pid() = %(pid)s::int AS held
-
--- name: unlock
-SELECT pg_advisory_unlock(%(class)s::int, %(object)s::int)

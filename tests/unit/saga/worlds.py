@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sidecar.errors import RenderError
 from sidecar.saga.changes import Changes
@@ -41,12 +42,13 @@ def step(name: str, *after: str, **more: object) -> StepDefinition:
         "retry": QUICK,
         "compensation": Compensation(f"/undo/{name}", retry=THREE_UNDOS),
     }
-    return StepDefinition(name, f"svc-{name}", f"/do/{name}", after, **{**fields, **more})  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {**fields, **more}
+    return StepDefinition(name, f"svc-{name}", f"/do/{name}", after, **chosen)
 
 
-def definition(*steps: StepDefinition, **more: object) -> Definition:
+def definition(*steps: StepDefinition, **more: Any) -> Definition:
     """A definition of these steps."""
-    return Definition("order", 1, steps, **more)  # type: ignore[arg-type]
+    return Definition("order", 1, steps, **more)
 
 
 class Run:
@@ -83,7 +85,8 @@ class Run:
         field = "compensate" if found.action is Action.COMPENSATE else "execute"
         status = found.status if field == "compensate" else StepStatus.RUNNING
         lease = self.now + timedelta(seconds=35)
-        held = replace(found, status=status, lease_until=lease, **{field: run})  # type: ignore[arg-type]
+        changed: dict[str, Any] = {field: run}
+        held = replace(found, status=status, lease_until=lease, **changed)
         self.workflow = replace(self.workflow, steps={**self.workflow.steps, held.key: held})
         return run.attempt
 
@@ -94,12 +97,12 @@ class Run:
         self.check()
         return changes
 
-    def answer(self, name: str, kind: OutcomeKind, **more: object) -> Changes:
+    def answer(self, name: str, kind: OutcomeKind, **more: Any) -> Changes:
         """Claim a step if nobody holds it, and answer."""
         if not self.step(name).leased:
             self.claim(name)
         found = self.step(name)
-        outcome = Outcome(kind, **more)  # type: ignore[arg-type]
+        outcome = Outcome(kind, **more)
         return self.apply(Answered(found.key, found.action, found.run.attempt, outcome))
 
     def done(self, *names: str) -> None:

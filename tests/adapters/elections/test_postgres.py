@@ -1,0 +1,93 @@
+"""The election by PostgreSQL's advisory lock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from sidecar.adapters.clock import ManualClock, SystemClock
+from sidecar.adapters.elections.postgres import ElectionTimes, PostgresElection, PostgresTerm
+from sidecar.adapters.entropy import SystemEntropy
+from tests.conformance.election import Candidate, Cut, ElectionConformance
+
+pytestmark = pytest.mark.postgres
+
+QUICK = ElectionTimes(beat_s=0.1, ttl_s=3.0, margin_s=0.5, retry_s=0.1)
+_END_LEADERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+"""
+
+
+@pytest.fixture
+async def candidate(database: str) -> AsyncIterator[Candidate]:
+    """Candidates of one namespace."""
+    made: list[PostgresElection] = []
+
+    async def make() -> PostgresElection:
+        made.append(
+            PostgresElection(
+                database, "default", clock=SystemClock(), entropy=SystemEntropy(), times=QUICK
+            )
+        )
+        await made[-1].open()
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+def cut(database: str) -> Cut:
+    """The leader's session is ended on the server."""
+
+    async def end() -> None:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            await connection.execute(_END_LEADERS)
+
+    return end
+
+
+class TestPostgresElection(ElectionConformance):
+    """The shared suite."""
+
+
+async def test_namespaces_elect_apart(database: str, candidate: Candidate) -> None:
+    first = await (await candidate()).campaign()
+    other = PostgresElection(
+        database, "other", clock=SystemClock(), entropy=SystemEntropy(), times=QUICK
+    )
+    async with asyncio.timeout(10):
+        second = await other.campaign()
+    assert first.trusted()
+    assert second.trusted()
+    await other.close()
+
+
+async def test_a_paused_leaders_session_is_ended_by_the_server(database: str) -> None:
+    """A stopped process beats no more; the server must end its session and free the lock."""
+    times = ElectionTimes(beat_s=60.0, ttl_s=1.0, margin_s=0.1, retry_s=0.1)
+    parts = {"clock": SystemClock(), "entropy": SystemEntropy(), "times": times}
+    paused = PostgresElection(database, "default", **parts)
+    await paused.campaign()
+    other = PostgresElection(database, "default", **parts)
+    async with asyncio.timeout(10):
+        assert (await other.campaign()).trusted()
+    await paused.close()
+    await other.close()
+
+
+def test_trust_ends_by_the_clock_counted_from_the_question() -> None:
+    clock = ManualClock()
+    term = PostgresTerm(clock, ElectionTimes(beat_s=2, ttl_s=10, margin_s=1))
+    asked_at = clock.monotonic()
+    clock.advance(5)
+    term.extend(asked_at)
+    clock.advance(3.9)
+    assert term.trusted()
+    clock.advance(0.2)
+    assert not term.trusted()
