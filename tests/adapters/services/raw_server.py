@@ -9,6 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import orjson
+
+from sidecar.adapters.services.http import HttpService
+from sidecar.saga.outcomes import Outcome
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -43,6 +48,7 @@ class Peer:
 
 
 Handler = Callable[[Request, Peer], Awaitable[None]]
+Connected = Callable[..., Awaitable[HttpService]]
 
 
 def answer(
@@ -148,3 +154,19 @@ async def _read(reader: asyncio.StreamReader) -> Request:
         headers[name.lower()] = value.strip()
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Request(method, target, headers, body, head)
+
+
+def code(outcome: Outcome) -> str:
+    """Return the stable word of an outcome's error."""
+    assert outcome.error is not None
+    return str(orjson.loads(outcome.error)["code"])
+
+
+def once(data: bytes) -> Handler:
+    """Return a handler that writes `data` and closes."""
+
+    async def handle(request: Request, peer: Peer) -> None:
+        await peer.write(data)
+        raise ConnectionError
+
+    return handle
