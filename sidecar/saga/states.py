@@ -121,6 +121,7 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
     },
     _S.RETRYING: {
         _SS.CLAIM: _S.RUNNING,
+        _SS.RELEASE: _S.RETRYING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.RETRY: _S.RETRYING,
         _SS.FAIL: _S.FAILED,

@@ -142,6 +142,16 @@ def test_a_lease_that_ends_is_an_unknown_outcome() -> None:
     assert run.apply(LeaseEnded(A, Action.EXECUTE, attempt)).verdict is Verdict.IGNORED
 
 
+def test_a_release_after_the_lease_ended_only_makes_the_step_due() -> None:
+    run = Run(CHAIN)
+    attempt = run.claim("a")
+    run.apply(LeaseEnded(A, Action.EXECUTE, attempt))
+    run.apply(Answered(A, Action.EXECUTE, attempt, Outcome(OutcomeKind.RELEASED)))
+    assert run.status("a") is StepStatus.RETRYING
+    assert run.step("a").due_at == run.now
+    assert run.step("a").may_have_effect
+
+
 def test_an_answer_still_counts_after_its_lease_until_the_next_claim() -> None:
     run = Run(CHAIN)
     attempt = run.claim("a")
