@@ -7,13 +7,14 @@ with the one before it, so that a step back is seen even if a later one hides it
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch
+from sidecar.ports.store import Batch, Lease
 from sidecar.saga.definition import Definition
 from sidecar.saga.states import (
     OPEN,
@@ -23,7 +24,7 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import DefinitionRef, Run, Step, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.workload import Answers, Fate, mark
 
@@ -47,6 +48,8 @@ class Checkers:
         self._before: dict[WorkflowId, Workflow] = {}
         self._told: dict[WorkflowId, int] = {}
         self._bodies: dict[str, str] = {}
+        self._listed: set[tuple[WorkflowId, StepKey, Action, int]] = set()
+        self.seen: Counter[str] = Counter()
 
     # -- after every commit ---------------------------------------------------------------------
 
@@ -73,6 +76,8 @@ class Checkers:
         for number, event in enumerate(history[known:], start=known + 1):
             if event.seq != number:
                 yield f"event {number} of the history has number {event.seq}"
+            if event.kind == "late_answer" or event.cause == "released":
+                self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
         if after.last_seq != len(history):
             yield f"last_seq {after.last_seq}, but {len(history)} events"
         self._told[after.id] = len(history)
@@ -96,19 +101,25 @@ class Checkers:
             if most is not None and step.execute.tries > most and not past:
                 yield f"{key}: {step.execute.tries} tries, {most} allowed"
 
+    def listed(self, leases: Sequence[Lease]) -> None:
+        """The store says that these leases are over: they must be, or their holder silent."""
+        now = self._clock.now()
+        for lease in leases:
+            owner = self._tables.rows[lease.workflow].holders[lease.key].incarnation
+            sidecar = self._tables.sidecars.get(owner)
+            silent = sidecar is None or sidecar.seen_at <= now - SILENT_AFTER
+            if not (lease.lease_until <= now or silent or owner in self._tables.gone):
+                self._complain(f"{lease}: listed as ended before its time")
+            self._listed.add((lease.workflow, lease.key, lease.action, lease.attempt))
+
     def _lease(self, workflow: WorkflowId, earlier: Step, step: Step) -> Iterator[str]:
         was, now = earlier.run, step.run
         same = earlier.action is step.action and now.attempt == was.attempt
-        ended = same and now.closed > was.closed and now.answered == was.answered
-        if not ended or earlier.lease_until is None:
+        if not same or now.closed <= was.closed or now.answered > was.answered:
             return
-        row = self._tables.rows[workflow]
-        owner = row.holders[step.key].incarnation
-        sidecar = self._tables.sidecars.get(owner)
-        silent = sidecar is None or sidecar.seen_at <= self._clock.now() - SILENT_AFTER
-        over = earlier.lease_until <= self._clock.now()
-        if not (over or silent or owner in self._tables.gone):
-            yield f"{step.key}: its lease was ended before its time"
+        self.seen["lease_ended"] += 1
+        if (workflow, step.key, step.action, now.attempt) not in self._listed:
+            yield f"{step.key}: its lease was ended, and nobody had said that it was over"
 
     # -- at every call --------------------------------------------------------------------------
 

@@ -8,18 +8,19 @@ nobody at home.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from sidecar.adapters.elections.memory import Booth, MemoryTerm
 from sidecar.adapters.queues.memory import MemoryBroker, MemoryQueue
 from sidecar.adapters.services.memory import MemoryService, outcome
 from sidecar.adapters.stores.memory import MemoryStore
-from sidecar.errors import QueueUnavailable, StoreConflict, StoreUnavailable
+from sidecar.errors import QueueUnavailable, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, BatchResult
+from sidecar.ports.store import Batch, BatchResult, Lease
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import SimLoop
@@ -42,6 +43,20 @@ class SimClock:
         return self._loop.time()
 
 
+class Watch(Protocol):
+    """Who looks over the store's shoulder."""
+
+    seen: Counter[str]
+
+    def fenced(self, batch: Batch) -> None:
+        """A batch took effect."""
+        ...
+
+    def listed(self, leases: Sequence[Lease]) -> None:
+        """The store says that these leases are over."""
+        ...
+
+
 class StoreSide:
     """A connection to the store: slow, and lossy in both directions."""
 
@@ -50,12 +65,12 @@ class StoreSide:
         store: MemoryStore,
         loop: SimLoop,
         faults: Faults,
-        committed: Callable[[Batch], None],
+        watch: Watch,
     ) -> None:
         self._store = store
         self._loop = loop
         self._faults = faults
-        self._committed = committed
+        self._watch = watch
 
     async def open(self) -> None:
         """Others use the same store: it stays open."""
@@ -79,10 +94,22 @@ class StoreSide:
 
     async def _carry_out(self, batch: Batch) -> BatchResult:
         await self._travel()
-        result = await self._store.commit(batch)
-        self._committed(batch)
+        try:
+            result = await self._store.commit(batch)
+        except StaleEpoch:
+            self._watch.seen["stale_epoch"] += 1
+            raise
+        self._watch.fenced(batch)
         await asyncio.sleep(self._faults.latency(0.001))
         return result
+
+    async def ended_leases(
+        self, namespace: str, unseen_for: timedelta, limit: int
+    ) -> Sequence[Lease]:
+        found = await self._store.ended_leases(namespace, unseen_for, limit)
+        self._watch.listed(found)
+        await asyncio.sleep(self._faults.latency(0.001))
+        return found
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))
@@ -199,6 +226,7 @@ class ElectionSide:
         self.vanish()
 
     async def campaign(self) -> MemoryTerm:
+        self._term = None
         self._standing = self._loop.spawn(self._booth.next_term())
         try:
             self._term = await asyncio.shield(self._standing)

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.simulation, pytest.mark.timeout(60 + SEEDS)]
 def test_no_seed_finds_anything_wrong() -> None:
     fired: Counter[str] = Counter()
     ends: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for seed in range(FIRST, FIRST + SEEDS):
         report = simulate(seed)
         if report.wrong:
@@ -31,9 +32,12 @@ def test_no_seed_finds_anything_wrong() -> None:
             )
         fired += report.fired
         ends += report.ends
+        seen += report.seen
     if SEEDS >= ENOUGH:
         missing = [kind for kind in Fault if not fired[kind]]
         assert not missing, f"these faults never fired, so the batch proves nothing: {missing}"
+        for name in ("lease_ended", "late_answer", "released", "stale_epoch"):
+            assert seen[name], f"{name} was never seen, so the batch proves nothing about it"
         total = ends.total()
         assert ends["completed"] > total * 0.2
         assert ends["rolled_back"] > total * 0.2

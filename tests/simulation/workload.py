@@ -32,7 +32,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "wide": ((), (0,), (0,), (0,), (1, 2, 3)),
     "two chains": ((), (), (0,), (1,)),
 }
-TRIES_UNWELL = 12
+TRIES_UNWELL = 7
 SEQUENTIAL = ("chain", "long chain")
 
 

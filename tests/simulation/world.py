@@ -103,7 +103,7 @@ class Node:
         self.election = ElectionSide(world.booth, world.loop)
         self.notices = MemoryNotices(world.hub, namespace=NAMESPACE, service=self.service)
         self.telemetry = MemoryTelemetry()
-        store = StoreSide(world.store, world.loop, world.faults, world.checkers.fenced)
+        store = StoreSide(world.store, world.loop, world.faults, world.checkers)
         ports = Ports(
             store=cast("Store", store),
             queue=self.queue,
@@ -479,6 +479,6 @@ def simulate(seed: int, *, telling: bool = False) -> Report:
         loop.close()
         if collecting:
             gc.enable()
-    report.fired = world.faults.fired
+    report.fired, report.seen = world.faults.fired, world.checkers.seen
     report.digest, report.steps, report.seconds = loop.digest, loop.steps, loop.time()
     return report
