@@ -145,6 +145,10 @@ class ServerProcess:
                 )
             threading.Event().wait(_POLL_S)
 
+    def wait(self, *, within_s: float = 60.0) -> int:
+        """Wait for its end; return its exit status, negative for the signal that ended it."""
+        return self._process.wait(within_s)
+
     def stop(self, *, within_s: float = 20.0) -> None:
         """Ask it to end, and kill it if it does not; stopping twice is fine."""
         if self.alive:
