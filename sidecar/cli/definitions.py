@@ -27,7 +27,7 @@ def apply(*, file: Path, server: str, namespace: str | None, output: str) -> Non
         print_json(answer.body)
         return
     name, version = answer.body["name"], answer.body["version"]
-    created = answer.status == 201  # noqa: PLR2004
+    created = answer.status == 201
     click.echo(
         f"{name} version {version} registered"
         if created

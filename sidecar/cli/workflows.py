@@ -59,7 +59,7 @@ def start(
         wait=seconds,
     )
     if not wait:
-        _print_started(answer.body, existed=answer.status == 200, output=output)  # noqa: PLR2004
+        _print_started(answer.body, existed=answer.status == 200, output=output)
         return
     view = answer.body
     while view["status"] not in _RETURNS or "steps" not in view:

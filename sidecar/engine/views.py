@@ -239,7 +239,7 @@ def _step_view(step: Step) -> StepView:
         status=step.status,
         attempt=run.attempt,
         tries=run.tries,
-        input=step.input,
+        input=step.input or (workflow.input if step.execute.attempt else None),
         output=step.output,
         error=step.error,
         started_at=run.started_at,
