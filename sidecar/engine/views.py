@@ -146,7 +146,7 @@ class StartedView:
 def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> WorkflowView:
     """Return the view of a workflow that was read whole, by the definition that it runs."""
     steps = tuple(
-        _step_view(step) for written in definition.steps for step in _steps_of(written, workflow)
+        _step_view(workflow, step) for written in definition.steps for step in _steps_of(written, workflow)
     )
     namespace, name, version = workflow.definition
     return WorkflowView(
@@ -229,7 +229,7 @@ def _steps_of(written: StepDefinition, workflow: Workflow) -> tuple[Step, ...]:
     return (Step(key=StepKey(written.name), service=written.service, status=status),)
 
 
-def _step_view(step: Step) -> StepView:
+def _step_view(workflow: Workflow, step: Step) -> StepView:
     """The view of one row."""
     run = step.execute
     return StepView(
