@@ -3,25 +3,44 @@
 The search path is pinned to the product's schema. Time-outs bound every wait on the server's
 side, keepalives and `tcp_user_timeout` every silence of the network. A writer's plans must use
 the indexes even on tables that were never analysed: a generic plan made on an empty table
-would scan it for ever after.
+would scan it for ever after. A reader's plans are made for the values asked for.
+
+A pooler that lends one server session to many clients (pgbouncer) is refused: locks, settings
+and prepared statements would belong to somebody else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from sidecar.errors import ConfigError
+from sidecar.adapters.postgres.sql import Connection, load, send
+from sidecar.errors import ConfigError, StoreUnavailable
+
+SQL = load(__file__)
 
 CONNECT_WITHIN_S = 5
 STATEMENT_WITHIN_MS = 15_000
 LOCK_WITHIN_MS = 5_000
+SESSION_ENDS_WITHIN_S = 5.0
+SESSION_LOOK_S = 0.05
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _WRITER_PLANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A server process, and when it began."""
+
+    pid: int
+    began: datetime
 
 
 def checked_schema(schema: str) -> str:
@@ -44,9 +63,12 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
         "lock_timeout": LOCK_WITHIN_MS,
         "idle_in_transaction_session_timeout": STATEMENT_WITHIN_MS,
         "timezone": "UTC",
+        "jit": "off",
     }
     if writer:
         settings |= dict.fromkeys(_WRITER_PLANS, "off")
+    else:
+        settings["plan_cache_mode"] = "force_custom_plan"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     mine = {
         "options": f"{given.get('options', '')} {options}".strip(),
@@ -61,10 +83,39 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
     return {**given, **mine}
 
 
-async def connect(dsn: str, schema: str, *, writer: bool = False) -> psycopg.AsyncConnection[Any]:
-    """Open one connection. Raises the driver's errors."""
-    connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
-        **parameters(dsn, schema, writer=writer)
+async def connect(dsn: str, schema: str, *, writer: bool = False) -> Connection:
+    """Open one connection. Raises the driver's errors.
+
+    A writer commits by itself: it says where its transactions begin and end.
+    """
+    connection: Connection = await psycopg.AsyncConnection.connect(
+        autocommit=writer, **parameters(dsn, schema, writer=writer)
     )
     connection.prepare_threshold = 2
     return connection
+
+
+async def session_of(connection: Connection) -> Session:
+    """Return the session behind a connection. Raises `ConfigError` if it is a pooler's."""
+    row = await (await send(connection, SQL["session"])).fetchone()
+    if row is None or row["pid"] != connection.info.backend_pid:
+        raise ConfigError(
+            "store.dsn: a connection pooler (pgbouncer) stands before PostgreSQL; "
+            "give the address of PostgreSQL itself"
+        )
+    return Session(row["pid"], row["began"])
+
+
+async def end_session(connection: Connection, session: Session) -> None:
+    """Make sure that a session has ended. Raises `StoreUnavailable` when it does not."""
+    try:
+        async with asyncio.timeout(SESSION_ENDS_WITHIN_S):
+            while not await _has_ended(connection, session):  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(SESSION_LOOK_S)
+    except TimeoutError as error:
+        raise StoreUnavailable("an earlier session of this sidecar does not end") from error
+
+
+async def _has_ended(connection: Connection, session: Session) -> bool:
+    values = {"pid": session.pid, "began": session.began}
+    return await (await send(connection, SQL["end_session"], **values)).fetchone() is None

@@ -16,6 +16,9 @@ from sidecar.errors import (
     StoreUnavailable,
 )
 
+DRIVER_ERRORS = (psycopg.Error, TimeoutError, PoolTimeout, OSError, UnicodeError)
+"""What the driver and its pool raise, and what `translate` understands."""
+
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _AWAY = ("08", "53", "57", "58", "25006")
 _DATA = ("22", "23")
@@ -26,6 +29,8 @@ def translate(error: BaseException) -> StoreError:
     """Return what `error` means."""
     if isinstance(error, TimeoutError | PoolTimeout | TooManyRequests | OSError):
         return StoreUnavailable(f"PostgreSQL did not answer in time: {error}")
+    if isinstance(error, UnicodeError):
+        return StoreDataError(f"text that is not valid Unicode cannot be stored: {error}")
     state = getattr(error, "sqlstate", None) or ""
     text = str(error).strip().replace("\n", " ") or type(error).__name__
     if state in _CONFLICTS:
@@ -46,5 +51,5 @@ def translated() -> Iterator[None]:
     """Raise the `StoreError` family instead of the driver's errors."""
     try:
         yield
-    except (psycopg.Error, TimeoutError, PoolTimeout, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise translate(error) from error

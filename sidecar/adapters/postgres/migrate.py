@@ -9,14 +9,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
 from sidecar.adapters.postgres.connections import checked_schema, connect
 from sidecar.adapters.postgres.errors import translated
-from sidecar.adapters.postgres.sql import load
+from sidecar.adapters.postgres.sql import Connection, load
 from sidecar.errors import SchemaMismatch
 
 SQL = load(__file__)
@@ -43,7 +42,7 @@ def migrations() -> list[Migration]:
             raise ValueError(f"{path.name} is not named like 0001_what_it_does.sql")
         text = path.read_text(encoding="utf-8")
         checksum = hashlib.sha256(text.encode()).hexdigest()
-        found.append(Migration(int(match[1]), path.stem, cast("LiteralString", text), checksum))
+        found.append(Migration(int(match[1]), path.stem, text, checksum))
     if [one.number for one in found] != list(range(1, len(found) + 1)):
         raise ValueError("migrations must be numbered without a gap")
     return found
@@ -58,9 +57,9 @@ async def migrate(dsn: str, schema: str = "goconductor") -> list[str]:
     checked_schema(schema)
     with translated():
         async with await connect(dsn, schema) as connection:
+            await connection.execute(SQL["patience"])
             await connection.execute(SQL["lock"], {"schema": schema})
-            create = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
-            await connection.execute(create)
+            await _make_schema(connection, schema)
             await connection.execute(SQL["journal"])
             done = await _applied(connection)
             _compare(done)
@@ -73,7 +72,16 @@ async def migrate(dsn: str, schema: str = "goconductor") -> list[str]:
             return applied
 
 
-async def check_schema(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _make_schema(connection: Connection, schema: str) -> None:
+    """Make the schema if it is missing; one that is there needs no right to make it."""
+    cursor = await connection.execute(SQL["schema_exists"], {"schema": schema})
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        create = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
+        await connection.execute(create)
+
+
+async def check_schema(connection: Connection) -> None:
     """Raise `SchemaMismatch` unless the schema is exactly the one this program knows."""
     with translated():
         done = await _applied(connection)
@@ -86,9 +94,9 @@ async def check_schema(connection: psycopg.AsyncConnection[Any]) -> None:
         )
 
 
-async def _applied(connection: psycopg.AsyncConnection[Any]) -> list[tuple[int, str, str]]:
+async def _applied(connection: Connection) -> list[tuple[int, str, str]]:
     cursor = await connection.execute(SQL["applied"])
-    return [tuple(row) for row in await cursor.fetchall()]
+    return [(number, name, checksum) for number, name, checksum in await cursor.fetchall()]
 
 
 def _compare(done: list[tuple[int, str, str]]) -> None:

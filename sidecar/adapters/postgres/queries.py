@@ -8,13 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import orjson
-import psycopg
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.errors import translated
-from sidecar.adapters.postgres.sql import load
+from sidecar.adapters.postgres.sql import Connection, load, send
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
@@ -33,7 +31,7 @@ from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+Pool = AsyncConnectionPool[Connection]
 
 
 class PostgresQueries:
@@ -56,8 +54,7 @@ class PostgresQueries:
     async def _rows_once(self, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         with translated():
             async with self.pool.connection() as connection:
-                cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(SQL[statement], values)
+                cursor = await send(connection, SQL[statement], **values)
                 return await cursor.fetchall() if cursor.description else []
 
     async def ping(self) -> None:
@@ -71,16 +68,13 @@ class PostgresQueries:
     ) -> tuple[StoredDefinition, bool]:
         """Keep a definition; True if it is new."""
         names = {"namespace": namespace, "name": name, "hash": digest}
-        rows.body(document)
         with translated():
             async with self.pool.connection() as connection, connection.transaction():
-                cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(SQL["lock_definition"], names)
-                await cursor.execute(SQL["put_definition"], {**names, "document": document})
-                created = await cursor.fetchone() is not None
-                await cursor.execute(SQL["definition_by_hash"], names)
-                row = await cursor.fetchone()
-        assert row is not None
+                await send(connection, SQL["lock_definition"], **names)
+                new = await send(connection, SQL["put_definition"], **names, document=document)
+                created = await new.fetchone() is not None
+                kept = await send(connection, SQL["definition_by_hash"], **names)
+                (row,) = await kept.fetchall()
         return StoredDefinition(**row), created
 
     async def get_definition(
@@ -111,10 +105,10 @@ class PostgresQueries:
     async def _whole(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         with translated():
             async with self.pool.connection() as connection, connection.pipeline():
-                one = connection.cursor(row_factory=dict_row)
-                many = connection.cursor(row_factory=dict_row)
-                await one.execute(SQL["get_workflow"], {"namespace": namespace, "id": workflow})
-                await many.execute(SQL["get_steps"], {"id": workflow})
+                await send(connection, SQL["begin_look"])
+                one = await send(connection, SQL["get_workflow"], namespace=namespace, id=workflow)
+                many = await send(connection, SQL["get_steps"], id=workflow)
+                await send(connection, SQL["end_look"])
                 row = await one.fetchone()
                 steps = await many.fetchall()
         return rows.workflow_of(row, map(rows.step_of, steps)) if row else None

@@ -30,16 +30,25 @@ FROM definitions
 WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
 ORDER BY name, version DESC LIMIT %(limit)s
 
+-- name: begin_look
+-- A workflow and its steps are shown as they were at one moment.
+BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- name: end_look
+-- Sent with the questions.
+COMMIT
+
 -- name: get_workflow
 -- One workflow with its bodies.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-       created_at, deadline_at, ended_at, labels, start_key, trace, input::text AS input, output::text AS output, error::text AS error
+       created_at, deadline_at, ended_at, labels, start_key, trace,
+       input::text AS input, output::text AS output, error::text AS error
 FROM workflows WHERE namespace = %(namespace)s AND id = %(id)s::uuid
 
 -- name: get_steps
 -- Its steps with theirs.
-SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms, due_at,
-       lease_until, attempt, tries, closed, answered, started_at, claimed_at, ended_at,
+SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms,
+       due_at, lease_until, attempt, tries, closed, answered, started_at, claimed_at, ended_at,
        comp_attempt, comp_tries, comp_closed, comp_answered, comp_started_at, comp_claimed_at,
        comp_ended_at,
        input::text AS input, output::text AS output, error::text AS error,

@@ -1,24 +1,28 @@
 """Between rows and the saga's values.
 
 What is written goes over as one JSON array of records for each table: a whole batch is one
-parameter, and bodies are embedded as the JSON they are.
+parameter. Bodies are strings in it, so that they arrive as they were and a bad one is an error
+of its own value.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import Claimed
+from sidecar.ports.store import Batch, Claimed
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
 Row = Mapping[str, Any]
+
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def step_of(row: Row) -> Step:
@@ -123,31 +127,43 @@ def claimed_of(row: Row) -> Claimed:
     )
 
 
-def workflow_record(workflow: Workflow) -> dict[str, Any]:
-    """Return what a workflow's row is to hold."""
+def new_workflow_record(workflow: Workflow) -> dict[str, Any]:
+    """Return what the row of a new workflow is to hold."""
     return {
-        "id": workflow.id,
+        **moved_workflow_record(workflow),
         "namespace": workflow.definition.namespace,
         "definition": workflow.definition.name,
         "version": workflow.definition.version,
-        "status": workflow.status,
-        "reason": workflow.reason,
-        "revision": workflow.revision,
-        "last_seq": workflow.last_seq,
         "created_at": workflow.created_at,
-        "deadline_at": workflow.deadline_at,
-        "ended_at": workflow.ended_at,
         "labels": dict(workflow.labels),
         "start_key": workflow.start_key,
         "trace": workflow.trace,
         "input": body(workflow.input),
+    }
+
+
+def moved_workflow_record(workflow: Workflow) -> dict[str, Any]:
+    """Return what a transition may change in a workflow's row; a body of None stays as it was."""
+    return {
+        "id": workflow.id,
+        "status": workflow.status,
+        "reason": workflow.reason,
+        "revision": workflow.revision,
+        "last_seq": workflow.last_seq,
+        "deadline_at": workflow.deadline_at,
+        "ended_at": workflow.ended_at,
         "output": body(workflow.output),
         "error": body(workflow.error),
     }
 
 
-def step_record(workflow: Workflow, step: Step, owner: str | None, ticket: int) -> dict[str, Any]:
-    """Return what a step's row is to hold; a body that is None stays as it was."""
+def step_record(
+    workflow: Workflow, step: Step, *, succeeded: bool, holder: Batch | None
+) -> dict[str, Any]:
+    """Return what a step's row is to hold; a body that is None stays as it was.
+
+    `holder` is the batch that has just claimed the step, if one has.
+    """
     run, undo = step.execute, step.compensate
     return {
         "workflow_id": workflow.id,
@@ -160,8 +176,8 @@ def step_record(workflow: Workflow, step: Step, owner: str | None, ticket: int) 
         "call_ms": step.call_ms,
         "due_at": step.due_at,
         "lease_until": step.lease_until,
-        "owner": owner if step.leased else None,
-        "ticket": ticket if step.leased else None,
+        "owner": holder.incarnation if holder else None,
+        "ticket": holder.ticket if holder else None,
         "attempt": run.attempt,
         "tries": run.tries,
         "closed": run.closed,
@@ -169,7 +185,7 @@ def step_record(workflow: Workflow, step: Step, owner: str | None, ticket: int) 
         "started_at": run.started_at,
         "claimed_at": run.claimed_at,
         "ended_at": run.ended_at,
-        "succeeded": step.status is StepStatus.SUCCEEDED,
+        "succeeded": succeeded,
         "comp_attempt": undo.attempt,
         "comp_tries": undo.tries,
         "comp_closed": undo.closed,
@@ -204,13 +220,11 @@ def event_record(workflow: Workflow, event: HistoryEvent) -> dict[str, Any]:
     }
 
 
-def body(text: JsonText | None) -> orjson.Fragment | None:
-    """Embed a body as it is. Raises `StoreDataError` for what PostgreSQL cannot keep."""
-    if text is None:
-        return None
-    if "\\u0000" in text or "\x00" in text:
-        raise StoreDataError("a body holds the character U+0000, which cannot be stored")
-    return orjson.Fragment(text.encode())
+def body(text: JsonText | None) -> JsonText | None:
+    """Return a body that can be kept. Raises `StoreDataError` for NUL, which JSON may escape."""
+    if text is not None and "\\u0000" in text and _ESCAPED_NUL.search(text):
+        raise StoreDataError("the character NUL cannot be stored")
+    return text
 
 
 def packed(records: list[dict[str, Any]]) -> str:

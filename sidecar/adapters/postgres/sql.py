@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import dict_row
+
+Connection = psycopg.AsyncConnection[Any]
+Cursor = psycopg.AsyncCursor[dict[str, Any]]
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\s*$", re.MULTILINE)
 
@@ -23,3 +29,10 @@ def load(python_file: str) -> dict[str, LiteralString]:
     return {
         name: cast("LiteralString", body.strip()) for name, body in zip(names, bodies, strict=True)
     }
+
+
+async def send(connection: Connection, statement: LiteralString, **values: Any) -> Cursor:
+    """Execute a statement whose rows come as dicts; in a pipeline, without waiting for them."""
+    cursor = connection.cursor(row_factory=dict_row)
+    await cursor.execute(statement, values)
+    return cursor

@@ -2,36 +2,58 @@
 
 Batches are committed on writer connections of their own, one batch at a time each; queries use
 a small pool. Both are set up in `sidecar.adapters.postgres.connections`.
+
+A batch whose COMMIT is in doubt (the connection was lost, or the caller cancelled) is expected
+again. Before it is, the session that may still be at work on it is ended, so that the outcome
+is certain; then starts are recognised by their ids, transitions by their attempts, and claims
+by the batch's ticket.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections import OrderedDict
+from dataclasses import dataclass
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres.commit import Transaction
-from sidecar.adapters.postgres.connections import connect, parameters
-from sidecar.adapters.postgres.errors import translate, translated
+from sidecar.adapters.postgres.compiled import Compile, CompiledDefinitions
+from sidecar.adapters.postgres.connections import (
+    Session,
+    connect,
+    end_session,
+    parameters,
+    session_of,
+)
+from sidecar.adapters.postgres.errors import DRIVER_ERRORS, translate, translated
 from sidecar.adapters.postgres.migrate import check_schema
-from sidecar.adapters.postgres.queries import SQL, PostgresQueries
+from sidecar.adapters.postgres.queries import PostgresQueries
+from sidecar.adapters.postgres.sql import Connection
 from sidecar.errors import StoreError, StoreUnavailable
 from sidecar.ports.store import Batch, BatchResult
-from sidecar.saga.definition import Definition, JsonText, Render
-from sidecar.saga.workflow import DefinitionRef
+from sidecar.saga.definition import Render
 
 COMMIT_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 3.0
 ACQUIRE_WITHIN_S = 5.0
-DEFINITIONS_KEPT = 1_000
+DOUBTS_KEPT = 1_000
 
 _READING = {"autocommit": True, "prepare_threshold": 2}
 """A query is its own transaction: no BEGIN, no COMMIT."""
 
-Compile = Callable[[JsonText, str, str, int], Definition]
+Ticket = tuple[str, int]
+Doubted = tuple[Session, ...]
+"""The sessions that may have committed a batch, or may still be about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """A connection for commits, and the server's process behind it."""
+
+    connection: Connection
+    session: Session
 
 
 class PostgresStore(PostgresQueries):
@@ -49,32 +71,91 @@ class PostgresStore(PostgresQueries):
     ) -> None:
         self._dsn = dsn
         self._schema = schema
-        self._compile = compile_document
         self._render = render
-        self._writers: asyncio.LifoQueue[psycopg.AsyncConnection[Any] | None]
-        self._writers = asyncio.LifoQueue()
+        self._definitions = CompiledDefinitions(compile_document)
+        self._writers: asyncio.LifoQueue[_Writer | None] = asyncio.LifoQueue()
         self._writer_count = writers
         self._readers = readers
-        self._definitions: dict[DefinitionRef, Definition] = {}
-        self._in_doubt: set[tuple[str, int]] = set()
+        self._in_doubt: OrderedDict[Ticket, Doubted] = OrderedDict()
         self._open = False
 
     async def open(self) -> None:
-        """Connect, and check the schema."""
+        """Connect, and check the schema. Raises `ConfigError` behind a connection pooler."""
         if self._open:
             return
-        with translated():
-            writer = await connect(self._dsn, self._schema, writer=True)
+        writer = await self._new_writer()
         try:
-            await check_schema(writer)
-            with translated():
-                await writer.rollback()
+            await check_schema(writer.connection)
+            await self._open_pool()
         except BaseException:
-            await writer.close()
+            await _drop(writer)
             raise
         for spare in [None] * (self._writer_count - 1):
             self._writers.put_nowait(spare)
         self._writers.put_nowait(writer)
+        self._open = True
+
+    async def close(self) -> None:
+        """Let go of all connections; a commit under way drops its own when it is done."""
+        if not self._open:
+            return
+        self._open = False
+        await self.pool.close(timeout=CLOSE_WITHIN_S)
+        while not self._writers.empty():
+            writer = self._writers.get_nowait()
+            if writer is not None:
+                await _drop(writer)
+
+    async def commit(self, batch: Batch) -> BatchResult:
+        """Do all of `batch` in one transaction."""
+        if not self._open:
+            raise StoreUnavailable("the store is not open")
+        ticket = (batch.incarnation, batch.ticket)
+        writer = await self._writers.get()
+        clean = False
+        try:
+            async with asyncio.timeout(COMMIT_WITHIN_S):
+                if writer is None or writer.connection.closed:
+                    writer = None
+                    writer = await self._new_writer()
+                result = await self._run(writer, batch, self._in_doubt.get(ticket, ()))
+            clean = True
+        except (StoreError, *DRIVER_ERRORS) as error:
+            meaning = error if isinstance(error, StoreError) else translate(error)
+            if writer is not None and not isinstance(meaning, StoreUnavailable):
+                clean = await _rolled_back(writer)
+            raise meaning from error
+        else:
+            self._in_doubt.pop(ticket, None)
+            return result
+        finally:
+            if not clean and writer is not None:
+                self._doubt(ticket, writer.session)
+                await _drop(writer)
+            await self._give_back(writer if clean else None)
+
+    async def _run(self, writer: _Writer, batch: Batch, doubted: Doubted) -> BatchResult:
+        for session in doubted:
+            await end_session(writer.connection, session)
+        work = Transaction(
+            writer.connection,
+            batch,
+            self._definitions,
+            self._render,
+            repeated=bool(doubted),
+        )
+        return await work.run()
+
+    async def _new_writer(self) -> _Writer:
+        with translated():
+            connection = await connect(self._dsn, self._schema, writer=True)
+            try:
+                return _Writer(connection, await session_of(connection))
+            except BaseException:
+                await connection.close()
+                raise
+
+    async def _open_pool(self) -> None:
         self.pool = AsyncConnectionPool(
             kwargs={**parameters(self._dsn, self._schema), **_READING},
             min_size=1,
@@ -84,86 +165,33 @@ class PostgresStore(PostgresQueries):
         )
         with translated():
             await self.pool.open()
-        self._open = True
 
-    async def close(self) -> None:
-        """Let go of all connections."""
-        if not self._open:
-            return
-        self._open = False
-        await self.pool.close(timeout=CLOSE_WITHIN_S)
-        while not self._writers.empty():
-            writer = self._writers.get_nowait()
-            if writer is not None:
-                await writer.close()
+    def _doubt(self, ticket: Ticket, session: Session) -> None:
+        self._in_doubt[ticket] = (*self._in_doubt.get(ticket, ()), session)
+        if len(self._in_doubt) > DOUBTS_KEPT:
+            self._in_doubt.popitem(last=False)
 
-    async def commit(self, batch: Batch) -> BatchResult:
-        """Do all of `batch` in one transaction."""
-        ticket = (batch.incarnation, batch.ticket)
-        writer = await self._writers.get()
-        healthy = False
-        try:
-            if writer is None or writer.closed:
-                writer = await connect(self._dsn, self._schema, writer=True)
-            work = Transaction(
-                writer,
-                batch,
-                self._definitions,
-                self._render,
-                self._definition,
-                repeated=ticket in self._in_doubt,
-            )
-            async with asyncio.timeout(COMMIT_WITHIN_S):
-                result = await work.run()
-            healthy = True
-        except StoreError:
-            healthy = writer is not None and await _rolled_back(writer)
-            raise
-        except (psycopg.Error, TimeoutError, OSError) as error:
-            meaning = translate(error)
-            if isinstance(meaning, StoreUnavailable):
-                self._in_doubt.add(ticket)
-            else:
-                healthy = writer is not None and await _rolled_back(writer)
-            raise meaning from error
+    async def _give_back(self, writer: _Writer | None) -> None:
+        if self._open or writer is None:
+            self._writers.put_nowait(writer)
         else:
-            self._in_doubt.discard(ticket)
-            return result
-        finally:
-            if not healthy and writer is not None:
-                await _drop(writer)
-            self._writers.put_nowait(writer if healthy else None)
-
-    async def _definition(
-        self, connection: psycopg.AsyncConnection[Any], ref: DefinitionRef
-    ) -> Definition:
-        """Return a version of a definition that a transition needs, read on its connection."""
-        cursor = await connection.execute(
-            SQL["definition_by_version"],
-            {"namespace": ref.namespace, "name": ref.name, "version": ref.version},
-        )
-        row = await cursor.fetchone()
-        if row is None:
-            raise StoreError(f"definition {ref.name} version {ref.version} is missing")
-        if len(self._definitions) >= DEFINITIONS_KEPT:
-            self._definitions.clear()
-        return self._compile(JsonText(row[4]), *ref)
+            await _drop(writer)
 
 
-async def _rolled_back(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether the connection could be made ready for the next batch."""
+async def _rolled_back(writer: _Writer) -> bool:
+    """Whether the transaction is known to be undone and the connection ready for the next."""
     try:
         async with asyncio.timeout(CLOSE_WITHIN_S):
-            await connection.rollback()
+            await writer.connection.rollback()
     except (psycopg.Error, TimeoutError):
         return False
-    return not connection.closed
+    return not writer.connection.closed
 
 
-async def _drop(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _drop(writer: _Writer) -> None:
     """Close a connection that cannot be used any more."""
     try:
         async with asyncio.timeout(CLOSE_WITHIN_S):
-            await connection.close()
+            await writer.connection.close()
     except (psycopg.Error, TimeoutError):
         return

@@ -37,8 +37,7 @@ CREATE TABLE workflows (
 
 CREATE INDEX workflows_newest ON workflows (namespace, id DESC);
 CREATE INDEX workflows_by_definition ON workflows (namespace, definition, id DESC);
-CREATE INDEX workflows_unfinished ON workflows (namespace, status, id DESC)
-    WHERE status NOT IN ('completed', 'rolled_back');
+CREATE INDEX workflows_by_status ON workflows (namespace, status, id DESC);
 CREATE INDEX workflows_by_label ON workflows USING gin (labels jsonb_path_ops)
     WHERE labels <> '{}';
 CREATE INDEX workflows_deadline ON workflows (namespace, deadline_at)

@@ -1,0 +1,119 @@
+"""The workflows that a batch's transitions speak of, under their row locks.
+
+Lock order: workflow rows that are waited for, workflow rows that are not, and then, for those
+alone from which steps are taken away, their open step rows. What is decided on is read after
+the last of these locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres.compiled import CompiledDefinitions
+from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
+from sidecar.ports.store import Transition
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
+
+SQL = load(__file__)
+
+
+class LockedWorkflows:
+    """What has been locked and read so far.
+
+    `workflows` holds those whose lock was got, with their steps; `elsewhere` those that exist
+    and that somebody else holds.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        transitions: Iterable[Transition],
+        definitions: CompiledDefinitions,
+    ) -> None:
+        named = {one.workflow for one in transitions}
+        self._wait = sorted({one.workflow for one in transitions if one.wait})
+        self._skip = sorted(named - set(self._wait))
+        self._connection = connection
+        self._compiled = definitions
+        self._definitions: dict[DefinitionRef, Definition] = {}
+        self._locks: list[Cursor] = []
+        self._steps: Cursor | None = None
+        self.workflows: dict[WorkflowId, Workflow] = {}
+        self.elsewhere: set[WorkflowId] = set()
+
+    async def ask(self) -> None:
+        """Send for the locks, and for the steps behind them."""
+        for name, ids in (("wait", self._wait), ("skip_locked", self._skip)):
+            if ids:
+                self._locks.append(await send(self._connection, SQL[name], ids=ids))
+        if self._locks:
+            self._steps = await self._ask_steps(self._wait + self._skip)
+
+    async def hear(self) -> None:
+        """Take the answers in; read what else is needed to decide."""
+        steps = await self._hear_steps(self._steps)
+        for cursor in self._locks:
+            for row in await cursor.fetchall():
+                known = WorkflowId(row["id"])
+                self.workflows[known] = rows.workflow_of(row, steps.get(known, ()))
+        for workflow in self.workflows.values():
+            if workflow.definition not in self._definitions:
+                found = await self._compiled.get(self._connection, workflow.definition)
+                self._definitions[workflow.definition] = found
+        unlocked = [one for one in self._wait + self._skip if one not in self.workflows]
+        if unlocked:
+            cursor = await send(self._connection, SQL["which_exist"], ids=unlocked)
+            self.elsewhere = {WorkflowId(row["id"]) for row in await cursor.fetchall()}
+        await self._read_bodies(self.workflows)
+
+    async def lock_steps(self, ids: list[WorkflowId]) -> None:
+        """Lock the open steps of these workflows too, and read all of their steps again."""
+        await send(self._connection, SQL["lock_steps"], ids=ids)
+        steps = await self._hear_steps(await self._ask_steps(ids))
+        for known in ids:
+            found = {step.key: step for step in steps.get(known, ())}
+            self.workflows[known] = replace(self.workflows[known], steps=found)
+        await self._read_bodies(ids)
+
+    def definition(self, workflow: Workflow) -> Definition:
+        """Return the definition of a locked workflow."""
+        return self._definitions[workflow.definition]
+
+    async def _ask_steps(self, ids: list[WorkflowId]) -> Cursor:
+        return await send(self._connection, SQL["steps"], ids=ids)
+
+    async def _hear_steps(self, cursor: Cursor | None) -> dict[WorkflowId, list[Step]]:
+        found: dict[WorkflowId, list[Step]] = {}
+        for row in await cursor.fetchall() if cursor else ():
+            found.setdefault(WorkflowId(row["workflow_id"]), []).append(rows.step_of(row))
+        return found
+
+    async def _read_bodies(self, ids: Iterable[WorkflowId]) -> None:
+        """Read inputs and outputs where the definition renders something from them."""
+        wanted = [one for one in ids if _renders(self.definition(self.workflows[one]))]
+        if not wanted:
+            return
+        inputs = await send(self._connection, SQL["inputs"], ids=wanted)
+        outputs = await send(self._connection, SQL["outputs"], ids=wanted)
+        found: dict[WorkflowId, dict[StepKey, JsonText]] = {}
+        for row in await outputs.fetchall():
+            key = StepKey(row["step"], row["idx"])
+            found.setdefault(WorkflowId(row["workflow_id"]), {})[key] = row["output"]
+        for row in await inputs.fetchall():
+            known = WorkflowId(row["id"])
+            workflow = self.workflows[known]
+            outputs_of = found.get(known, {})
+            steps = {
+                key: replace(step, output=outputs_of.get(key))
+                for key, step in workflow.steps.items()
+            }
+            self.workflows[known] = replace(workflow, steps=steps, input=row["input"])
+
+
+def _renders(definition: Definition) -> bool:
+    templates = [step.input for step in definition.steps]
+    templates += [step.compensation.input for step in definition.steps if step.compensation]
+    return any(template is not None and not template.constant for template in templates)

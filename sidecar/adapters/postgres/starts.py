@@ -1,0 +1,93 @@
+"""The starts of a batch: who has the start keys, who exists already, and the new workflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
+from sidecar.adapters.postgres.written import Written
+from sidecar.ports.store import Batch, KeyReused, Start, Started, StartResult
+from sidecar.saga import machine
+from sidecar.saga.definition import Render
+from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.workflow import WorkflowId
+
+SQL = load(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who has a start key; `status` is None while its row is not there."""
+
+    workflow: WorkflowId
+    input_hash: str
+    status: WorkflowStatus | None
+
+
+class Starts:
+    """The starts of one batch, from the question to the decision."""
+
+    def __init__(self, batch: Batch, written: Written) -> None:
+        self._batch = batch
+        self._written = written
+        self._known: Cursor | None = None
+        self._keys: Cursor | None = None
+        self._statuses: dict[WorkflowId, WorkflowStatus] = {}
+        self._holders: dict[tuple[str, str], _Holder] = {}
+
+    async def ask(self, connection: Connection) -> None:
+        """Send the questions. A start key that is being taken by another batch is waited for."""
+        starts = self._batch.starts
+        if not starts:
+            return
+        self._known = await send(connection, SQL["known"], ids=[one.id for one in starts])
+        keyed = [one for one in starts if one.start_key is not None]
+        if keyed:
+            keyed.sort(key=lambda one: (one.definition.name, one.start_key))
+            keys = rows.packed([_key_record(one) for one in keyed])
+            await send(connection, SQL["reserve_keys"], keys=keys)
+            self._keys = await send(connection, SQL["read_keys"], keys=keys)
+
+    async def hear(self) -> None:
+        """Take the answers in."""
+        for row in await self._known.fetchall() if self._known else ():
+            self._statuses[WorkflowId(row["id"])] = WorkflowStatus(row["status"])
+        for row in await self._keys.fetchall() if self._keys else ():
+            status = WorkflowStatus(row["status"]) if row["status"] else None
+            holder = _Holder(WorkflowId(row["workflow_id"]), row["input_hash"], status)
+            self._holders[row["definition"], row["start_key"]] = holder
+
+    def decide(self, now: datetime, render: Render) -> tuple[StartResult, ...]:
+        """Begin those workflows that are new."""
+        return tuple(self._decide(one, now, render) for one in self._batch.starts)
+
+    def _decide(self, start: Start, now: datetime, render: Render) -> StartResult:
+        status = self._status(start.id)
+        if status is not None:
+            return Started(start.id, status)
+        holder = self._holders.get((start.definition.name, start.start_key or ""))
+        if holder is not None and holder.workflow != start.id:
+            status = self._status(holder.workflow) or holder.status
+            if holder.input_hash != start.input_hash or status is None:
+                return KeyReused(holder.workflow)
+            return Started(holder.workflow, status, existed=True)
+        new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
+        changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
+        self._written.begin(changes)
+        return Started(start.id, changes.workflow.status, changes=changes)
+
+    def _status(self, workflow: WorkflowId) -> WorkflowStatus | None:
+        begun = self._written.after.get(workflow)
+        return begun.status if begun is not None else self._statuses.get(workflow)
+
+
+def _key_record(start: Start) -> dict[str, str | None]:
+    return {
+        "namespace": start.definition.namespace,
+        "definition": start.definition.name,
+        "start_key": start.start_key,
+        "workflow_id": start.id,
+        "input_hash": start.input_hash,
+    }

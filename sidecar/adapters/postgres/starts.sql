@@ -1,0 +1,19 @@
+-- name: known
+-- Those that exist: an earlier try of the same batch had taken effect.
+SELECT id::text AS id, status FROM workflows WHERE id = ANY(%(ids)s::uuid[])
+
+-- name: reserve_keys
+-- Whoever comes first has the key. The keys come sorted, so that no two batches wait for each
+-- other.
+INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
+SELECT v.namespace, v.definition, v.start_key, v.workflow_id, v.input_hash
+FROM json_to_recordset(%(keys)s::json) AS v (
+    namespace text, definition text, start_key text, workflow_id uuid, input_hash text)
+ON CONFLICT (namespace, definition, start_key) DO NOTHING
+
+-- name: read_keys
+-- Who has the keys.
+SELECT k.definition, k.start_key, k.workflow_id::text AS workflow_id, k.input_hash, w.status
+FROM json_to_recordset(%(keys)s::json) AS v (namespace text, definition text, start_key text)
+JOIN start_keys k USING (namespace, definition, start_key)
+LEFT JOIN workflows w ON w.id = k.workflow_id
