@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sidecar.adapters.services.memory import MemoryService
 from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, Lease
+from sidecar.ports.store import Batch, BatchResult, Lease, Moved
+from sidecar.saga.changes import HistoryEvent
+from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition
+from sidecar.saga.events import Answered
 from sidecar.saga.states import (
-    OPEN,
-    WAIT_RETURNS,
     WORKFLOW_ENDS,
     Action,
     StepStatus,
@@ -26,9 +26,12 @@ from sidecar.saga.states import (
 )
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.sides import NAMESPACE, SimClock
-from tests.simulation.workload import Answers, Fate, mark
+from tests.simulation.workload import mark
 
 SILENT_AFTER = timedelta(seconds=20)
+LEASE_MARGIN = timedelta(seconds=5)
+ENDLESS = frozenset({"busy", "not_now", "not_sent"})
+TRIED = frozenset({"unknown", "misconfigured"})
 
 
 class Checkers:
@@ -49,6 +52,7 @@ class Checkers:
         self._told: dict[WorkflowId, int] = {}
         self._bodies: dict[str, str] = {}
         self._listed: set[tuple[WorkflowId, StepKey, Action, int]] = set()
+        self._claimed_at: dict[tuple[WorkflowId, StepKey, Action, int], datetime] = {}
         self.seen: Counter[str] = Counter()
 
     # -- after every commit ---------------------------------------------------------------------
@@ -57,9 +61,14 @@ class Checkers:
         """Compare each workflow with what it was before."""
         for after in changed:
             before = self._before.get(after.id)
-            wrong = [*self._history(after)]
+            wrong = [*self._history(before, after)]
+            for step in after.steps.values():
+                self._claims(after.id, step)
             if before is not None:
-                wrong += [*_one_way(before, after), *self._attempts(before, after)]
+                wrong += [
+                    *_one_way(self._definition(after.definition), before, after),
+                    *self._attempts(before, after),
+                ]
             self._before[after.id] = after
             for text in wrong:
                 self._complain(f"{after.id}: {text}")
@@ -70,17 +79,48 @@ class Checkers:
         if epoch is not None and epoch.number != self._tables.epochs.get(NAMESPACE):
             self._complain(f"a write under the void epoch {epoch.number} was accepted")
 
-    def _history(self, after: Workflow) -> Iterator[str]:
+    def applied(self, batch: Batch, result: BatchResult) -> None:
+        """An answer that was applied must have been one to the newest attempt."""
+        for one, moved in zip(batch.transitions, result.transitions, strict=True):
+            event = one.event
+            if not isinstance(event, Answered) or not isinstance(moved, Moved):
+                continue
+            if moved.changes.verdict is not Decided.APPLIED:
+                continue
+            step = moved.changes.workflow.steps[event.step]
+            run = step.execute if event.action is Action.EXECUTE else step.compensate
+            if run.attempt != event.attempt:
+                self._complain(
+                    f"{one.workflow} {event.step}: an answer to attempt {event.attempt} was "
+                    f"applied to attempt {run.attempt}"
+                )
+
+    def _history(self, before: Workflow | None, after: Workflow) -> Iterator[str]:
         history = self._tables.rows[after.id].history
         known = self._told.get(after.id, 0)
+        back = before is not None and before.turning_back
         for number, event in enumerate(history[known:], start=known + 1):
             if event.seq != number:
                 yield f"event {number} of the history has number {event.seq}"
             if event.kind == "late_answer" or event.cause == "released":
                 self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
+            if event.cause == "render_failed":
+                yield f"{event.step}: its input could not be rendered, but all inputs here can"
+            back = back or event.after == WorkflowStatus.ROLLING_BACK
+            if event.after == StepStatus.FAILED and event.step is not None and not back:
+                yield from self._gave_up(after, event)
         if after.last_seq != len(history):
             yield f"last_seq {after.last_seq}, but {len(history)} events"
         self._told[after.id] = len(history)
+
+    def _gave_up(self, after: Workflow, event: HistoryEvent) -> Iterator[str]:
+        """What is not a definite no is tried as often as the definition says."""
+        step = after.steps[StepKey(str(event.step), event.index)]
+        most = self._definition(after.definition).by_name[step.key.step].retry.max_attempts
+        if event.cause in ENDLESS or (
+            event.cause in TRIED and most is not None and step.execute.tries < most
+        ):
+            yield f"{step.key}: given up for {event.cause} after {step.execute.tries} tries"
 
     def _attempts(self, before: Workflow, after: Workflow) -> Iterator[str]:
         definition = self._definition(after.definition)
@@ -88,6 +128,8 @@ class Checkers:
             earlier = before.steps.get(key)
             if earlier is None or earlier is step:
                 continue
+            if before.turning_back and step.execute.attempt > earlier.execute.attempt:
+                yield f"{key}: claimed forward although the workflow had turned back"
             for was, now in (
                 (earlier.execute, step.execute),
                 (earlier.compensate, step.compensate),
@@ -100,6 +142,11 @@ class Checkers:
             past = definition.past_pivot(key.step) or definition.by_name[key.step].pivot
             if most is not None and step.execute.tries > most and not past:
                 yield f"{key}: {step.execute.tries} tries, {most} allowed"
+
+    def _claims(self, workflow: WorkflowId, step: Step) -> None:
+        if step.leased:
+            attempt = (workflow, step.key, step.action, step.run.attempt)
+            self._claimed_at.setdefault(attempt, self._clock.now())
 
     def listed(self, leases: Sequence[Lease]) -> None:
         """The store says that these leases are over: they must be, or their holder silent."""
@@ -122,6 +169,14 @@ class Checkers:
             yield f"{step.key}: its lease was ended, and nobody had said that it was over"
 
     # -- at every call --------------------------------------------------------------------------
+
+    def sent(self, call: Call) -> None:
+        """A call that a sidecar is sending: it must be able to end before its lease does."""
+        claimed = self._claimed_at.get((call.workflow, call.key, call.action, call.attempt))
+        if claimed is None:
+            self._complain(f"{call.idempotency_key}: sent without a claim")
+        elif self._clock.now() - claimed > LEASE_MARGIN:
+            self._complain(f"{call.idempotency_key}: sent too late to end before its lease")
 
     def called(self, call: Call) -> None:
         """A call that came in at a service: was it its time, is it the same as ever?"""
@@ -146,7 +201,7 @@ class Checkers:
                 self._complain(f"{name}: called with {call.body}")
 
 
-def _one_way(before: Workflow, after: Workflow) -> Iterator[str]:
+def _one_way(definition: Definition, before: Workflow, after: Workflow) -> Iterator[str]:
     """Revisions rise, ends are ends."""
     moved = after.last_seq != before.last_seq
     if after.revision < before.revision or (moved and after.revision == before.revision):
@@ -159,6 +214,10 @@ def _one_way(before: Workflow, after: Workflow) -> Iterator[str]:
             step.status is not before.steps[key].status for key, step in after.steps.items()
         ):
             yield f"{before.status} is an end, and yet it became {after.status}"
+    pivots = [before.steps.get(StepKey(name)) for name in definition.pivots]
+    passed = any(one is not None and one.status is StepStatus.SUCCEEDED for one in pivots)
+    if passed and after.turning_back and not before.turning_back:
+        yield "turned back although its pivot had succeeded"
     if before.turning_back and not after.turning_back:
         yield "turned forward again"
 
@@ -173,110 +232,3 @@ def _run_rises(was: Run, now: Run) -> Iterator[str]:
         yield f"attempt {now.attempt} began while {was.attempt} was under way"
     if now.tries > was.tries + 1:
         yield f"tries {was.tries} became {now.tries}"
-
-
-# -- at the end -----------------------------------------------------------------------------------
-
-
-def at_rest(tables: MemoryTables) -> bool:
-    """Whether nothing is under way any more."""
-    return all(
-        row.workflow.status in WAIT_RETURNS and not row.open for row in tables.rows.values()
-    )
-
-
-def unrest(tables: MemoryTables) -> Iterator[str]:
-    """Say what has not come to an end."""
-    for row in tables.rows.values():
-        workflow = row.workflow
-        if workflow.status not in WAIT_RETURNS or row.open:
-            steps = {
-                str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
-                for key, step in workflow.steps.items()
-                if step.status in OPEN
-            }
-            yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
-
-
-class Verdict:
-    """Holds the ledger of the services against what the tables say happened."""
-
-    def __init__(
-        self,
-        tables: MemoryTables,
-        definition: Callable[[DefinitionRef], Definition],
-        service: MemoryService,
-        answers: Answers,
-    ) -> None:
-        self._tables = tables
-        self._definition = definition
-        self._service = service
-        self._answers = answers
-        self._effects: dict[WorkflowId, list[tuple[str, Action]]] = {}
-        for workflow, key, action in service.effects:
-            self._effects.setdefault(workflow, []).append((key.step, action))
-
-    def wrong(self) -> Iterator[str]:
-        """Say everything that is wrong at the end."""
-        for name, entry in self._service.ledger.items():
-            if entry.effects > 1:
-                yield f"{name}: had its effect {entry.effects} times"
-        for row in self._tables.rows.values():
-            workflow = row.workflow
-            definition = self._definition(workflow.definition)
-            effects = self._effects.get(workflow.id, [])
-            match workflow.status:
-                case WorkflowStatus.COMPLETED:
-                    found = self._completed(definition, effects)
-                case WorkflowStatus.ROLLED_BACK:
-                    found = self._rolled_back(definition, effects)
-                case _:
-                    found = self._broken(definition, workflow)
-            yield from (f"{workflow.id}: {text}" for text in found)
-            order = _order(definition, effects)
-            yield from (f"{workflow.id}: {text}" for text in order)
-
-    def _completed(
-        self, definition: Definition, effects: list[tuple[str, Action]]
-    ) -> Iterator[str]:
-        for step in definition.steps:
-            if effects.count((step.name, Action.EXECUTE)) != 1:
-                yield f"completed, but {step.name} did not have its effect once"
-            if (step.name, Action.COMPENSATE) in effects:
-                yield f"completed, and yet {step.name} was undone"
-
-    def _rolled_back(
-        self, definition: Definition, effects: list[tuple[str, Action]]
-    ) -> Iterator[str]:
-        for step in definition.steps:
-            if step.no_effect or (step.name, Action.EXECUTE) not in effects:
-                continue
-            done = effects.index((step.name, Action.EXECUTE))
-            if (step.name, Action.COMPENSATE) not in effects[done:]:
-                yield f"rolled back, but {step.name} was done and not undone after it"
-
-    def _broken(self, definition: Definition, workflow: Workflow) -> Iterator[str]:
-        """`error` is right only where something was made so that it cannot be undone or done."""
-        for key, step in workflow.steps.items():
-            fate = self._answers.fate(workflow.id, key)
-            hopeless = definition.by_name[key.step].compensation is None
-            if step.status is StepStatus.COMPENSATION_FAILED and (fate is Fate.CURSED or hopeless):
-                return
-            past = definition.past_pivot(key.step) or definition.by_name[key.step].pivot
-            if step.status is StepStatus.FAILED and past:
-                return
-        yield f"{workflow.status} without a reason"
-
-
-def _order(definition: Definition, effects: list[tuple[str, Action]]) -> Iterator[str]:
-    at = {effect: number for number, effect in reversed(list(enumerate(effects)))}
-    for step in definition.steps:
-        done = at.get((step.name, Action.EXECUTE))
-        undone = at.get((step.name, Action.COMPENSATE))
-        for name in definition.descendants[step.name]:
-            later = at.get((name, Action.COMPENSATE))
-            if undone is not None and later is not None and undone < later:
-                yield f"{step.name} was undone before {name}"
-            after = at.get((name, Action.EXECUTE))
-            if after is not None and (done is None or after < done):
-                yield f"{name} was done before {step.name}"

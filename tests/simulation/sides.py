@@ -52,6 +52,14 @@ class Watch(Protocol):
         """A batch took effect."""
         ...
 
+    def applied(self, batch: Batch, result: BatchResult) -> None:
+        """This is what became of it."""
+        ...
+
+    def sent(self, call: Call) -> None:
+        """A sidecar is sending a call."""
+        ...
+
     def listed(self, leases: Sequence[Lease]) -> None:
         """The store says that these leases are over."""
         ...
@@ -100,6 +108,7 @@ class StoreSide:
             self._watch.seen["stale_epoch"] += 1
             raise
         self._watch.fenced(batch)
+        self._watch.applied(batch, result)
         await asyncio.sleep(self._faults.latency(0.001))
         return result
 
@@ -185,8 +194,14 @@ class ServiceSide:
     """The way from a sidecar to its service."""
 
     def __init__(
-        self, service: MemoryService, loop: SimLoop, faults: Faults, is_down: Callable[[], bool]
+        self,
+        service: MemoryService,
+        loop: SimLoop,
+        faults: Faults,
+        watch: Watch,
+        is_down: Callable[[], bool],
     ) -> None:
+        self._watch = watch
         self._service = service
         self._loop = loop
         self._faults = faults
@@ -203,6 +218,7 @@ class ServiceSide:
         return not self._is_down()
 
     async def call(self, call: Call) -> Outcome:
+        self._watch.sent(call)
         await asyncio.sleep(self._faults.latency(0.002))
         if self._is_down() or self._faults.strikes(Fault.NOT_SENT):
             return outcome(OutcomeKind.NOT_SENT, "connection refused", code="not_connected")

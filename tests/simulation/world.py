@@ -8,52 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any, cast
 
 from sidecar.adapters.elections.memory import Booth
-from sidecar.adapters.entropy import SeededEntropy
-from sidecar.adapters.notices_memory import MemoryNotices, NoticeHub
+from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.adapters.notices_memory import NoticeHub
 from sidecar.adapters.queues.memory import MemoryBroker
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.adapters.stores.memory import MemoryStore
-from sidecar.adapters.memory.tables import MemoryTables
-from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.definitions import compile_stored, parse_definition, render
-from sidecar.engine.agent import Agent, Ports, Settings
-from sidecar.engine.identity import Identity
 from sidecar.errors import Conflict, GoConductorError
-from sidecar.ports.store import Store
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import Workflow, WorkflowId
-from tests.simulation.checkers import Checkers, Verdict, at_rest, unrest
+from tests.simulation.breaking import STOP_WITHIN_S, Breaker
+from tests.simulation.checkers import Checkers
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.listening import listening
-from tests.simulation.loop import LIFE, Deadlock, Endless, Life, SimLoop
-from tests.simulation.sides import (
-    NAMESPACE,
-    ElectionSide,
-    QueueSide,
-    ServiceSide,
-    SimClock,
-    StoreSide,
-)
+from tests.simulation.loop import Deadlock, Endless, SimLoop
+from tests.simulation.node import Node, NodeDied
+from tests.simulation.sides import NAMESPACE, SimClock
+from tests.simulation.verdict import Verdict, at_rest, unrest
 from tests.simulation.workload import SERVICES, Answers, document
 
 REST_WITHIN_S = 600.0
-STOP_WITHIN_S = 90.0
-
-
-class NodeDied(Exception):
-    """The sidecar died before it answered."""
 
 
 @lru_cache(maxsize=512)
@@ -74,98 +57,6 @@ class Report:
     digest: int = 0
     steps: int = 0
     seconds: float = 0.0
-
-
-class Node:
-    """One place for a sidecar; each life of it is another incarnation."""
-
-    def __init__(self, world: World, number: int, service: str) -> None:
-        self.world = world
-        self.number = number
-        self.service = service
-        self.lives = 0
-        self.busy = False
-        self.replies: dict[asyncio.Future[Any], None] = {}
-        self.boot()
-
-    def boot(self) -> None:
-        """Begin a life."""
-        world = self.world
-        self.lives += 1
-        self.life = Life(self.number * 1000 + self.lives)
-        self.context = world.loop.outside()
-        self.context.run(LIFE.set, self.life)
-        skew = world.draw.uniform(-30.0, 30.0)
-        clock = SimClock(world.loop, skew)
-        entropy = SeededEntropy(world.draw.getrandbits(48), clock)
-        self.identity = Identity(NAMESPACE, self.service, entropy.incarnation(), "sim", "1")
-        self.queue = QueueSide(world.broker, world.loop, world.faults, service=self.service)
-        self.election = ElectionSide(world.booth, world.loop)
-        self.notices = MemoryNotices(world.hub, namespace=NAMESPACE, service=self.service)
-        self.telemetry = MemoryTelemetry()
-        store = StoreSide(world.store, world.loop, world.faults, world.checkers)
-        ports = Ports(
-            store=cast("Store", store),
-            queue=self.queue,
-            notices=self.notices,
-            service=ServiceSide(
-                world.service, world.loop, world.faults, lambda: self.service in world.down
-            ),
-            election=self.election,
-            clock=clock,
-            entropy=entropy,
-            telemetry=self.telemetry,
-        )
-        settings = Settings(concurrency=world.draw.choice((1, 2, 8)), drain_s=5.0)
-        self.agent = Agent(self.identity, ports, settings)
-        self.inside(self.agent.start())
-
-    def inside(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine in this life of the node; it ends with it, if need be in mid-air."""
-        return self.world.loop.create_task(coro, context=self.context.copy())
-
-    @property
-    def up(self) -> bool:
-        """Whether it can be talked to."""
-        return self.life.alive and not self.life.stopped and not self.busy
-
-    async def request(self, coro: Coroutine[Any, Any, Any]) -> Any:
-        """Ask this node something. Raises `NodeDied` or what the answer raises."""
-        reply: asyncio.Future[Any] = self.world.loop.create_future()
-        self.replies[reply] = None
-        task = self.inside(coro)
-
-        def answered(done: asyncio.Task[Any]) -> None:
-            error = None if done.cancelled() else done.exception()
-            if reply.done():
-                return
-            if done.cancelled():
-                reply.set_exception(NodeDied())
-            elif error is not None:
-                reply.set_exception(error)
-            else:
-                reply.set_result(done.result())
-
-        task.add_done_callback(answered, context=self.world.loop.outside())
-        try:
-            async with asyncio.timeout(25):
-                return await reply
-        finally:
-            self.replies.pop(reply, None)
-
-    def die(self) -> None:
-        """End this life: nothing of it runs any more, and its sessions end some time later."""
-        self.life.alive = False
-        self.life.held.clear()
-        world = self.world
-        delay = world.faults.random.choice((0.0, 1.0, 10.0))
-        sessions = (self.queue, self.election)
-        for reply in list(self.replies):
-            if not reply.done():
-                reply.set_exception(NodeDied())
-        world.hub.leave(NAMESPACE, self.notices)
-        world.loop.call_later(delay, world.broker.release, sessions[0], context=world.outside)
-        world.loop.call_later(delay, sessions[1].vanish, context=world.outside)
 
 
 class World:
@@ -196,6 +87,7 @@ class World:
         self.answers = Answers(seed, self.faults, self.checkers.called)
         self.service = MemoryService(self.answers)
         self.nodes: list[Node] = []
+        self.breaker = Breaker(self)
         self.accepted: dict[int, WorkflowId] = {}
         self.cancelled: dict[WorkflowId, bool] = {}
         self.asked_once: set[int] = set()
@@ -247,7 +139,7 @@ class World:
             self.loop.spawn(self._client(number, names, span))
             for number in range(self.draw.randint(3, 6))
         ]
-        breaking = self.loop.spawn(self._break())
+        breaking = self.loop.spawn(self.breaker.run())
         await asyncio.sleep(span)
         breaking.cancel()
         await asyncio.gather(breaking, return_exceptions=True)
@@ -262,9 +154,7 @@ class World:
         for name in names:
             text = json.dumps(document(self.draw, name)).encode()
             parsed = parse_definition(text, "json")
-            await self.store.put_definition(
-                NAMESPACE, parsed.name, parsed.document, parsed.digest
-            )
+            await self.store.put_definition(NAMESPACE, parsed.name, parsed.document, parsed.digest)
         return names
 
     async def _client(self, number: int, names: list[str], span: float) -> None:
@@ -274,7 +164,7 @@ class World:
         name = draw.choice(names)
         cancels = draw.random() < 0.25
         while number not in self.accepted:
-            node = self._some_node()
+            node = self.some_node()
             if node is not None:
                 try:
                     started = await node.request(
@@ -300,7 +190,7 @@ class World:
 
     async def _cancel(self, workflow: WorkflowId, draw: random.Random) -> None:
         while workflow not in self.cancelled:
-            node = self._some_node()
+            node = self.some_node()
             if node is not None:
                 try:
                     await node.request(node.agent.commands.cancel(NAMESPACE, workflow))
@@ -311,86 +201,10 @@ class World:
                     self.tell(f"{workflow[-6:]}: cancel failed: {error!r}")
             await asyncio.sleep(draw.uniform(0.1, 3.0))
 
-    def _some_node(self) -> Node | None:
+    def some_node(self) -> Node | None:
+        """Return a node that can be talked to, if there is one."""
         up = [node for node in self.nodes if node.up]
         return self.draw.choice(up) if up else None
-
-    # -- breaking -------------------------------------------------------------------------------
-
-    async def _break(self) -> None:
-        strikes: dict[Fault, Callable[[], None]] = {
-            Fault.CRASH: self._crash,
-            Fault.STOPPED: self._stop_one,
-            Fault.DRAINED: self._drain_one,
-            Fault.BROKER_CUT: self._cut_broker,
-            Fault.BROKER_PURGED: self.broker.purge,
-            Fault.SERVICE_DOWN: self._take_service_down,
-            Fault.DEPOSED: self.booth.depose,
-            Fault.TWO_LEADERS: self.booth.grant_again,
-        }
-        known = [kind for kind in strikes if self.faults.knows(kind)]
-        if not known:
-            return
-        pause = self.faults.random.choice((2.0, 5.0, 12.0))
-        while True:
-            await asyncio.sleep(self.faults.random.expovariate(1.0 / pause))
-            kind = self.faults.random.choice(known)
-            self.tell(f"FAULT {kind}")
-            self.faults.happened(kind)
-            strikes[kind]()
-
-    def _later(self, delay: float, action: Callable[..., None], *args: Any) -> None:
-        self.loop.call_later(delay, action, *args, context=self.outside)
-
-    def _crash(self) -> None:
-        node = self._some_node()
-        if node is not None:
-            self.tell(f"node {node.life.number} dies")
-            node.die()
-            self._later(self.faults.random.uniform(0.1, 25.0), self._reboot, node)
-
-    def _reboot(self, node: Node) -> None:
-        if not node.life.alive:
-            node.boot()
-
-    def _stop_one(self) -> None:
-        node = self._some_node()
-        if node is not None:
-            self.tell(f"node {node.life.number} stands still")
-            node.life.stopped = True
-            self._later(self.faults.random.uniform(0.5, 45.0), self.loop.resume, node.life)
-
-    def _drain_one(self) -> None:
-        node = self._some_node()
-        if node is not None:
-            self.tell(f"node {node.life.number} drains")
-            node.busy = True
-            self.loop.spawn(self._drain(node))
-
-    async def _drain(self, node: Node) -> None:
-        try:
-            async with asyncio.timeout(STOP_WITHIN_S):
-                await node.request(node.agent.stop())
-        except NodeDied:
-            pass
-        except TimeoutError:
-            if not node.life.stopped:
-                self.complain(f"node {node.life.number} does not stop")
-        node.life.alive = False
-        node.busy = False
-        node.die()
-        if not self.faults.healed:
-            await asyncio.sleep(self.faults.random.uniform(0.0, 5.0))
-        self._reboot(node)
-
-    def _cut_broker(self) -> None:
-        self.broker.cut()
-        self._later(self.faults.random.uniform(0.5, 15.0), self.broker.restore)
-
-    def _take_service_down(self) -> None:
-        service = self.faults.random.choice(SERVICES)
-        self.down.add(service)
-        self._later(self.faults.random.uniform(0.5, 20.0), self.down.discard, service)
 
     # -- healing and judging --------------------------------------------------------------------
 
@@ -403,7 +217,7 @@ class World:
             if node.life.stopped and node.life.alive:
                 self.loop.resume(node.life)
             if not node.busy:
-                self._reboot(node)
+                self.breaker.reboot(node)
 
     async def _rest(self, clients: list[asyncio.Task[None]]) -> None:
         for _ in range(int(REST_WITHIN_S)):

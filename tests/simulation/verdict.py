@@ -1,0 +1,114 @@
+"""What must hold when all is at rest: the ledger of the services against the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.adapters.services.memory import MemoryService
+from sidecar.saga.definition import Definition
+from sidecar.saga.states import OPEN, WAIT_RETURNS, Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+from tests.simulation.workload import Answers, Fate
+
+
+def at_rest(tables: MemoryTables) -> bool:
+    """Whether nothing is under way any more."""
+    return all(row.workflow.status in WAIT_RETURNS and not row.open for row in tables.rows.values())
+
+
+def unrest(tables: MemoryTables) -> Iterator[str]:
+    """Say what has not come to an end."""
+    for row in tables.rows.values():
+        workflow = row.workflow
+        if workflow.status not in WAIT_RETURNS or row.open:
+            steps = {
+                str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
+                for key, step in workflow.steps.items()
+                if step.status in OPEN
+            }
+            yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
+
+
+class Verdict:
+    """Holds the ledger of the services against what the tables say happened."""
+
+    def __init__(
+        self,
+        tables: MemoryTables,
+        definition: Callable[[DefinitionRef], Definition],
+        service: MemoryService,
+        answers: Answers,
+    ) -> None:
+        self._tables = tables
+        self._definition = definition
+        self._service = service
+        self._answers = answers
+        self._effects: dict[WorkflowId, list[tuple[str, Action]]] = {}
+        for workflow, key, action in service.effects:
+            self._effects.setdefault(workflow, []).append((key.step, action))
+
+    def wrong(self) -> Iterator[str]:
+        """Say everything that is wrong at the end."""
+        for name, entry in self._service.ledger.items():
+            if entry.effects > 1:
+                yield f"{name}: had its effect {entry.effects} times"
+        for row in self._tables.rows.values():
+            workflow = row.workflow
+            definition = self._definition(workflow.definition)
+            effects = self._effects.get(workflow.id, [])
+            match workflow.status:
+                case WorkflowStatus.COMPLETED:
+                    found = self._completed(definition, effects)
+                case WorkflowStatus.ROLLED_BACK:
+                    found = self._rolled_back(definition, effects)
+                case _:
+                    found = self._broken(definition, workflow)
+            yield from (f"{workflow.id}: {text}" for text in found)
+            order = _order(definition, effects)
+            yield from (f"{workflow.id}: {text}" for text in order)
+
+    def _completed(
+        self, definition: Definition, effects: list[tuple[str, Action]]
+    ) -> Iterator[str]:
+        for step in definition.steps:
+            if effects.count((step.name, Action.EXECUTE)) != 1:
+                yield f"completed, but {step.name} did not have its effect once"
+            if (step.name, Action.COMPENSATE) in effects:
+                yield f"completed, and yet {step.name} was undone"
+
+    def _rolled_back(
+        self, definition: Definition, effects: list[tuple[str, Action]]
+    ) -> Iterator[str]:
+        for step in definition.steps:
+            if step.no_effect or (step.name, Action.EXECUTE) not in effects:
+                continue
+            done = effects.index((step.name, Action.EXECUTE))
+            if (step.name, Action.COMPENSATE) not in effects[done:]:
+                yield f"rolled back, but {step.name} was done and not undone after it"
+
+    def _broken(self, definition: Definition, workflow: Workflow) -> Iterator[str]:
+        """`error` is right only where something was made so that it cannot be undone or done."""
+        for key, step in workflow.steps.items():
+            fate = self._answers.fate(workflow.id, key)
+            hopeless = definition.by_name[key.step].compensation is None
+            if step.status is StepStatus.COMPENSATION_FAILED and (fate is Fate.CURSED or hopeless):
+                return
+            past = definition.past_pivot(key.step) or definition.by_name[key.step].pivot
+            if step.status is StepStatus.FAILED and past:
+                return
+        yield f"{workflow.status} without a reason"
+
+
+def _order(definition: Definition, effects: list[tuple[str, Action]]) -> Iterator[str]:
+    at = {effect: number for number, effect in reversed(list(enumerate(effects)))}
+    for step in definition.steps:
+        done = at.get((step.name, Action.EXECUTE))
+        undone = at.get((step.name, Action.COMPENSATE))
+        for name in definition.descendants[step.name]:
+            later = at.get((name, Action.COMPENSATE))
+            if undone is not None and later is not None and undone < later:
+                yield f"{step.name} was undone before {name}"
+            after = at.get((name, Action.EXECUTE))
+            if after is not None and (done is None or after < done):
+                yield f"{name} was done before {step.name}"
