@@ -28,7 +28,6 @@ from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, W
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.workload import mark
 
-SILENT_AFTER = timedelta(seconds=20)
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
@@ -42,11 +41,13 @@ class Checkers:
         tables: MemoryTables,
         definition: Callable[[DefinitionRef], Definition],
         clock: SimClock,
+        silent_after: timedelta,
         complain: Callable[[str], None],
     ) -> None:
         self._tables = tables
         self._definition = definition
         self._clock = clock
+        self._silent_after = silent_after
         self._complain = complain
         self._before: dict[WorkflowId, Workflow] = {}
         self._told: dict[WorkflowId, int] = {}
@@ -80,19 +81,19 @@ class Checkers:
             self._complain(f"a write under the void epoch {epoch.number} was accepted")
 
     def applied(self, batch: Batch, result: BatchResult) -> None:
-        """An answer that was applied must have been one to the newest attempt."""
+        """An answer that was not late must have been one to the newest attempt."""
         for one, moved in zip(batch.transitions, result.transitions, strict=True):
             event = one.event
             if not isinstance(event, Answered) or not isinstance(moved, Moved):
                 continue
-            if moved.changes.verdict is not Decided.APPLIED:
+            if moved.changes.verdict is Decided.LATE:
                 continue
             step = moved.changes.workflow.steps[event.step]
             run = step.execute if event.action is Action.EXECUTE else step.compensate
             if run.attempt != event.attempt:
                 self._complain(
                     f"{one.workflow} {event.step}: an answer to attempt {event.attempt} was "
-                    f"applied to attempt {run.attempt}"
+                    f"taken for one to attempt {run.attempt}"
                 )
 
     def _history(self, before: Workflow | None, after: Workflow) -> Iterator[str]:
@@ -154,7 +155,7 @@ class Checkers:
         for lease in leases:
             owner = self._tables.rows[lease.workflow].holders[lease.key].incarnation
             sidecar = self._tables.sidecars.get(owner)
-            silent = sidecar is None or sidecar.seen_at <= now - SILENT_AFTER
+            silent = sidecar is None or sidecar.seen_at <= now - self._silent_after
             if not (lease.lease_until <= now or silent or owner in self._tables.gone):
                 self._complain(f"{lease}: listed as ended before its time")
             self._listed.add((lease.workflow, lease.key, lease.action, lease.attempt))

@@ -10,6 +10,7 @@ from sidecar.adapters.entropy import SeededEntropy
 from sidecar.adapters.notices_memory import MemoryNotices
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.engine.agent import Agent, Ports, Settings
+from sidecar.engine.duties import DutyTimes
 from sidecar.engine.identity import Identity
 from sidecar.ports.store import Store
 from tests.simulation.loop import LIFE, Life
@@ -74,7 +75,12 @@ class Node:
             entropy=entropy,
             telemetry=self.telemetry,
         )
-        settings = Settings(concurrency=world.draw.choice((1, 2, 8)), drain_s=5.0)
+        settings = Settings(
+            concurrency=world.draw.choice((1, 2, 8)),
+            heartbeat_s=world.beat_s,
+            drain_s=5.0,
+            duties=DutyTimes(silent_after=world.silent_after),
+        )
         self.agent = Agent(self.identity, ports, settings)
         self.inside(self.agent.start())
 

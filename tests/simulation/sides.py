@@ -123,7 +123,7 @@ class StoreSide:
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))
         if self._faults.strikes(Fault.STORE_SLOW):
-            await asyncio.sleep(self._faults.random.uniform(0.5, 12.0))
+            await asyncio.sleep(self._faults.random.uniform(0.5, 20.0))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         """All the other questions: each may be lost, and takes its time."""

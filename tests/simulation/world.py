@@ -12,6 +12,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, cast
 
@@ -83,7 +84,11 @@ class World:
         self.booth = Booth()
         self.hub = NoticeHub()
         self.down: set[str] = set()
-        self.checkers = Checkers(self.tables, self.store.definition, self.clock, self.complain)
+        self.beat_s = self.draw.choice((2.0, 5.0))
+        self.silent_after = timedelta(seconds=4 * self.beat_s)
+        self.checkers = Checkers(
+            self.tables, self.store.definition, self.clock, self.silent_after, self.complain
+        )
         self.answers = Answers(seed, self.faults, self.checkers.called)
         self.service = MemoryService(self.answers)
         self.nodes: list[Node] = []
@@ -132,7 +137,7 @@ class World:
         await self.service.open()
         names = await self._register()
         for number, service in enumerate(SERVICES):
-            for replica in range(self.draw.choice((1, 1, 2))):
+            for replica in range(self.draw.choice((1, 2))):
                 self.nodes.append(Node(self, number * 10 + replica, service))
         span = self.draw.uniform(15.0, 60.0)
         clients = [
