@@ -21,6 +21,7 @@ from sidecar.saga.events import Answered
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
+    Reason,
     StepStatus,
     WorkflowStatus,
 )
@@ -67,7 +68,7 @@ class Checkers:
                 self._claims(after.id, step)
             if before is not None:
                 wrong += [
-                    *_one_way(self._definition(after.definition), before, after),
+                    *_one_way(self._definition(after.definition), before, after, self._clock.now()),
                     *self._attempts(before, after),
                 ]
             self._before[after.id] = after
@@ -202,7 +203,9 @@ class Checkers:
                 self._complain(f"{name}: called with {call.body}")
 
 
-def _one_way(definition: Definition, before: Workflow, after: Workflow) -> Iterator[str]:
+def _one_way(
+    definition: Definition, before: Workflow, after: Workflow, now: datetime
+) -> Iterator[str]:
     """Revisions rise, ends are ends."""
     moved = after.last_seq != before.last_seq
     if after.revision < before.revision or (moved and after.revision == before.revision):
@@ -219,6 +222,9 @@ def _one_way(definition: Definition, before: Workflow, after: Workflow) -> Itera
     passed = any(one is not None and one.status is StepStatus.SUCCEEDED for one in pivots)
     if passed and after.turning_back and not before.turning_back:
         yield "turned back although its pivot had succeeded"
+    timed_out = after.reason is Reason.TIMED_OUT and before.reason is None
+    if timed_out and not (after.deadline_at and after.deadline_at <= now):
+        yield f"timed out before its deadline {after.deadline_at}"
     if before.turning_back and not after.turning_back:
         yield "turned forward again"
 

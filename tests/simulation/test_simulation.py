@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from sidecar.saga.states import Reason
 from tests.simulation.faults import Fault
 from tests.simulation.world import simulate
 
@@ -36,7 +37,7 @@ def test_no_seed_finds_anything_wrong() -> None:
     if SEEDS >= ENOUGH:
         missing = [kind for kind in Fault if not fired[kind]]
         assert not missing, f"these faults never fired, so the batch proves nothing: {missing}"
-        for name in ("lease_ended", "late_answer", "released", "stale_epoch"):
+        for name in ("lease_ended", "late_answer", "released", "stale_epoch", *Reason):
             assert seen[name], f"{name} was never seen, so the batch proves nothing about it"
         total = ends.total()
         assert ends["completed"] > total * 0.2

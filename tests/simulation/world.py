@@ -268,6 +268,8 @@ class World:
                 self.complain(f"{workflow}: was cancelled, and completed all the same")
         for row in rows.values():
             self.report.ends[row.workflow.status] += 1
+            if row.workflow.reason is not None:
+                self.checkers.seen[row.workflow.reason] += 1
 
 
 def simulate(seed: int, *, telling: bool = False) -> Report:
