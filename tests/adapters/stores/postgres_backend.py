@@ -91,12 +91,25 @@ class PostgresBackend:
 
     async def until_somebody_waits(self) -> None:
         """Return once a session of the store waits for a lock."""
-        waiting = (
-            "SELECT 1 FROM pg_stat_activity"
+        while not await self.waiting_sessions():  # noqa: ASYNC110  (the server tells nobody)
+            await asyncio.sleep(0)
+
+    async def waiting_sessions(self) -> list[int]:
+        """The numbers of the server's processes that wait for a lock."""
+        rows = await self.run(
+            "SELECT pid FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        while not await self.run(waiting):  # noqa: ASYNC110  (the server tells nobody)
-            await asyncio.sleep(0)
+        return [pid for (pid,) in rows]
+
+    async def end_sessions(self, limit: int = 100) -> None:
+        """End some of the store's sessions, as an operator or a failing machine does."""
+        await self.run(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'goconductor'"
+            " ORDER BY random() LIMIT %(limit)s) AS chosen",
+            limit=limit,
+        )
 
     async def until_nobody_is_connected(self) -> None:
         """Return once the sessions of the store have ended."""
