@@ -123,7 +123,9 @@ class StoreSide:
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))
         if self._faults.strikes(Fault.STORE_SLOW):
-            await asyncio.sleep(self._faults.random.uniform(0.5, 20.0))
+            end = self._loop.time() + self._faults.random.uniform(0.5, 20.0)
+            while self._loop.time() < end and not self._faults.healed:  # noqa: ASYNC110 - a flag
+                await asyncio.sleep(0.25)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         """All the other questions: each may be lost, and takes its time."""

@@ -37,6 +37,8 @@ from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.verdict import Verdict, at_rest, unrest
 from tests.simulation.workload import SERVICES, Answers, document
 
+SETTLING_S = 6.0
+"""After the world has healed, what was tried before is tried again within so many seconds."""
 REST_WITHIN_S = 600.0
 
 
@@ -149,6 +151,7 @@ class World:
         breaking.cancel()
         await asyncio.gather(breaking, return_exceptions=True)
         self._heal()
+        await asyncio.sleep(SETTLING_S)
         await self._rest(clients)
         await self._leave()
         await asyncio.sleep(60.0)  # what was sent late arrives late
