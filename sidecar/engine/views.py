@@ -146,7 +146,9 @@ class StartedView:
 def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> WorkflowView:
     """Return the view of a workflow that was read whole, by the definition that it runs."""
     steps = tuple(
-        _step_view(workflow, step) for written in definition.steps for step in _steps_of(written, workflow)
+        _step_view(workflow, step)
+        for written in definition.steps
+        for step in _steps_of(written, workflow)
     )
     namespace, name, version = workflow.definition
     return WorkflowView(

@@ -21,6 +21,7 @@ from sidecar.cli.main import Commands, main
 from sidecar.errors import ConfigError
 from sidecar.saga.states import Reason, WorkflowStatus
 from sidecar.saga.workflow import Workflow
+from tests.servers.facts import until
 from tests.unit.engine.faces import DOCUMENT, Faces
 
 
@@ -39,9 +40,8 @@ class Terminal:
 
     async def end(self, status: WorkflowStatus, reason: Reason | None = None) -> None:
         """End the only workflow as soon as somebody waits for it."""
-        async with asyncio.timeout(20):
-            while not (self.faces.store.workflows and self.faces.hub.waiters):  # noqa: ASYNC110
-                await asyncio.sleep(0.001)  # the command runs in another thread
+        faces = self.faces
+        await until(lambda: bool(faces.store.workflows and faces.hub.waiters), within_s=20)
         (workflow,) = self.faces.store.workflows.values()
         self.faces.store.put(workflow, status=status, reason=reason)
 
