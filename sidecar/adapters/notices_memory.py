@@ -14,7 +14,7 @@ import structlog
 from sidecar.ports.notices import Notice
 from sidecar.saga.workflow import WorkflowId
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("sidecar.notices")
 
 
 class NoticeHub:
@@ -92,8 +92,8 @@ class MemoryNotices:
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber(mine)
-            except Exception:
-                _log.exception("a subscriber to notices failed")
+            except Exception:  # noqa: BLE001  (anybody's code: it must not silence the others)
+                _log.exception("notices_subscriber_failed")
 
     def _send(self) -> None:
         if not self._due:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +60,12 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def asked_to_end() -> bool:
+    """Whether a `CancelledError` is meant for the running task, not for one of the driver."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 def keep_driver_quiet() -> None:
     """Keep the driver from logging broker trouble as errors of its own; ours says it once.
 
@@ -88,13 +94,24 @@ async def _abandon(client: Any) -> None:
     tasks = [getattr(getattr(client, part, None), name, None) for part, name in _TASKS]
     tasks += list(getattr(getattr(client, "_fetcher", None), "_pending_tasks", ()))
     running = [task for task in tasks if isinstance(task, asyncio.Task) and not task.done()]
-    connection = getattr(client, "client", None) or getattr(client, "_client", None)
+    for task in running:
+        task.cancel()
+    # Tasks wait for answers even when cancelled, until their connections are gone; and one that was
+    # about to connect may still have done so.
+    await _within(_close_connections(client))
+    await _within(asyncio.gather(*running, return_exceptions=True))
+    await _within(_close_connections(client))
+
+
+async def _close_connections(client: Any) -> None:
+    connections = getattr(client, "client", None) or getattr(client, "_client", None)
+    if connections is not None:
+        await connections.close()
+
+
+async def _within(ending: Awaitable[object]) -> None:
     try:
         async with asyncio.timeout(_PIECES_WITHIN_S):
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            if connection is not None:
-                await connection.close()
+            await ending
     except DRIVER_ERRORS as error:
         _log.warning("kafka_client_left_behind", why=describe(error))

@@ -1,6 +1,6 @@
 """The receiving side: one life of one member of a consumer group.
 
-A member is started once, and closed once. It never mends itself: `broken` says that it failed,
+A member is started once, and closed once. It never mends itself: `ended` says that it failed,
 `inspect` whether it makes progress; whoever owns it then starts another.
 
 Offsets are committed only up to the oldest delivery that is still open (`Watermark`), at most
@@ -24,6 +24,7 @@ from sidecar.adapters import doorbells
 from sidecar.adapters.kafka import driver
 from sidecar.adapters.kafka.settings import KafkaSettings
 from sidecar.adapters.watermarks import Watermark
+from sidecar.errors import QueueUnavailable
 from sidecar.ports.queue import Delivery, Refused
 
 _FLUSH_WITHIN_S = 1.0
@@ -61,7 +62,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._waited = 0.0
         self._waiting_since: float | None = None
         self._lags: dict[TopicPartition, _Lag] = {}
-        self.broken = asyncio.Event()
+        self.ended = asyncio.Event()
         self.why_broken = ""
         self._consumer = AIOKafkaConsumer(
             **settings.client_options(),
@@ -91,13 +92,15 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def close(self) -> None:
         """Commit what can be committed, leave the group and let go, under a deadline."""
-        if self._committer is not None:
-            self._committer.cancel()
-            await asyncio.gather(self._committer, return_exceptions=True)
-            self._committer = None
-            await self._commit(_FLUSH_WITHIN_S)
-        self._marks.clear()
-        await driver.stop(self._consumer, within_s=self._settings.close_s)
+        committer, self._committer = self._committer, None
+        try:
+            if committer is not None:
+                committer.cancel()
+                await asyncio.gather(committer, return_exceptions=True)
+                await self._commit(_FLUSH_WITHIN_S)
+        finally:
+            self._marks.clear()
+            await driver.stop(self._consumer, within_s=self._settings.close_s)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery | Refused]:
         """Return what has come in, after `wait` seconds at most. Raises `QueueUnavailable`."""
@@ -112,6 +115,11 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 )
         except (TimeoutError, ConsumerStoppedError):
             batches = {}
+        except asyncio.CancelledError as error:
+            if driver.asked_to_end():
+                raise
+            self._break("its coordinator was cancelled")  # the driver hands such an end on to us
+            raise QueueUnavailable("Kafka: the client ended by itself") from error
         except driver.DRIVER_ERRORS as error:
             self._break(driver.describe(error))
             with driver.translated("receiving"):
@@ -147,6 +155,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         async with asyncio.timeout(self._settings.call_s):
             if self._topic not in await self._consumer.topics():
                 return "topic_missing"
+            if not self._consumer.partitions_for_topic(self._topic):
+                return "topic_made_again"  # unseen: the driver would find out minutes later
             assigned = bool(self._consumer.assignment())
             places = await self._unread()
         waited = self.waited
@@ -162,7 +172,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         stalled = any(waited - lag.waited >= patience for lag in lags.values())
         return "stalled" if stalled else None
 
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+    async def on_partitions_revoked(
+        self,
+        revoked: Collection[TopicPartition],  # noqa: ARG002
+    ) -> None:
         """Commit what was acknowledged, before others continue from there."""
         if self._marks:
             await self._commit(_FLUSH_WITHIN_S)
@@ -187,7 +200,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     def _break(self, why: str) -> None:
         self.why_broken = self.why_broken or why
-        self.broken.set()
+        self.ended.set()
 
     async def _unread(self) -> dict[TopicPartition, int]:
         """Where each partition stands that has more to give; the group's, if we have none."""

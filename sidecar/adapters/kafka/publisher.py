@@ -29,7 +29,7 @@ class _InTurn:
     def __init__(self) -> None:
         self._next = random.randrange(1 << 16)  # noqa: S311
 
-    def __call__(self, key: bytes | None, known: list[int], available: list[int]) -> int:
+    def __call__(self, _key: bytes | None, known: list[int], available: list[int]) -> int:
         """Return the partition of the next message."""
         self._next += 1
         choice = available or known

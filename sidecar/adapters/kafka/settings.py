@@ -17,8 +17,8 @@ _LONGEST_TOPIC = 249
 class KafkaSettings:
     """Everything about Kafka that can be set; times are in seconds.
 
-    `partitions` and `replication_factor` count only for topics that the sidecar makes itself
-    (-1: the broker's default). `client` is passed to every client as it is: `security_protocol`,
+    `partitions` and `replication_factor` count only for topics that the sidecar makes itself.
+    `client` is passed to every client as it is: `security_protocol`,
     `sasl_mechanism`, `sasl_plain_username`, `sasl_plain_password`, `ssl_context`.
     `call_s` is the deadline of every call, `close_s` that of closing one client. `stall_s`
     is how long a wait may be in vain before the client's progress is looked at; a member that
@@ -29,10 +29,10 @@ class KafkaSettings:
     bootstrap_servers: tuple[str, ...]
     prefix: str = "goconductor"
     partitions: int = 8
-    replication_factor: int = -1
+    replication_factor: int = 1
     client: Mapping[str, Any] = field(default_factory=dict)
     call_s: float = 5.0
-    close_s: float = 2.0
+    close_s: float = 1.5
     commit_every_s: float = 0.1
     stall_s: float = 5.0
     unassigned_stalls: int = 12
@@ -59,5 +59,6 @@ class KafkaSettings:
             "bootstrap_servers": list(self.bootstrap_servers),
             "request_timeout_ms": int(self.call_s * 1000),
             "retry_backoff_ms": 100,
+            "metadata_max_age_ms": 60_000,
             **self.client,
         }

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
+import socket
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
@@ -81,6 +83,7 @@ class PostgresNotices:
         self._said = asyncio.Event()
         self._said.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._asked: set[psycopg.AsyncConnection[Any]] = set()
 
     async def open(self) -> None:
         """See the port. Subscribers hear of the own service once the first LISTEN took effect."""
@@ -100,6 +103,8 @@ class PostgresNotices:
                 async with asyncio.timeout(_FAREWELL_WITHIN_S):
                     await self._said.wait()
         finally:
+            for connection in self._asked:
+                _hang_up(connection)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,10 +151,9 @@ class PostgresNotices:
             pause = min(pause * 2, _LAST_PAUSE_S)
 
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        async with asyncio.timeout(self._answer_within_s):
-            for channel in (self._own_channel, self._ended_channel):
-                statement = sql.SQL(SQL["listen"]).format(channel=sql.Identifier(channel))
-                await connection.execute(statement)
+        for channel in (self._own_channel, self._ended_channel):
+            statement = sql.SQL(SQL["listen"]).format(channel=sql.Identifier(channel))
+            await self._ask(connection, statement)
         self._tell(Notice(services=frozenset({self._service})))
         while True:
             # The generator itself ends after `timeout`; the deadline around it is for one that
@@ -157,8 +161,7 @@ class PostgresNotices:
             async with asyncio.timeout(self._prove_every_s + self._answer_within_s):
                 async for notify in connection.notifies(timeout=self._prove_every_s):
                     self._hear(notify)
-            async with asyncio.timeout(self._answer_within_s):
-                await connection.execute(SQL["prove"])
+            await self._ask(connection, sql.SQL(SQL["prove"]))
 
     async def _speak(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
@@ -187,8 +190,28 @@ class PostgresNotices:
         for first in range(0, len(ended), IDS_PER_PAYLOAD):
             channels.append(self._ended_channel)
             payloads.append(",".join(ended[first : first + IDS_PER_PAYLOAD]))
-        async with asyncio.timeout(self._answer_within_s):
-            await connection.execute(SQL["notify"], {"channels": channels, "payloads": payloads})
+        values = {"channels": channels, "payloads": payloads}
+        await self._ask(connection, sql.SQL(SQL["notify"]), values)
+
+    async def _ask(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        statement: sql.SQL | sql.Composed,
+        values: dict[str, list[str]] | None = None,
+    ) -> None:
+        """Execute a statement; raise the driver's error if there is no answer in time.
+
+        The deadline hangs up instead of cancelling: a cancelled psycopg would go on asking the
+        silent server for another ten seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(self._answer_within_s, _hang_up, connection)
+        self._asked.add(connection)
+        try:
+            await connection.execute(statement, values)
+        finally:
+            self._asked.discard(connection)
+            deadline.cancel()
 
     def _hear(self, notify: psycopg.Notify) -> None:
         if notify.channel == self._own_channel:
@@ -200,7 +223,7 @@ class PostgresNotices:
         for hear in tuple(self._subscribers):
             try:
                 hear(notice)
-            except Exception:
+            except Exception:  # noqa: BLE001  (anybody's code: it must not silence the others)
                 _log.exception("notices_subscriber_failed")
 
     def _forget_beyond_bounds(self) -> None:
@@ -213,3 +236,10 @@ class PostgresNotices:
     def _channel(self, *parts: str) -> str:
         name = "\0".join((self._schema, self._namespace, *parts)).encode()
         return f"goconductor_{hashlib.blake2b(name, digest_size=16).hexdigest()}"
+
+
+def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Cut a connection under the driver, which then finds that the server has gone."""
+    if not connection.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -126,7 +127,9 @@ class KafkaQueue:
         """See the port. What was not acknowledged comes again, to whoever is left."""
         self._want(False)
         if self._tender is not None:
-            await self._gone.wait()
+            with suppress(TimeoutError):  # one that is being started ends a little later
+                async with asyncio.timeout(self._settings.call_s):
+                    await self._gone.wait()
 
     async def resume(self) -> None:
         """See the port."""
@@ -136,6 +139,8 @@ class KafkaQueue:
         now, other = (self._wanted, self._unwanted) if wanted else (self._unwanted, self._wanted)
         now.set()
         other.clear()
+        if not wanted and self._member is not None:
+            self._member.ended.set()
 
     async def _tend(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -168,11 +173,20 @@ class KafkaQueue:
             self._trouble = error
             _log.warning("kafka_member_failed", why=error.message)
             return "not_started"
+        except asyncio.CancelledError:
+            if driver.asked_to_end():
+                raise
+            why = "failed"
+        except Exception:  # noqa: BLE001  (nobody else would start another)
+            _log.exception("kafka_member_crashed")
+            why = "failed"
         finally:
             self._member = None
             self._there.clear()
-            await member.close()
-            self._gone.set()
+            try:
+                await member.close()
+            finally:
+                self._gone.set()
         if why is not None:
             _log.warning("kafka_member_replaced", topic=self._topic, why=member.why_broken or why)
         return why
@@ -183,7 +197,7 @@ class KafkaQueue:
         while not self._unwanted.is_set():
             try:
                 async with asyncio.timeout(_LOOK_EVERY_S):
-                    await member.broken.wait()
+                    await member.ended.wait()
             except TimeoutError:
                 waited = member.waited
                 if waited < inspected_at:
@@ -191,7 +205,7 @@ class KafkaQueue:
                 if waited - inspected_at < self._settings.stall_s:
                     continue
             else:
-                return "failed"
+                return None if self._unwanted.is_set() else "failed"
             inspected_at = waited
             try:
                 why = await member.inspect()

@@ -60,7 +60,9 @@ class MemoryBroker:
 
     def purge(self) -> None:
         """Lose everything, as a broker that lost its disks."""
-        self._lines.clear()
+        for line in self._lines.values():
+            line.ready.clear()
+            line.held.clear()
 
     def put(self, namespace: str, service: str, message: Message) -> None:
         """Add a message at the end of a line."""
@@ -152,9 +154,8 @@ class MemoryQueue:
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery | Refused]:
         """See the port."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + wait
+        line, end = self._line, loop.time() + wait
         while True:
-            line = self._line  # a purge makes a new one
             if self._receiving:
                 taken = self._broker.take(line, self, limit)
                 if taken:

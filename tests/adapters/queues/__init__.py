@@ -1,0 +1,1 @@
+"""The queues held to their contract, each on its real backend."""
