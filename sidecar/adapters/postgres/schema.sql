@@ -11,6 +11,7 @@ CREATE TABLE definitions (
     UNIQUE (namespace, name, hash)
 );
 
+-- Half of each page stays free: every transition rewrites the row, mostly in its place (HOT).
 CREATE TABLE workflows (
     id           uuid        PRIMARY KEY,
     namespace    text        NOT NULL,
@@ -31,7 +32,7 @@ CREATE TABLE workflows (
     input        json        NOT NULL,
     output       json,
     error        json
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 
 CREATE INDEX workflows_newest ON workflows (namespace, id DESC);
 CREATE INDEX workflows_by_definition ON workflows (namespace, definition, id DESC);
