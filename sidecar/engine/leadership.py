@@ -97,11 +97,17 @@ class Leadership:
                     await self._duties.round(epoch, may_end_leases=sure)
             except StaleEpoch:
                 raise
-            except StoreConflict:
-                pass  # nothing was written; the next round finds the same work
-            except (StoreUnavailable, TimeoutError):
+            except StoreConflict as error:
+                # Nothing was written; the next round finds the same work.
+                self._round_failed("conflict", error)
+            except (StoreUnavailable, TimeoutError) as error:
+                self._round_failed("unavailable", error)
                 unbroken_since = self._clock.monotonic()
             await self._pause(term)
+
+    def _round_failed(self, result: str, error: Exception) -> None:
+        self._telemetry.count(metrics.DUTY_RUNS, duty="round", result=result)
+        log.warning("duties_interrupted", result=result, error=str(error) or "no answer in time")
 
     async def _pause(self, term: Term) -> None:
         try:
