@@ -10,6 +10,7 @@ What comes out is JSON data: None, bool, int (64 bits), float (finite), str, lis
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -166,10 +167,11 @@ def _read_yaml(text: str) -> Document:
     findings = Findings()
     builder = _Builder(findings)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            _feed(builder, event)
+        _parse_yaml(builder, text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if mark:
+            _refuse_before(text[: mark.index])
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise _refused(f"is not YAML: {error.problem or error.context}{where}") from error
     except yaml.YAMLError as error:
@@ -178,6 +180,21 @@ def _read_yaml(text: str) -> Document:
     if builder.documents == 0:
         raise _refused("is empty; write a mapping with `name` and `steps`")
     return Document(builder.root, builder.positions, tuple(text.split("\n")))
+
+
+def _parse_yaml(builder: _Builder, text: str) -> None:
+    for event in yaml.parse(text, Loader=_LOADER):
+        _feed(builder, event)
+
+
+def _refuse_before(text: str) -> None:
+    """Refuse in our words what comes before the place where the parser gave up.
+
+    A parser reads some way ahead of the events that it tells, and may have limits of its own:
+    the newest PyYAML ends at a thousand levels before it told of the first one.
+    """
+    with contextlib.suppress(yaml.YAMLError):
+        _parse_yaml(_Builder(Findings()), text)
 
 
 def _feed(builder: _Builder, event: Any) -> None:

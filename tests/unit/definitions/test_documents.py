@@ -143,6 +143,17 @@ def test_depth_is_limited(form: Format) -> None:
     assert "nested deeper" in problems("[" * 100_000, form)[0][1]
 
 
+@pytest.mark.parametrize("level", ["[", "[ ", "[\n", "- ", "{a: ", "[{a: "])
+def test_depth_is_refused_in_our_words_however_far_the_parser_reads_ahead(level: str) -> None:
+    count = MAX_BYTES // len(level)
+    assert "nested deeper" in problems(level * count)[0][1]
+
+
+def test_text_that_is_no_yaml_is_told_where_it_ends_to_be() -> None:
+    assert problems("a: [1, 2\nb: 'c")[0][1].startswith("is not YAML: ")
+    assert "(line 2, column" in problems("a: [1, 2\nb: 3")[0][1]
+
+
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_the_number_of_nodes_is_limited(form: Format) -> None:
     text = "[" + ",".join(["1"] * MAX_NODES) + "]"
