@@ -192,10 +192,9 @@ class ServiceAuth(Section):
 
 
 class BodyLimits(Section):
-    """What is accepted at most: `bytes` of a body, `depth` of its JSON."""
+    """How large a body the service may answer with, in `bytes`, counted decompressed."""
 
     bytes: Annotated[int, Field(ge=1_024, le=16 * 1024 * 1024)] = 1024 * 1024
-    depth: Annotated[int, Field(ge=4, le=64)] = 64
 
 
 class LookInterval(Section):

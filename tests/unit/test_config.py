@@ -175,7 +175,8 @@ def test_two_stores_are_one_too_many(file: Path) -> None:
         ("heartbeat: 30s", "silent_after: must be at least three times heartbeat (30s)"),
         ("log: { format: xml }", "log.format: must be 'json', 'console' or 'auto'"),
         ("namespace: Default", "namespace: must begin with a letter"),
-        ("body_limits: { depth: 100 }", "body_limits.depth: must be at most 64"),
+        ("body_limits: { depth: 9 }", "body_limits.depth: there is no key 'depth'"),
+        ("body_limits: { bytes: 9 }", "body_limits.bytes: must be at least 1024"),
     ],
 )
 def test_a_mistake_is_told_by_its_key_and_its_remedy(file: Path, text: str, expected: str) -> None:
