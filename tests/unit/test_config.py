@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sidecar.adapters.kafka.settings import KafkaSettings
 from sidecar.config import (
     Address,
     KafkaQueue,
@@ -68,6 +70,15 @@ def test_the_defaults(file: Path) -> None:
     assert (config.log.format, config.log.level) == ("auto", "info")
     assert config.service_auth is None
     assert config.ready is None
+
+
+def test_topics_have_their_defaults_here_alone(file: Path) -> None:
+    queue = loaded(file, WHOLE + "queue: { kind: kafka, bootstrap_servers: ['a:1'] }\n").queue
+    assert isinstance(queue, KafkaQueue)
+    made = (queue.topic_prefix, queue.partitions, queue.replication_factor)
+    assert made == ("goconductor", 12, 1)
+    for name in ("prefix", "partitions", "replication_factor"):
+        assert KafkaSettings.__dataclass_fields__[name].default is MISSING
 
 
 def test_a_configuration_cannot_be_changed(file: Path) -> None:

@@ -27,9 +27,9 @@ class KafkaSettings:
     """
 
     bootstrap_servers: tuple[str, ...]
-    prefix: str = "goconductor"
-    partitions: int = 8
-    replication_factor: int = 1
+    prefix: str
+    partitions: int
+    replication_factor: int
     client: Mapping[str, Any] = field(default_factory=dict)
     call_s: float = 5.0
     close_s: float = 1.5

@@ -44,7 +44,9 @@ class Bench:
         self.telemetry = MemoryTelemetry()
         self.settings = KafkaSettings(
             (server.bootstrap_servers,),
+            prefix="goconductor",
             partitions=4,
+            replication_factor=1,
             call_s=2.0,
             close_s=1.0,
             stall_s=1.0,
@@ -211,7 +213,9 @@ async def test_a_quiet_queue_is_left_alone(bench: Bench) -> None:
 
 async def test_a_member_that_holds_too_much_is_replaced(bench: Bench) -> None:
     queue = KafkaQueue(
-        KafkaSettings(bench.settings.bootstrap_servers, partitions=1, held_most=5, session_s=1.5),
+        dataclasses.replace(
+            bench.settings, partitions=1, held_most=5, session_s=1.5, call_s=5.0, stall_s=5.0
+        ),
         namespace=bench.namespace,
         service="payments",
         telemetry=bench.telemetry,
@@ -239,4 +243,6 @@ async def test_a_member_without_free_slots_leaves_its_work_to_others(bench: Benc
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "ä", "x" * 250])
 def test_a_name_that_makes_no_topic_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
-        KafkaSettings(("127.0.0.1:1",)).topic("default", name)
+        KafkaSettings(
+            ("127.0.0.1:1",), prefix="goconductor", partitions=1, replication_factor=1
+        ).topic("default", name)
