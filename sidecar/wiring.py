@@ -13,9 +13,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
+from pydantic import SecretStr
 
 from sidecar import __version__
 from sidecar.adapters import logs
@@ -37,6 +38,9 @@ from sidecar.ports.election import Election
 from sidecar.ports.notices import Notices
 from sidecar.ports.queue import Queue
 from sidecar.ports.store import Store
+
+if TYPE_CHECKING:
+    from sidecar.adapters.kafka.settings import KafkaSettings
 
 log = structlog.get_logger("sidecar")
 
@@ -203,25 +207,45 @@ def _queue(config: SidecarConfig, notices: Notices, telemetry: PrometheusTelemet
             return PostgresQueue(notices, service=config.service)
         case config_model.KafkaQueue() as kafka:
             try:
-                from sidecar.adapters.kafka.settings import KafkaSettings
                 from sidecar.adapters.queues.kafka import KafkaQueue
             except ModuleNotFoundError as error:
                 raise MissingExtra("kafka", "aiokafka") from error
 
-            settings = KafkaSettings(
-                bootstrap_servers=tuple(map(str, kafka.bootstrap_servers)),
-                prefix=kafka.topic_prefix,
-                partitions=kafka.partitions,
-                replication_factor=kafka.replication_factor,
-            )
             return KafkaQueue(
-                settings,
+                _kafka_settings(kafka),
                 namespace=config.namespace,
                 service=config.service,
                 telemetry=telemetry,
             )
         case _:
             assert_never(config.queue)
+
+
+def _kafka_settings(kafka: config_model.KafkaQueue) -> KafkaSettings:
+    from sidecar.adapters.kafka.security import KafkaSecurity
+    from sidecar.adapters.kafka.settings import KafkaSettings
+
+    security = KafkaSecurity(
+        protocol=kafka.security_protocol,
+        cafile=kafka.ssl_cafile,
+        certfile=kafka.ssl_certfile,
+        keyfile=kafka.ssl_keyfile,
+        key_password=_revealed(kafka.ssl_password),
+        mechanism=kafka.sasl_mechanism,
+        username=_revealed(kafka.sasl_username),
+        password=_revealed(kafka.sasl_password),
+    )
+    return KafkaSettings(
+        bootstrap_servers=tuple(map(str, kafka.bootstrap_servers)),
+        prefix=kafka.topic_prefix,
+        partitions=kafka.partitions,
+        replication_factor=kafka.replication_factor,
+        client=security.client_options(),
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _election(

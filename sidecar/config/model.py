@@ -23,8 +23,11 @@ from sidecar.config.values import (
     Dsn,
     HeaderSecret,
     ListenAddress,
+    ReadableFile,
+    Secret,
     Server,
     ServiceUrl,
+    TextOrSecret,
 )
 from sidecar.definitions.durations import Between, duration_text
 from sidecar.definitions.model import LATER, ServiceName, ServicePath, check_name
@@ -119,6 +122,17 @@ class KafkaQueue(Section):
     )
     partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
     replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: ReadableFile | None = None
+    """The authorities that the brokers' certificates are of; left out: the system's."""
+    ssl_certfile: ReadableFile | None = None
+    """Our own certificate, where brokers ask for one."""
+    ssl_keyfile: ReadableFile | None = None
+    """Its key; left out: it is in the same file."""
+    ssl_password: Secret | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: TextOrSecret | None = None
+    sasl_password: Secret | None = None
 
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
@@ -132,6 +146,28 @@ class KafkaQueue(Section):
         if not servers:
             raise ValueError('must name at least one broker, like ["127.0.0.1:9092"]')
         return servers
+
+    @model_validator(mode="after")
+    def _secured_in_one_way(self) -> KafkaQueue:
+        """A key that would change nothing is a mistake: somebody counts on it."""
+        for prefix, protocols in (
+            ("ssl_", "SSL or SASL_SSL"),
+            ("sasl_", "SASL_PLAINTEXT or SASL_SSL"),
+        ):
+            given = [name for name in type(self).model_fields if name.startswith(prefix)]
+            given = [name for name in given if getattr(self, name) is not None]
+            if given and self.security_protocol not in protocols.split(" or "):
+                raise ValueError(
+                    f"{given[0]} needs security_protocol: {protocols}, "
+                    f"and it is {self.security_protocol}"
+                )
+        if self.security_protocol.startswith("SASL"):
+            for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"security_protocol {self.security_protocol} needs {name}")
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_password):
+            raise ValueError("ssl_keyfile and ssl_password belong to ssl_certfile; add that")
+        return self
 
 
 class ElectionConfig(Section):

@@ -166,10 +166,29 @@ def _read_dsn(value: object, info: ValidationInfo) -> object:
     return SecretStr(value)
 
 
+def _read_text_or_secret(value: object, info: ValidationInfo) -> object:
+    """What may as well be written here itself."""
+    if isinstance(value, str) and value.partition(":")[0] not in ("env", "file", "secret"):
+        return SecretStr(value)
+    return _read_secret(value, info)
+
+
+def _check_readable(path: Path) -> Path:
+    try:
+        with path.open("rb"):
+            return path
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise ValueError(f"the file {str(path)!r} cannot be read: {reason}") from error
+
+
 ListenAddress = Annotated[Address, BeforeValidator(_read_address)]
 ServiceUrl = Annotated[str, AfterValidator(check_service_url)]
 Server = Annotated[str, AfterValidator(check_server)]
 HeaderSecret = Annotated[
     SecretStr, BeforeValidator(_read_secret), AfterValidator(_read_header_secret)
 ]
+Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
+TextOrSecret = Annotated[SecretStr, BeforeValidator(_read_text_or_secret)]
+ReadableFile = Annotated[Path, AfterValidator(_check_readable)]
 Dsn = Annotated[SecretStr, BeforeValidator(_read_dsn)]

@@ -211,6 +211,53 @@ def test_mistakes_in_the_store(file: Path, store: str, expected: str) -> None:
     assert expected in refused(file, f"{WHO}store: {store}\n", env={"ODD": "hunter2"})
 
 
+KAFKA = "kind: kafka, bootstrap_servers: ['a:1']"
+
+
+def test_kafka_over_tls_with_a_password(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("certificates")
+    (tmp_path / "password").write_text("hunter2\n")
+    text = (
+        f"queue: {{ {KAFKA}, security_protocol: SASL_SSL, ssl_cafile: '{tmp_path}/ca.pem',"
+        f" sasl_mechanism: SCRAM-SHA-256, sasl_username: app,"
+        f" sasl_password: 'file:{tmp_path}/password' }}\n"
+    )
+    config = loaded(file, WHOLE + text)
+    assert isinstance(config.queue, KafkaQueue)
+    assert config.queue.sasl_username is not None
+    assert config.queue.sasl_username.get_secret_value() == "app"
+    assert config.queue.sasl_password is not None
+    assert config.queue.sasl_password.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("security_protocol: TLS", "queue.security_protocol: must be 'PLAINTEXT', 'SSL'"),
+        ("security_protocol: SASL_SSL", "queue: security_protocol SASL_SSL needs sasl_mechanism"),
+        ("sasl_username: env:X", "queue: sasl_username needs security_protocol: SASL_PLAINTEXT or"),
+        ("ssl_cafile: FILE", "queue: ssl_cafile needs security_protocol: SSL or SASL_SSL, and it"),
+        ("security_protocol: SSL, ssl_keyfile: FILE", "belong to ssl_certfile"),
+        (
+            "security_protocol: SSL, ssl_cafile: /no/ca",
+            "queue.ssl_cafile: the file '/no/ca' cannot",
+        ),
+        ("sasl_password: hunter2", "queue.sasl_password: must not stand here itself; write env:"),
+        (
+            "sasl_password: 'env:NOPE'",
+            "queue.sasl_password: the environment variable 'NOPE' is not",
+        ),
+        ("sasl_username: 'secret:X'", "queue.sasl_username: `secret:NAME` is not supported yet"),
+        ("sasl_mechanism: GSSAPI", "queue.sasl_mechanism: must be 'PLAIN', 'SCRAM-SHA-256' or"),
+        ("sasl_passwort: x", "queue.sasl_passwort: there is no key 'sasl_passwort'; did you mean"),
+    ],
+)
+def test_mistakes_in_the_security_of_kafka(file: Path, more: str, expected: str) -> None:
+    text = f"{WHOLE}queue: {{ {KAFKA}, {more.replace('FILE', str(file))} }}\n"
+    assert expected in refused(file, text, env={"X": "hunter2"})
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -14,7 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from aiokafka.errors import ConsumerStoppedError, KafkaError, ProducerClosed
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    KafkaConnectionError,
+    KafkaError,
+    ProducerClosed,
+)
 
 from sidecar.errors import QueueUnavailable
 
@@ -57,6 +62,8 @@ def describe(error: BaseException) -> str:
     text = str(error).strip().replace("\n", " ")
     if isinstance(error, TimeoutError) and not text:
         return "no answer in time"
+    if isinstance(error, KafkaConnectionError) and _refusals.newest:
+        text = f"{text} ({_refusals.newest})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -66,6 +73,24 @@ def asked_to_end() -> bool:
     return task is None or task.cancelling() > 0
 
 
+class _Refusals(logging.Handler):
+    """Keeps why no broker could be spoken to: the driver's error says only that it is so.
+
+    A wrong password, an authority that is not trusted, a port without TLS: all of them reach
+    nobody but its log.
+    """
+
+    newest = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what is said of a broker that could not be connected to."""
+        if str(record.msg).startswith("Unable connect"):
+            self.newest = record.getMessage().replace("\n", " ")
+
+
+_refusals = _Refusals()
+
+
 def keep_driver_quiet() -> None:
     """Keep the driver from logging broker trouble as errors of its own; ours says it once.
 
@@ -73,7 +98,10 @@ def keep_driver_quiet() -> None:
     """
     driver = logging.getLogger("aiokafka")
     if driver.level == logging.NOTSET:
-        driver.setLevel(logging.CRITICAL)
+        driver.setLevel(logging.ERROR)
+        driver.propagate = False
+    if _refusals not in driver.handlers:
+        driver.addHandler(_refusals)
 
 
 async def stop(client: Any, *, within_s: float) -> None:

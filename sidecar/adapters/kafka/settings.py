@@ -18,8 +18,7 @@ class KafkaSettings:
     """Everything about Kafka that can be set; times are in seconds.
 
     `partitions` and `replication_factor` count only for topics that the sidecar makes itself.
-    `client` is passed to every client as it is: `security_protocol`,
-    `sasl_mechanism`, `sasl_plain_username`, `sasl_plain_password`, `ssl_context`.
+    `client` is passed to every client as it is: see `KafkaSecurity.client_options`.
     `call_s` is the deadline of every call, `close_s` that of closing one client. `stall_s`
     is how long a wait may be in vain before the client's progress is looked at; a member that
     was assigned nothing gets `unassigned_stalls` times as long. `held_most` bounds deliveries
@@ -30,7 +29,7 @@ class KafkaSettings:
     prefix: str
     partitions: int
     replication_factor: int
-    client: Mapping[str, Any] = field(default_factory=dict)
+    client: Mapping[str, Any] = field(default_factory=dict, repr=False)
     call_s: float = 5.0
     close_s: float = 1.5
     commit_every_s: float = 0.1
