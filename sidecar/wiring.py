@@ -25,6 +25,7 @@ from sidecar.adapters.entropy import SystemEntropy
 from sidecar.adapters.telemetry.prometheus import PrometheusTelemetry
 from sidecar.api.health import build_health_app
 from sidecar.api.rest.app import build_app
+from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.server import RestServer
 from sidecar.config import SidecarConfig
 from sidecar.config import model as config_model
@@ -109,7 +110,14 @@ async def _serve(config: SidecarConfig) -> None:
         agent, telemetry = await build_agent(config, dsn)
         stack.push_async_callback(agent.stop)
         await agent.start()
-        app = build_app(agent.commands, agent.queries, agent.waiting, namespace=config.namespace)
+        names = config.listen.hosts
+        app = build_app(
+            agent.commands,
+            agent.queries,
+            agent.waiting,
+            namespace=config.namespace,
+            hosts=None if names is None else Hosts(names),
+        )
         faces = (
             (RestServer(app), config.listen.http),
             (RestServer(build_health_app(agent, telemetry.render)), config.listen.metrics),

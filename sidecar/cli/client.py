@@ -22,6 +22,7 @@ _CHUNK = 64 * 1024
 _NEXT = {
     "not_found": "see what there is: `goconductor list`.",
     "bad_definition": "mend the document and apply it again.",
+    "unknown_host": "ask for 127.0.0.1, or add the name to the sidecar's listen.allowed_hosts.",
     "overloaded": "try again in a moment.",
     "store_unavailable": "look at the sidecar's log and at its database.",
     "start_key_reused": "choose another --key, or show the workflow that has this one.",

@@ -22,6 +22,7 @@ from sidecar.config.values import (
     Address,
     Dsn,
     HeaderSecret,
+    HostName,
     ListenAddress,
     ReadableFile,
     Secret,
@@ -55,6 +56,10 @@ def _check_topic_prefix(prefix: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", prefix, re.ASCII):
         raise ValueError("must hold only letters, digits, `.`, `_` and `-`, like goconductor")
     return prefix
+
+
+def _split(value: object) -> object:
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
 class PoolSizes(Section):
@@ -138,7 +143,7 @@ class KafkaQueue(Section):
     @classmethod
     def _from_text(cls, value: object) -> object:
         """The environment gives one text: `host:9092,other:9092`."""
-        return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+        return _split(value)
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -183,12 +188,27 @@ class ListenConfig(Section):
 
     http: ListenAddress = Address("127.0.0.1", 7400)
     metrics: ListenAddress = Address("127.0.0.1", 7402)
+    allowed_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
+    """Names by which the API may be asked, besides those of loopback and `http` itself."""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        """The environment gives one text: `a.example.org,b.example.org`."""
+        return _split(value)
 
     @model_validator(mode="after")
     def _apart(self) -> ListenConfig:
         if self.http == self.metrics and self.http.port:
             raise ValueError("http and metrics are the same address; give each its own port")
         return self
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """The names by which the API may be asked; None: it listens to others, under any name."""
+        if not self.http.loopback and not self.allowed_hosts:
+            return None
+        return frozenset((self.http.host.lower(), *self.allowed_hosts))
 
 
 class ServiceAuth(Section):

@@ -69,6 +69,17 @@ def _read_address(value: object) -> object:
     raise ValueError('must be host:port in quotes, like "127.0.0.1:7400"')
 
 
+def _read_host_name(name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        if not _HOST.fullmatch(name):
+            raise ValueError(
+                "must be a host name without scheme and port, like sagas.example.org"
+            ) from None
+    return name.lower()
+
+
 def check_service_url(url: str) -> str:
     """Where the service answers. Raises `ValueError` with a sentence for people."""
     example = "like http://127.0.0.1:8080 or unix:///run/app.sock"
@@ -183,6 +194,7 @@ def _check_readable(path: Path) -> Path:
 
 
 ListenAddress = Annotated[Address, BeforeValidator(_read_address)]
+HostName = Annotated[str, AfterValidator(_read_host_name)]
 ServiceUrl = Annotated[str, AfterValidator(check_service_url)]
 Server = Annotated[str, AfterValidator(check_server)]
 HeaderSecret = Annotated[

@@ -176,6 +176,8 @@ def test_two_stores_are_one_too_many(file: Path) -> None:
         ("listen: { http: '127.0.0.1:70000' }", "listen.http: its port must be from 0 to 65535"),
         ("listen: { http: '[x]:1' }", "listen.http: must hold an IPv6 address"),
         ("listen: { http: '127.0.0.1:7402' }", "listen: http and metrics are the same"),
+        ("listen: { allowed_hosts: ['http://x'] }", "listen.allowed_hosts[0]: must be a host name"),
+        ("listen: { allowed_hosts: ['x:80'] }", "without scheme and port"),
         ("actions: {}", "actions: a catalogue of `actions` is not supported yet"),
         ("concurrency: 0", "concurrency: must be at least 1"),
         ("concurrency: 10001", "concurrency: must be at most 10000"),
@@ -209,6 +211,22 @@ def test_a_mistake_is_told_by_its_key_and_its_remedy(file: Path, text: str, expe
 )
 def test_mistakes_in_the_store(file: Path, store: str, expected: str) -> None:
     assert expected in refused(file, f"{WHO}store: {store}\n", env={"ODD": "hunter2"})
+
+
+@pytest.mark.parametrize(
+    ("listen", "names"),
+    [
+        ("{}", {"127.0.0.1"}),
+        ("{ http: '[::1]:7400' }", {"::1"}),
+        ("{ http: 'localhost:1', allowed_hosts: 'A.org, b.org' }", {"localhost", "a.org", "b.org"}),
+        ("{ http: '0.0.0.0:7400' }", None),
+        ("{ http: '0.0.0.0:7400', allowed_hosts: [a.org] }", {"0.0.0.0", "a.org"}),
+    ],
+)
+def test_the_names_by_which_the_api_may_be_asked(
+    file: Path, listen: str, names: set[str] | None
+) -> None:
+    assert loaded(file, f"{WHOLE}listen: {listen}\n").listen.hosts == names
 
 
 KAFKA = "kind: kafka, bootstrap_servers: ['a:1']"

@@ -5,6 +5,7 @@
 - `workflows`, `definitions`, `events`: the handlers
 - `reading`: what handlers read from a request
 - `encoding`: views as JSON
+- `hosts`: by which names it may be asked
 - `problems`: why an answer is an error
 - `openapi`: the document that describes all of it
 - `app`: the application

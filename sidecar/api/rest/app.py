@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from sidecar.api.rest import problems
 from sidecar.api.rest.encoding import encode
 from sidecar.api.rest.face import FACE, Face
+from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.openapi import document
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.api.rest.reading import check_origin
@@ -25,11 +26,19 @@ _log = structlog.get_logger(__name__)
 
 
 def build_app(
-    commands: Commands, queries: Queries, hub: WaitHub, *, namespace: str
+    commands: Commands,
+    queries: Queries,
+    hub: WaitHub,
+    *,
+    namespace: str,
+    hosts: Hosts | None = None,
 ) -> web.Application:
-    """Return the application for the namespace that this sidecar serves."""
+    """Return the application for the namespace that this sidecar serves.
+
+    It is served under the names in `hosts` only; None: under any.
+    """
     app = web.Application(middlewares=[_guard], client_max_size=MAX_BYTES)
-    app[FACE] = Face(commands=commands, queries=queries, hub=hub, namespace=namespace)
+    app[FACE] = Face(commands=commands, queries=queries, hub=hub, namespace=namespace, hosts=hosts)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bounded(route))
     description = encode(document())
@@ -57,7 +66,10 @@ def _bounded(route: Route) -> Handler:
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong into an answer that a client can understand."""
+    hosts = request.app[FACE].hosts
     try:
+        if hosts is not None:
+            hosts.check(request)
         check_origin(request)
         return await handler(request)
     except GoConductorError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.api.rest.encoding import encode
+from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.engine.commands import Commands
 from sidecar.engine.queries import Queries
@@ -16,12 +17,13 @@ from sidecar.engine.waiting import WaitHub
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The application layer, and the namespace that this sidecar serves."""
+    """The application layer, the namespace that this sidecar serves, and under which names."""
 
     commands: Commands
     queries: Queries
     hub: WaitHub
     namespace: str
+    hosts: Hosts | None
 
 
 FACE = web.AppKey("face", Face)

@@ -19,7 +19,7 @@ from sidecar.api.rest.routes import ROUTES, Parameter, Route
 Json = dict[str, Any]
 
 _REF = "#/components/schemas/{model}"
-_ALWAYS = (403, 422, 500, 503)
+_ALWAYS = (403, 421, 422, 500, 503)
 """Failures that any operation may meet."""
 
 _PATH_PARAMETERS: dict[str, Json] = {

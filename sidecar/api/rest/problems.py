@@ -42,12 +42,19 @@ class Forbidden(RequestError):
     code = "forbidden_origin"
 
 
+class MisdirectedHost(RequestError):
+    """The request names a host that this API is not served under."""
+
+    code = "unknown_host"
+
+
 _STATUS: dict[type[GoConductorError], int] = {
     MalformedJson: 400,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     UnsupportedMediaType: 415,
+    MisdirectedHost: 421,
     InvalidRequest: 422,
     StartKeyReused: 422,
     DefinitionError: 422,

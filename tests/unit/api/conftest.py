@@ -10,6 +10,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from sidecar.api.rest.app import build_app
+from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.openapi import document
 from tests.unit.api.schema import problems
 from tests.unit.engine.faces import Faces
@@ -70,7 +71,8 @@ async def rest() -> AsyncIterator[Checked]:
     faces = Faces()
     await faces.register()
     await faces.hub.open()
-    app = build_app(faces.commands, faces.queries, faces.hub, namespace="default")
+    hosts = Hosts(frozenset({"sagas.example.org"}))
+    app = build_app(faces.commands, faces.queries, faces.hub, namespace="default", hosts=hosts)
     async with TestClient(TestServer(app)) as client:
         yield Checked(client, faces)
     await faces.hub.close()

@@ -96,6 +96,35 @@ async def test_a_page_of_another_origin_cannot_use_the_api(rest: Checked) -> Non
     assert status == 201
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:7400", "localhost", "LOCALHOST.:1", "[::1]:7400", "sagas.example.org"]
+)
+async def test_it_is_asked_by_a_name_of_its_own(rest: Checked, host: str) -> None:
+    assert (await rest.get("/v1/workflows", headers={"Host": host}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example.com", "127.0.0.1.evil.example", "localhost.evil.example:7400", "10.0.0.1", ""],
+)
+async def test_a_name_that_somebody_else_points_here_is_refused(rest: Checked, host: str) -> None:
+    status, problem = await rest.get("/v1/workflows", headers={"Host": host})
+    assert (status, problem["code"], problem["field"]) == (421, "unknown_host", "Host")
+    assert "listen.allowed_hosts" in problem["detail"]
+    # The browser takes it for the page's own origin, so this alone would not be noticed.
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    status, _ = await rest.post("/v1/workflows", {"definition": "order"}, headers=headers)
+    assert status == 421
+    assert not rest.faces.store.workflows
+
+
+async def test_two_hosts_are_none(rest: Checked) -> None:
+    address = (str(rest.client.server.host), int(rest.client.server.port or 0))
+    twice = b"Host: 127.0.0.1\r\nHost: evil.example.com\r\nConnection: close\r\n\r\n"
+    answer = await speak(address, b"GET /v1/workflows HTTP/1.1\r\n" + twice)
+    assert answer.split(b" ")[1] in (b"400", b"421")
+
+
 @pytest.fixture
 async def listening(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, int]]:
     """A real listener that gives clients a tenth of a second for their headers."""
