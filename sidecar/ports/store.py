@@ -72,7 +72,10 @@ class ClaimKeys:
 
 @dataclass(frozen=True, slots=True)
 class ClaimDue:
-    """Claim up to `limit` steps of `Batch.service` that are claimable, the longest due first."""
+    """Claim up to `limit` steps of `Batch.service` that are claimable, the longest due first.
+
+    What the same batch makes claimable may be left to the next.
+    """
 
     limit: int
 

@@ -160,6 +160,13 @@ class Definition:
         templates += [step.compensation.input for step in self.steps if step.compensation]
         return any(template is not None and template.reads for template in templates)
 
+    @cached_property
+    def renders(self) -> bool:
+        """Whether any input is rendered from something: then transitions need bodies."""
+        templates = [step.input for step in self.steps]
+        templates += [step.compensation.input for step in self.steps if step.compensation]
+        return any(template is not None and not template.constant for template in templates)
+
     def past_pivot(self, name: str) -> bool:
         """Whether step `name` comes after a pivot."""
         before = self.ancestors[name]

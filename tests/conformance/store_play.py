@@ -248,9 +248,12 @@ class Player:
         return result.refused_keys[key]
 
     async def apply(self, workflow: WorkflowId, event: Event) -> TransitionResult:
-        """Commit one transition."""
-        result = await self.commit(self.batch(transitions=[Transition(workflow, event)]))
-        (answer,) = result.transitions
+        """Commit one transition; once more if its workflow had moved unseen."""
+        for _ in range(2):
+            result = await self.commit(self.batch(transitions=[Transition(workflow, event)]))
+            (answer,) = result.transitions
+            if answer is not Missing.LOCKED:
+                break
         return answer
 
     async def answer(self, claimed: Claimed, outcome: Outcome | None = None) -> Verdict:

@@ -1,11 +1,12 @@
-"""One batch as one transaction, in as few round trips as its members allow.
+"""One batch under the locks of its workflows.
 
     1  BEGIN, fence, start keys, workflow locks, steps, clock     one round trip
     -  decide, in Python                                          (again, if steps are taken away)
-    2  writes, claims, COMMIT                                     one round trip
+    2  writes and claims                                          one statement
+    3  COMMIT
 
-A batch that only claims needs the second alone. Definitions that are not in the cache, and
-bodies for rendering, take one more each.
+Definitions that are not in the cache, and bodies for rendering, take one more each. What goes
+straight ahead does not come this way: see `sidecar.adapters.postgres.quick`.
 
 Lock order: epoch, start keys, workflow rows, step rows of transitions that take steps away,
 step rows of claims (never waited for).
@@ -13,19 +14,17 @@ step rows of claims (never waited for).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
-from sidecar.adapters.postgres.claims import Claims
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
 from sidecar.adapters.postgres.locked import LockedWorkflows
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.starts import Starts
+from sidecar.adapters.postgres.writing import Answer, write
 from sidecar.adapters.postgres.written import Written
 from sidecar.errors import IllegalTransition, RenderError, StaleEpoch
 from sidecar.ports.store import (
     Batch,
-    BatchResult,
     Missing,
     Moved,
     StartResult,
@@ -58,66 +57,51 @@ class Transaction:
         self._batch = batch
         self._render = render
         self._definitions = definitions
+        self._repeated = repeated
         self._now = _LONG_AGO
-        self._written = Written()
-        self._starts = Starts(batch, self._written)
+        self.written = Written()
+        self.starts: tuple[StartResult, ...] = ()
+        self.transitions: tuple[TransitionResult, ...] = ()
+        self._starting = Starts(batch, self.written)
         self._locked = LockedWorkflows(connection, batch.transitions, definitions)
-        self._claims = Claims(connection, batch, repeated=repeated)
 
-    async def run(self) -> BatchResult:
-        """Do it, up to and with the COMMIT.
+    async def run(self) -> Answer:
+        """Do it, up to and with the COMMIT; `starts` and `transitions` are then decided.
 
         Raises the driver's errors, `StaleEpoch` and `StoreDataError`; the transaction is then
         still open, or gone with its connection.
         """
-        batch = self._batch
-        starts: tuple[StartResult, ...] = ()
-        transitions: tuple[TransitionResult, ...] = ()
-        decides = bool(batch.starts or batch.transitions or batch.epoch)
-        async with self._connection.pipeline() as pipeline:
+        async with self._connection.pipeline():
             await self._send("begin")
-            if decides:
-                starts, transitions = await self._decide()
-            for name, records in self._written.statements(batch):
-                await self._send(name, records=records)
-            await self._claims.ask(self._written.wanted)
-            inputs = await self._ask_inputs()
-            clock = None if decides else await self._send("now")
-            await self._send("commit")
-            await pipeline.sync()
-            now = await _time(clock) if clock else self._now
-            await self._fill_inputs(inputs)
-            claims, refused = await self._claims.hear()
-        return BatchResult(
-            now=now,
-            starts=starts,
-            transitions=transitions,
-            claimed=(*self._written.claimed.values(), *claims),
-            refused_keys=refused,
-        )
+            await self._decide()
+        answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
+        if answer.lost:
+            raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")
+        await self._send("commit")
+        return answer
 
     async def _send(self, name: str, **values: object) -> Cursor:
         return await send(self._connection, SQL[name], **values)
 
     # -- deciding -----------------------------------------------------------------------------
 
-    async def _decide(self) -> tuple[tuple[StartResult, ...], tuple[TransitionResult, ...]]:
+    async def _decide(self) -> None:
         batch = self._batch
         fence = None
         if batch.epoch is not None:
             values = {"namespace": batch.namespace, "epoch": batch.epoch.number}
             fence = await self._send("fence", **values)
-        await self._starts.ask(self._connection)
+        await self._starting.ask(self._connection)
         await self._locked.ask()
         self._now = await _time(await self._send("now"))
         if batch.epoch is not None and fence is not None and await fence.fetchone() is None:
             raise StaleEpoch(f"epoch {batch.epoch.number} is no longer in force")
-        await self._starts.hear()
+        await self._starting.hear()
         for start in batch.starts:
             self._definitions.keep(start.definition)
-        starts = self._starts.decide(self._now, self._render)
+        self.starts = self._starting.decide(self._now, self._render)
         await self._locked.hear()
-        return starts, await self._transitions()
+        self.transitions = await self._transitions()
 
     async def _transitions(self) -> tuple[TransitionResult, ...]:
         results = self._advance_all()
@@ -137,10 +121,10 @@ class Transaction:
             if isinstance(result, Moved) and result.changes.writes
         ]
         for one, changes in moved:
-            self._written.add(changes, before=self._locked.workflows[one.workflow].steps)
+            self.written.add(changes, self._locked.workflows[one.workflow])
         for one, changes in moved:
             if one.claim_next:
-                self._written.claim_next(self._batch, changes, self._now)
+                self.written.claim_next(self._batch, changes, self._now)
         return tuple(results)
 
     def _advance_all(self) -> list[TransitionResult]:
@@ -161,21 +145,6 @@ class Transaction:
             return error
         present[one.workflow] = changes.workflow
         return Moved(changes)
-
-    # -- inputs of steps claimed on the fly -----------------------------------------------------
-
-    async def _ask_inputs(self) -> Cursor | None:
-        ids = self._written.without_input()
-        return await self._send("inputs", ids=ids) if ids else None
-
-    async def _fill_inputs(self, cursor: Cursor | None) -> None:
-        lacking = set(self._written.without_input())
-        if cursor is None:
-            return
-        inputs = {WorkflowId(row["id"]): row["input"] for row in await cursor.fetchall()}
-        for key, one in self._written.claimed.items():
-            if one.workflow in lacking and not one.input:
-                self._written.claimed[key] = replace(one, input=inputs[one.workflow])
 
 
 async def _time(clock: Cursor) -> datetime:

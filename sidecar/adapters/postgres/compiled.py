@@ -28,6 +28,10 @@ class CompiledDefinitions:
         ref = DefinitionRef(definition.namespace, definition.name, definition.version)
         self._put(ref, definition)
 
+    def peek(self, ref: DefinitionRef) -> Definition | None:
+        """Return a version if it is at hand."""
+        return self._kept.get(ref)
+
     async def get(self, connection: Connection, ref: DefinitionRef) -> Definition:
         """Return a version, read on `connection` if need be. Raises `StoreDataError`."""
         found = self._kept.get(ref)

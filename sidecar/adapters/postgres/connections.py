@@ -67,6 +67,7 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
     }
     if writer:
         settings |= dict.fromkeys(_WRITER_PLANS, "off")
+        settings["plan_cache_mode"] = "force_generic_plan"
     else:
         settings["plan_cache_mode"] = "force_custom_plan"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())

@@ -93,7 +93,7 @@ class LockedWorkflows:
 
     async def _read_bodies(self, ids: Iterable[WorkflowId]) -> None:
         """Read inputs and outputs where the definition renders something from them."""
-        wanted = [one for one in ids if _renders(self.definition(self.workflows[one]))]
+        wanted = [one for one in ids if self.definition(self.workflows[one]).renders]
         if not wanted:
             return
         inputs = await send(self._connection, SQL["inputs"], ids=wanted)
@@ -111,9 +111,3 @@ class LockedWorkflows:
                 for key, step in workflow.steps.items()
             }
             self.workflows[known] = replace(workflow, steps=steps, input=row["input"])
-
-
-def _renders(definition: Definition) -> bool:
-    templates = [step.input for step in definition.steps]
-    templates += [step.compensation.input for step in definition.steps if step.compensation]
-    return any(template is not None and not template.constant for template in templates)

@@ -12,7 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.errors import translated
-from sidecar.adapters.postgres.sql import Connection, load, send
+from sidecar.adapters.postgres.gathering import Gathering
+from sidecar.adapters.postgres.sql import Connection, ask, load, send
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
@@ -38,6 +39,9 @@ class PostgresQueries:
     """Everything but `commit`. `pool` is set once the store is open."""
 
     pool: Pool
+
+    def __init__(self) -> None:
+        self._reads = Gathering(self._whole)
 
     async def _rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
         """Run one statement, on another connection if the first turns out to be dead.
@@ -96,22 +100,22 @@ class PostgresQueries:
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         """Return one workflow whole."""
+        found = await self._reads.get(workflow)
+        return found if found is not None and found.definition.namespace == namespace else None
+
+    async def _whole(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
+        """Return those that exist, on another connection if the first turns out to be dead."""
         try:
-            return await self._whole(namespace, workflow)
+            return await self._whole_once(workflows)
         except StoreUnavailable:
             await self.pool.check()
-            return await self._whole(namespace, workflow)
+            return await self._whole_once(workflows)
 
-    async def _whole(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
+    async def _whole_once(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
         with translated():
-            async with self.pool.connection() as connection, connection.pipeline():
-                await send(connection, SQL["begin_look"])
-                one = await send(connection, SQL["get_workflow"], namespace=namespace, id=workflow)
-                many = await send(connection, SQL["get_steps"], id=workflow)
-                await send(connection, SQL["end_look"])
-                row = await one.fetchone()
-                steps = await many.fetchall()
-        return rows.workflow_of(row, map(rows.step_of, steps)) if row else None
+            async with self.pool.connection() as connection:
+                found = await ask(connection, SQL["get_workflows"], {"ids": list(workflows)})
+        return rows.whole_workflows(found)
 
     async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
         """Return workflows without their steps and bodies, newest first."""

@@ -30,31 +30,23 @@ FROM definitions
 WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
 ORDER BY name, version DESC LIMIT %(limit)s
 
--- name: begin_look
--- A workflow and its steps are shown as they were at one moment.
-BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY
-
--- name: end_look
--- Sent with the questions.
-COMMIT
-
--- name: get_workflow
--- One workflow with its bodies.
-SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-       created_at, deadline_at, ended_at, labels, start_key, trace,
-       input::text AS input, output::text AS output, error::text AS error
-FROM workflows WHERE namespace = %(namespace)s AND id = %(id)s::uuid
-
--- name: get_steps
--- Its steps with theirs.
-SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms,
-       due_at, lease_until, attempt, tries, closed, answered, started_at, claimed_at, ended_at,
-       comp_attempt, comp_tries, comp_closed, comp_answered, comp_started_at, comp_claimed_at,
-       comp_ended_at,
-       input::text AS input, output::text AS output, error::text AS error,
-       comp_input::text AS comp_input, comp_output::text AS comp_output,
-       comp_error::text AS comp_error
-FROM steps WHERE workflow_id = %(id)s::uuid ORDER BY step, idx
+-- name: get_workflows
+-- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with
+-- the first of its rows alone; the columns stand in the order in which `rows.whole_step` and
+-- `rows.whole_workflow` take them.
+SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at,
+    s.lease_until, s.attempt, s.tries, s.closed, s.answered, s.started_at, s.claimed_at,
+    s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at,
+    s.comp_claimed_at, s.comp_ended_at, s.input::text, s.output::text, s.error::text,
+    s.comp_input::text, s.comp_output::text, s.comp_error::text,
+    w.namespace, w.definition, w.version, w.status, w.created_at, w.reason, w.paused, w.revision,
+    w.last_seq, w.deadline_at, w.ended_at, w.labels::text, w.start_key, w.trace,
+    CASE WHEN row_number() OVER one = 1 THEN w.input::text END,
+    CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
+    CASE WHEN row_number() OVER one = 1 THEN w.error::text END
+FROM workflows w LEFT JOIN steps s ON s.workflow_id = w.id
+WHERE w.id = ANY(%(ids)s::uuid[])
+WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
 
 -- name: list_workflows
 -- Newest first; ids sort by time.

@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import Batch, Claimed
+from sidecar.ports.store import Claimed
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
 Row = Mapping[str, Any]
+Answered = tuple[Any, ...]
+"""A row of the block `answer` in `writing.sql`; its columns go by their places, since there are
+many and each claim brings two or three."""
+
+
+class NewRow(NamedTuple):
+    """What only the first row of a workflow is told.
+
+    `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
+    with it, and that it is not to be written without.
+    """
+
+    renders: bool
+    input_hash: str
+    reserve: bool
+
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -105,29 +121,121 @@ def event_of(row: Row) -> HistoryEvent:
     )
 
 
-def claimed_of(row: Row) -> Claimed:
-    """Return a claim from what claiming returned."""
-    undoing = row["status"] == StepStatus.COMPENSATING
-    reason = row["reason"]
-    return Claimed(
-        workflow=WorkflowId(row["workflow_id"]),
-        definition=DefinitionRef(row["namespace"], row["definition"], row["version"]),
-        key=StepKey(row["step"], row["idx"]),
-        action=Action.COMPENSATE if undoing else Action.EXECUTE,
-        attempt=row["comp_attempt"] if undoing else row["attempt"],
-        tries=row["comp_tries"] if undoing else row["tries"],
-        call_ms=row["call_ms"],
-        claimed_at=row["comp_claimed_at"] if undoing else row["claimed_at"],
-        input=row["input"],
-        output=row["output"] if undoing else None,
-        succeeded=undoing and row["succeeded"],
-        compensation_input=row["comp_input"] if undoing else None,
-        reason=Reason(reason) if reason else None,
-        trace=row["trace"],
+def held_step(row: Answered) -> Step:
+    """Return the step of a row of the block `answer`: one that is held, or one beside it."""
+    return Step(
+        key=StepKey(row[4], row[5]),
+        service=row[6],
+        status=StepStatus(row[7]),
+        execute=Run(*row[12:19]),
+        compensate=Run(*row[19:26]),
+        may_have_effect=row[8],
+        due_at=row[10],
+        lease_until=row[11],
+        call_ms=row[9],
+        stored=True,
+        output=row[26],
     )
 
 
-def new_workflow_record(workflow: Workflow) -> dict[str, Any]:
+def held_workflow(row: Answered, steps: Iterable[Step]) -> Workflow:
+    """Return the workflow of a row that tells of a step held."""
+    return Workflow(
+        id=WorkflowId(row[3]),
+        definition=DefinitionRef(row[30], row[31], row[32]),
+        status=WorkflowStatus(row[33]),
+        created_at=row[38],
+        steps={step.key: step for step in steps},
+        reason=Reason(row[34]) if row[34] else None,
+        paused=row[35],
+        revision=row[36],
+        last_seq=row[37],
+        deadline_at=row[39],
+        ended_at=row[40],
+        trace=row[41],
+        input=row[43],
+    )
+
+
+def whole_workflows(found: Iterable[Answered]) -> dict[WorkflowId, Workflow]:
+    """Return the workflows of the rows of `get_workflows`, with their steps and all bodies."""
+    heads: dict[WorkflowId, Answered] = {}
+    steps: dict[WorkflowId, dict[StepKey, Step]] = {}
+    for row in found:
+        known = WorkflowId(row[0])
+        mine = steps.setdefault(known, {})
+        if known not in heads or row[43] is not None:
+            heads[known] = row
+        if row[1] is not None:
+            step = _whole_step(row)
+            mine[step.key] = step
+    return {known: _whole_workflow(row, steps[known]) for known, row in heads.items()}
+
+
+def _whole_step(row: Answered) -> Step:
+    return Step(
+        StepKey(row[1], row[2]),
+        row[3],
+        StepStatus(row[4]),
+        Run(*row[9:16]),
+        Run(*row[16:23]),
+        row[5],
+        row[7],
+        row[8],
+        row[6],
+        True,
+        *row[23:29],
+    )
+
+
+def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
+    return Workflow(
+        WorkflowId(row[0]),
+        DefinitionRef(row[29], row[30], row[31]),
+        WorkflowStatus(row[32]),
+        row[33],
+        steps,
+        reason=Reason(row[34]) if row[34] else None,
+        paused=row[35],
+        revision=row[36],
+        last_seq=row[37],
+        deadline_at=row[38],
+        ended_at=row[39],
+        labels=orjson.loads(row[40]),
+        start_key=row[41],
+        trace=row[42],
+        input=row[43],
+        output=row[44],
+        error=row[45],
+    )
+
+
+def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
+    """Return a claim from the row of the step that is held."""
+    undoing = step.status is StepStatus.COMPENSATING
+    run = step.compensate if undoing else step.execute
+    text = row[29] if row[29] is not None else workflow.input
+    if run.claimed_at is None or text is None:
+        raise AssertionError(f"step {step.key} is held and was never claimed")
+    return Claimed(
+        workflow=workflow.id,
+        definition=workflow.definition,
+        key=step.key,
+        action=Action.COMPENSATE if undoing else Action.EXECUTE,
+        attempt=run.attempt,
+        tries=run.tries,
+        call_ms=step.call_ms,
+        claimed_at=run.claimed_at,
+        input=text,
+        output=step.output if undoing else None,
+        succeeded=undoing and row[28],
+        compensation_input=row[27] if undoing else None,
+        reason=workflow.reason,
+        trace=workflow.trace,
+    )
+
+
+def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
     """Return what the row of a new workflow is to hold."""
     return {
         **moved_workflow_record(workflow),
@@ -139,13 +247,19 @@ def new_workflow_record(workflow: Workflow) -> dict[str, Any]:
         "start_key": workflow.start_key,
         "trace": workflow.trace,
         "input": body(workflow.input),
+        **new._asdict(),
     }
 
 
-def moved_workflow_record(workflow: Workflow) -> dict[str, Any]:
-    """Return what a transition may change in a workflow's row; a body of None stays as it was."""
+def moved_workflow_record(workflow: Workflow, expected: int | None = None) -> dict[str, Any]:
+    """Return what a transition may change in a workflow's row; a body of None stays as it was.
+
+    `expected` is the revision that was decided on.
+    """
     return {
         "id": workflow.id,
+        "expected": expected,
+        "paused": workflow.paused,
         "status": workflow.status,
         "reason": workflow.reason,
         "revision": workflow.revision,
@@ -158,26 +272,24 @@ def moved_workflow_record(workflow: Workflow) -> dict[str, Any]:
 
 
 def step_record(
-    workflow: Workflow, step: Step, *, succeeded: bool, holder: Batch | None
+    workflow: WorkflowId, step: Step, *, succeeded: bool, claim: bool
 ) -> dict[str, Any]:
     """Return what a step's row is to hold; a body that is None stays as it was.
 
-    `holder` is the batch that has just claimed the step, if one has.
+    `claim` says that the batch holds the step from now on; the database sets its lease.
     """
     run, undo = step.execute, step.compensate
     return {
-        "workflow_id": workflow.id,
+        "workflow_id": workflow,
         "step": step.key.step,
         "idx": step.key.index,
-        "namespace": workflow.definition.namespace,
         "service": step.service,
         "status": step.status,
         "may_have_effect": step.may_have_effect,
         "call_ms": step.call_ms,
         "due_at": step.due_at,
         "lease_until": step.lease_until,
-        "owner": holder.incarnation if holder else None,
-        "ticket": holder.ticket if holder else None,
+        "claim": claim,
         "attempt": run.attempt,
         "tries": run.tries,
         "closed": run.closed,
@@ -202,10 +314,10 @@ def step_record(
     }
 
 
-def event_record(workflow: Workflow, event: HistoryEvent) -> dict[str, Any]:
+def event_record(workflow: WorkflowId, event: HistoryEvent) -> dict[str, Any]:
     """Return what an event's row is to hold."""
     return {
-        "workflow_id": workflow.id,
+        "workflow_id": workflow,
         "seq": event.seq,
         "time": event.time,
         "kind": event.kind,

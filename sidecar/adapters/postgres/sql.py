@@ -7,6 +7,7 @@ ever built from text that comes from outside.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -36,3 +37,12 @@ async def send(connection: Connection, statement: LiteralString, **values: Any) 
     cursor = connection.cursor(row_factory=dict_row)
     await cursor.execute(statement, values)
     return cursor
+
+
+async def ask(
+    connection: Connection, statement: LiteralString, values: Mapping[str, Any]
+) -> list[Any]:
+    """Execute a statement made of blocks; its rows come as tuples, in the binary format."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(statement, values)
+    return await cursor.fetchall()

@@ -75,7 +75,7 @@ class Starts:
             return Started(holder.workflow, status, existed=True)
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
         changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
-        self._written.begin(changes)
+        self._written.begin(start, changes, reserve=False)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _status(self, workflow: WorkflowId) -> WorkflowStatus | None:

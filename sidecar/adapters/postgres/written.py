@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sidecar.adapters.postgres import rows
-from sidecar.ports.store import Batch, Claimed
+from sidecar.ports.store import Batch, Start
 from sidecar.saga.changes import Changes
-from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, Action, StepStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 Key = tuple[WorkflowId, StepKey]
-
-NOT_READ = JsonText("")
-"""The input of a step that was claimed on the fly and gets the workflow's, which is still to be
-read."""
 
 _BODIES = (
     "input",
@@ -34,118 +29,101 @@ _BODIES = (
 class Written:
     """What the batch has decided to write: workflows, their steps, their history.
 
-    `new` are the workflows, `fresh` the steps that have no row yet. `claimed` are steps that
-    are written as claimed at once; `wanted` are compensations to claim after the write, since
-    that takes bodies that nobody has read.
+    `after` holds every workflow as it will be; of those that existed, `expected` has the
+    revision that was decided on. `new` are the others, `fresh` the steps that have no row yet,
+    `claims` the steps that the batch holds from now on.
     """
 
     after: dict[WorkflowId, Workflow] = field(default_factory=dict)
+    expected: dict[WorkflowId, int] = field(default_factory=dict)
+    new: dict[WorkflowId, rows.NewRow] = field(default_factory=dict)
     steps: dict[Key, Step] = field(default_factory=dict)
-    new: set[WorkflowId] = field(default_factory=set)
     fresh: set[Key] = field(default_factory=set)
     succeeded: set[Key] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
-    claimed: dict[Key, Claimed] = field(default_factory=dict)
-    wanted: list[Key] = field(default_factory=list)
+    claims: set[Key] = field(default_factory=set)
 
-    def begin(self, changes: Changes) -> None:
-        """Keep a new workflow."""
-        self.new.add(changes.workflow.id)
-        self.add(changes, before=())
+    def begin(self, start: Start, changes: Changes, *, reserve: bool) -> None:
+        """Keep a new workflow; `reserve` if its start key is still to be taken."""
+        renders = start.definition.renders
+        self.new[changes.workflow.id] = rows.NewRow(renders, start.input_hash, reserve)
+        self._add(changes, ())
 
-    def add(self, changes: Changes, before: Iterable[StepKey]) -> None:
-        """Keep the result of one decision; `before` are the steps that have rows."""
+    def add(self, changes: Changes, before: Workflow) -> None:
+        """Keep the result of one decision on `before`."""
+        self.expected.setdefault(before.id, before.revision)
+        self._add(changes, before.steps)
+
+    def _add(self, changes: Changes, before: Mapping[StepKey, Step] | tuple[()]) -> None:
         workflow = changes.workflow
-        self.after[workflow.id] = workflow
+        known = workflow.id
+        self.after[known] = workflow
         for step in changes.steps:
-            key = (workflow.id, step.key)
-            if step.key not in before:
-                self.fresh.add(key)
+            key = (known, step.key)
             earlier = self.steps.get(key)
-            self.steps[key] = _with_bodies_of(earlier, step) if earlier else step
+            if earlier is not None:
+                step = _with_bodies_of(earlier, step)  # noqa: PLW2901
+            elif step.key not in before:
+                self.fresh.add(key)
+            self.steps[key] = step
         for event in changes.events:
-            self.events.append(rows.event_record(workflow, event))
+            self.events.append(rows.event_record(known, event))
             if event.step is not None and event.after == StepStatus.SUCCEEDED:
-                self.succeeded.add((workflow.id, StepKey(event.step, event.index)))
+                self.succeeded.add((known, StepKey(event.step, event.index)))
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
         """Claim one step that a transition queued for the batch's own service.
 
         To be called once all decisions are made: what one of them queued, a later one may
-        have taken away.
+        have taken away. The database sets the lease; the one here is only a sign of it.
         """
-        workflow = self.after.get(changes.workflow.id)
-        if workflow is None or workflow.paused:
+        workflow = self.after[changes.workflow.id]
+        if workflow.paused:
             return
-        undoing: Key | None = None
         for queued in changes.queued:
             key = (workflow.id, queued.key)
             step = self.steps[key]
             mine = step.service == batch.service and step.status in CLAIMABLE
             if not mine or step.leased or step.due_at is None or step.due_at > now:
                 continue
+            run = step.run
+            run = replace(
+                run, attempt=run.attempt + 1, started_at=run.started_at or now, claimed_at=now
+            )
             if step.action is Action.EXECUTE:
-                self._claim(batch, workflow, step, now)
-                return
-            undoing = undoing or key
-        if undoing is not None:
-            self.wanted.append(undoing)
+                step = replace(step, status=StepStatus.RUNNING, lease_until=now, execute=run)
+            else:
+                step = replace(step, lease_until=now, compensate=run)
+            self.steps[key] = step
+            self.claims.add(key)
+            self.after[workflow.id] = replace(workflow, steps={**workflow.steps, step.key: step})
+            return
 
-    def without_input(self) -> list[WorkflowId]:
-        """The workflows whose input some claim still lacks."""
-        return [known for (known, _), one in self.claimed.items() if one.input == NOT_READ]
-
-    def statements(self, batch: Batch) -> Iterator[tuple[str, str]]:
-        """The writing statements that are needed, by name, with their records."""
-        new = [rows.new_workflow_record(self.after[known]) for known in self.new]
-        moved = [
-            rows.moved_workflow_record(workflow)
-            for known, workflow in self.after.items()
-            if known not in self.new
-        ]
-        inserts: list[dict[str, Any]] = []
-        updates: list[dict[str, Any]] = []
+    def records(self) -> dict[str, str]:
+        """Return the parameters of the writing statement, a list of records each."""
+        if not self.after:
+            return {}
+        fresh: list[dict[str, Any]] = []
+        moved: list[dict[str, Any]] = []
         for key, step in self.steps.items():
             record = rows.step_record(
-                self.after[key[0]],
-                step,
-                succeeded=key in self.succeeded,
-                holder=batch if key in self.claimed else None,
+                key[0], step, succeeded=key in self.succeeded, claim=key in self.claims
             )
-            (inserts if key in self.fresh else updates).append(record)
-        for name, records in (
-            ("insert_workflows", new),
-            ("update_workflows", moved),
-            ("insert_steps", inserts),
-            ("update_steps", updates),
-            ("insert_events", self.events),
-        ):
-            if records:
-                yield name, rows.packed(records)
-
-    def _claim(self, batch: Batch, workflow: Workflow, step: Step, now: datetime) -> None:
-        run = replace(
-            step.execute,
-            attempt=step.execute.attempt + 1,
-            started_at=step.execute.started_at or now,
-            claimed_at=now,
-        )
-        lease = now + batch.lease_margin + timedelta(milliseconds=step.call_ms)
-        key = (workflow.id, step.key)
-        self.steps[key] = replace(step, status=StepStatus.RUNNING, lease_until=lease, execute=run)
-        self.claimed[key] = Claimed(
-            workflow=workflow.id,
-            definition=workflow.definition,
-            key=step.key,
-            action=Action.EXECUTE,
-            attempt=run.attempt,
-            tries=run.tries,
-            call_ms=step.call_ms,
-            claimed_at=now,
-            input=step.input if step.input is not None else NOT_READ,
-            reason=workflow.reason,
-            trace=workflow.trace,
-        )
+            (fresh if key in self.fresh else moved).append(record)
+        workflows = [
+            rows.moved_workflow_record(self.after[known], revision)
+            for known, revision in self.expected.items()
+        ]
+        starting = [
+            rows.new_workflow_record(self.after[known], new) for known, new in self.new.items()
+        ]
+        return {
+            "moved": rows.packed(workflows),
+            "starting": rows.packed(starting),
+            "steps": rows.packed(moved),
+            "fresh": rows.packed(fresh),
+            "events": rows.packed(self.events),
+        }
 
 
 def _with_bodies_of(earlier: Step, later: Step) -> Step:

@@ -3,6 +3,10 @@
 Batches are committed on writer connections of their own, one batch at a time each; queries use
 a small pool. Both are set up in `sidecar.adapters.postgres.connections`.
 
+Most members of a batch are decided on what the claims before have brought, and written by one
+statement (`sidecar.adapters.postgres.quick`); the others follow in a transaction that reads
+under locks (`sidecar.adapters.postgres.commit`).
+
 A batch whose COMMIT is in doubt (the connection was lost, or the caller cancelled) is expected
 again. Before it is, the session that may still be at work on it is ended, so that the outcome
 is certain; then starts are recognised by their ids, transitions by their attempts, and claims
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -28,11 +32,20 @@ from sidecar.adapters.postgres.connections import (
     session_of,
 )
 from sidecar.adapters.postgres.errors import DRIVER_ERRORS, translate, translated
+from sidecar.adapters.postgres.kept import KeptStates
 from sidecar.adapters.postgres.migrate import check_schema
 from sidecar.adapters.postgres.queries import PostgresQueries
+from sidecar.adapters.postgres.quick import Quick, QuickDecisions
 from sidecar.adapters.postgres.sql import Connection
+from sidecar.adapters.postgres.writing import Answer, write
 from sidecar.errors import StoreError, StoreUnavailable
-from sidecar.ports.store import Batch, BatchResult
+from sidecar.ports.store import (
+    Batch,
+    BatchResult,
+    Missing,
+    StartResult,
+    TransitionResult,
+)
 from sidecar.saga.definition import Render
 
 COMMIT_WITHIN_S = 20.0
@@ -69,10 +82,13 @@ class PostgresStore(PostgresQueries):
         writers: int = 1,
         readers: int = 2,
     ) -> None:
+        super().__init__()
         self._dsn = dsn
         self._schema = schema
         self._render = render
         self._definitions = CompiledDefinitions(compile_document)
+        self._kept = KeptStates()
+        self._quick = QuickDecisions(self._kept, self._definitions, render)
         self._writers: asyncio.LifoQueue[_Writer | None] = asyncio.LifoQueue()
         self._writer_count = writers
         self._readers = readers
@@ -129,6 +145,8 @@ class PostgresStore(PostgresQueries):
             self._in_doubt.pop(ticket, None)
             return result
         finally:
+            if not clean:
+                self._kept.forget_all()
             if not clean and writer is not None:
                 self._doubt(ticket, writer.session)
                 await _drop(writer)
@@ -137,14 +155,34 @@ class PostgresStore(PostgresQueries):
     async def _run(self, writer: _Writer, batch: Batch, doubted: Doubted) -> BatchResult:
         for session in doubted:
             await end_session(writer.connection, session)
+        if doubted or (batch.incarnation, batch.ticket) in self._in_doubt:
+            return await self._under_locks(writer, batch, repeated=True)
+        quick = self._quick.decide(batch)
+        decides = bool(batch.starts or batch.transitions or batch.epoch)
+        if decides and not quick.written.after:
+            return await self._under_locks(writer, batch, repeated=False)
+        answer = await write(writer.connection, batch, quick.written)
+        self._kept.learn(answer, quick.written)
+        rest = _Rest(batch, quick, answer)
+        if not rest.batch.starts and not rest.batch.transitions:
+            return rest.joined(None)
+        # From here on the batch has taken effect in part.
+        self._doubt((batch.incarnation, batch.ticket), None)
+        return rest.joined(await self._under_locks(writer, rest.batch, repeated=False))
+
+    async def _under_locks(self, writer: _Writer, batch: Batch, *, repeated: bool) -> BatchResult:
         work = Transaction(
-            writer.connection,
-            batch,
-            self._definitions,
-            self._render,
-            repeated=bool(doubted),
+            writer.connection, batch, self._definitions, self._render, repeated=repeated
         )
-        return await work.run()
+        answer = await work.run()
+        self._kept.learn(answer, work.written)
+        return BatchResult(
+            now=answer.now,
+            starts=work.starts,
+            transitions=work.transitions,
+            claimed=tuple(answer.claimed),
+            refused_keys=answer.refused,
+        )
 
     async def _new_writer(self) -> _Writer:
         with translated():
@@ -166,8 +204,10 @@ class PostgresStore(PostgresQueries):
         with translated():
             await self.pool.open()
 
-    def _doubt(self, ticket: Ticket, session: Session) -> None:
-        self._in_doubt[ticket] = (*self._in_doubt.get(ticket, ()), session)
+    def _doubt(self, ticket: Ticket, session: Session | None) -> None:
+        """Remember that a batch may have taken effect; `session` if it may still be about to."""
+        more = () if session is None else (session,)
+        self._in_doubt[ticket] = (*self._in_doubt.get(ticket, ()), *more)
         if len(self._in_doubt) > DOUBTS_KEPT:
             self._in_doubt.popitem(last=False)
 
@@ -176,6 +216,47 @@ class PostgresStore(PostgresQueries):
             self._writers.put_nowait(writer)
         else:
             await _drop(writer)
+
+
+class _Rest:
+    """What one quick statement has left of a batch, and how the two results make one."""
+
+    def __init__(self, batch: Batch, quick: Quick, answer: Answer) -> None:
+        self._batch = batch
+        self._answer = answer
+        self._starts: dict[int, StartResult] = {
+            at: one for at, one in quick.starts.items() if one.workflow not in answer.lost
+        }
+        self._transitions: dict[int, TransitionResult] = {
+            at: Missing.LOCKED if one.changes.workflow.id in answer.lost else one
+            for at, one in quick.transitions.items()
+        }
+        self.batch = replace(
+            batch,
+            starts=tuple(one for at, one in enumerate(batch.starts) if at not in self._starts),
+            transitions=tuple(
+                one for at, one in enumerate(batch.transitions) if at not in self._transitions
+            ),
+            claim_keys=None,
+            claim_due=None,
+        )
+
+    def joined(self, later: BatchResult | None) -> BatchResult:
+        """The result of the whole batch."""
+        starts = iter(later.starts if later else ())
+        transitions = iter(later.transitions if later else ())
+        return BatchResult(
+            now=later.now if later else self._answer.now,
+            starts=tuple(
+                self._starts.get(at) or next(starts) for at in range(len(self._batch.starts))
+            ),
+            transitions=tuple(
+                self._transitions.get(at) or next(transitions)
+                for at in range(len(self._batch.transitions))
+            ),
+            claimed=(*self._answer.claimed, *(later.claimed if later else ())),
+            refused_keys=self._answer.refused,
+        )
 
 
 async def _rolled_back(writer: _Writer) -> bool:

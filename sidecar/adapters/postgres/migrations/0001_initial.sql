@@ -31,6 +31,7 @@ CREATE TABLE workflows (
     labels       jsonb       NOT NULL DEFAULT '{}',
     start_key    text,
     trace        text,
+    renders      boolean     NOT NULL,
     input        json        NOT NULL,
     output       json,
     error        json

@@ -1,0 +1,288 @@
+-- name: moves
+-- Transitions that were decided. A workflow that somebody holds, or that has moved since its state
+-- was read, loses, and nothing of it is written. `IS TRUE` keeps the planner from joining these
+-- lists row by row: it looks each id up in a hash table.
+moved AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(moved)s::json) AS v (
+        id uuid, expected bigint, paused boolean, status text, reason text, revision bigint, last_seq integer,
+        deadline_at timestamptz, ended_at timestamptz, output text, error text)
+), won AS MATERIALIZED (
+    SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
+    WHERE w.revision = v.expected AND w.paused = v.paused ORDER BY w.id FOR UPDATE OF w SKIP LOCKED
+),
+changed AS (
+    UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
+        last_seq = v.last_seq, deadline_at = v.deadline_at, ended_at = v.ended_at,
+        output = COALESCE(v.output::json, w.output), error = COALESCE(v.error::json, w.error)
+    FROM moved v
+    WHERE w.id = v.id AND (v.id IN (SELECT id FROM won)) IS TRUE
+), stepped AS (
+    UPDATE steps s SET status = v.status, may_have_effect = v.may_have_effect,
+        call_ms = v.call_ms, due_at = v.due_at,
+        lease_until = CASE WHEN v.claim THEN statement_timestamp()
+            + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
+        owner = CASE WHEN v.claim THEN %(owner)s WHEN v.lease_until IS NOT NULL THEN s.owner END,
+        ticket = CASE WHEN v.claim THEN %(ticket)s
+            WHEN v.lease_until IS NOT NULL THEN s.ticket END,
+        attempt = v.attempt, tries = v.tries, closed = v.closed, answered = v.answered,
+        started_at = v.started_at, claimed_at = v.claimed_at, ended_at = v.ended_at,
+        succeeded = s.succeeded OR v.succeeded,
+        comp_attempt = v.comp_attempt, comp_tries = v.comp_tries, comp_closed = v.comp_closed,
+        comp_answered = v.comp_answered, comp_started_at = v.comp_started_at,
+        comp_claimed_at = v.comp_claimed_at, comp_ended_at = v.comp_ended_at,
+        input = COALESCE(v.input::json, s.input), output = COALESCE(v.output::json, s.output),
+        error = COALESCE(v.error::json, s.error),
+        comp_input = COALESCE(v.comp_input::json, s.comp_input),
+        comp_output = COALESCE(v.comp_output::json, s.comp_output),
+        comp_error = COALESCE(v.comp_error::json, s.comp_error)
+    FROM json_to_recordset(%(steps)s::json) AS v (
+        workflow_id uuid, step text, idx integer, status text, may_have_effect boolean,
+        call_ms integer, due_at timestamptz, lease_until timestamptz, claim boolean,
+        attempt integer, tries integer, closed integer, answered integer, started_at timestamptz,
+        claimed_at timestamptz, ended_at timestamptz, succeeded boolean, comp_attempt integer,
+        comp_tries integer, comp_closed integer, comp_answered integer,
+        comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
+        input text, output text, error text, comp_input text, comp_output text, comp_error text)
+    WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
+      AND (v.workflow_id IN (SELECT id FROM won)) IS TRUE
+    RETURNING s.*
+)
+
+-- name: no_moves
+-- In their place, so that the rest can speak of them.
+won AS (SELECT NULL::uuid AS id WHERE false),
+moved AS (SELECT NULL::uuid AS id WHERE false),
+stepped AS (SELECT * FROM steps WHERE false)
+
+-- name: starts
+-- New workflows; one whose start key somebody else has loses.
+starting AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(starting)s::json) AS v (
+        id uuid, namespace text, definition text, version integer, status text, reason text,
+        revision bigint, last_seq integer, created_at timestamptz, deadline_at timestamptz,
+        ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
+        input text, output text, error text, input_hash text, reserve boolean)
+), reserved AS (
+    INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
+    SELECT v.namespace, v.definition, v.start_key, v.id, v.input_hash
+    FROM starting v WHERE v.reserve ORDER BY v.definition, v.start_key
+    ON CONFLICT (namespace, definition, start_key) DO NOTHING
+    RETURNING workflow_id
+), begun AS (
+    INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
+        created_at, deadline_at, ended_at, labels, start_key, trace, renders, input, output, error)
+    SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
+        v.created_at, v.deadline_at, v.ended_at, v.labels, v.start_key, v.trace, v.renders,
+        v.input::json, v.output::json, v.error::json
+    FROM starting v
+    WHERE NOT v.reserve OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
+    RETURNING id
+)
+
+-- name: no_starts
+-- In their place.
+starting AS (SELECT NULL::uuid AS id WHERE false),
+begun AS (SELECT NULL::uuid AS id WHERE false)
+
+-- name: history
+-- What both write: steps that get their row, and what is told of it all.
+writable AS MATERIALIZED (
+    SELECT id FROM won UNION ALL SELECT id FROM begun
+), fresh AS (
+    INSERT INTO steps (workflow_id, step, idx, namespace, service, status, may_have_effect,
+        call_ms, due_at, lease_until, owner, ticket, attempt, tries, closed, answered, started_at,
+        claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
+        comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
+        comp_output, comp_error)
+    SELECT v.workflow_id, v.step, v.idx, %(namespace)s, v.service, v.status, v.may_have_effect,
+        v.call_ms, v.due_at,
+        CASE WHEN v.claim THEN statement_timestamp()
+            + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
+        CASE WHEN v.claim THEN %(owner)s END, CASE WHEN v.claim THEN %(ticket)s::bigint END,
+        v.attempt, v.tries, v.closed, v.answered, v.started_at, v.claimed_at, v.ended_at,
+        v.succeeded, v.comp_attempt, v.comp_tries, v.comp_closed, v.comp_answered,
+        v.comp_started_at, v.comp_claimed_at, v.comp_ended_at, v.input::json, v.output::json,
+        v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json
+    FROM json_to_recordset(%(fresh)s::json) AS v (
+        workflow_id uuid, step text, idx integer, service text, status text,
+        may_have_effect boolean, call_ms integer, due_at timestamptz, lease_until timestamptz,
+        claim boolean, attempt integer, tries integer, closed integer, answered integer,
+        started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
+        comp_attempt integer, comp_tries integer, comp_closed integer, comp_answered integer,
+        comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
+        input text, output text, error text, comp_input text, comp_output text, comp_error text)
+    WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+    RETURNING *
+), history AS (
+    INSERT INTO events (workflow_id, seq, time, kind, cause, actor, step, idx, action, before,
+        after, attempt)
+    SELECT v.workflow_id, v.seq, v.time, v.kind, v.cause, v.actor, v.step, v.idx, v.action,
+        v.before, v.after, v.attempt
+    FROM json_to_recordset(%(events)s::json) AS v (
+        workflow_id uuid, seq integer, time timestamptz, kind text, cause text, actor text,
+        step text, idx integer, action text, before text, after text, attempt integer)
+    WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+), lost AS (
+    SELECT id FROM moved v WHERE (v.id IN (SELECT id FROM won)) IS NOT TRUE
+    UNION ALL
+    SELECT id FROM starting v WHERE (v.id IN (SELECT id FROM begun)) IS NOT TRUE
+)
+
+-- name: no_history
+-- A batch that writes nothing.
+fresh AS (SELECT * FROM steps WHERE false),
+lost AS (SELECT NULL::uuid AS id WHERE false)
+
+-- name: due
+-- The one predicate by which a step is claimable, and the index that is made for it. The limit is
+-- safe only because the choice is materialized.
+due AS MATERIALIZED (
+    SELECT s.workflow_id, s.step, s.idx
+    FROM steps s JOIN workflows w ON w.id = s.workflow_id
+    WHERE s.namespace = %(namespace)s AND s.service = %(service)s
+      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+      AND s.due_at <= statement_timestamp() AND NOT w.paused
+    ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
+)
+
+-- name: named
+-- The same predicate for steps that a doorbell or a timer names. `COALESCE` hides it from that
+-- index: a plan that reads all claimable steps to find these few looks cheap to a planner that
+-- has never counted them.
+wanted AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(keys)s::json) AS v (workflow_id uuid, step text, idx integer)
+), named AS MATERIALIZED (
+    SELECT s.workflow_id, s.step, s.idx
+    FROM wanted v CROSS JOIN LATERAL (
+        SELECT s.workflow_id, s.step, s.idx
+        FROM steps s JOIN workflows w ON w.id = s.workflow_id
+        WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
+          AND s.namespace = %(namespace)s AND s.service = %(service)s
+          AND s.status IN ('queued', 'retrying', 'compensating')
+          AND COALESCE(s.lease_until IS NULL, false)
+          AND s.due_at <= statement_timestamp() AND NOT w.paused
+        FOR UPDATE OF s SKIP LOCKED
+    ) AS s
+)
+
+-- name: by_due
+-- What to take: what is due,
+chosen AS (SELECT * FROM due)
+
+-- name: by_name
+-- what was named,
+chosen AS (SELECT * FROM named)
+
+-- name: by_both
+-- or both.
+chosen AS (SELECT * FROM due UNION ALL SELECT * FROM named)
+
+-- name: taken
+-- A claim happens at one moment, that of its statement; it never waits for a row.
+taken AS (
+    UPDATE steps s SET
+        status = CASE s.status WHEN 'compensating' THEN s.status ELSE 'running' END,
+        attempt = s.attempt + CASE s.status WHEN 'compensating' THEN 0 ELSE 1 END,
+        comp_attempt = s.comp_attempt + CASE s.status WHEN 'compensating' THEN 1 ELSE 0 END,
+        started_at = CASE s.status WHEN 'compensating' THEN s.started_at
+                     ELSE COALESCE(s.started_at, statement_timestamp()) END,
+        claimed_at = CASE s.status WHEN 'compensating' THEN s.claimed_at
+                     ELSE statement_timestamp() END,
+        comp_started_at = CASE s.status WHEN 'compensating'
+                     THEN COALESCE(s.comp_started_at, statement_timestamp()) END,
+        comp_claimed_at = CASE s.status WHEN 'compensating' THEN statement_timestamp() END,
+        lease_until = statement_timestamp()
+            + make_interval(secs => (s.call_ms + %(margin_ms)s) / 1000.0),
+        owner = %(owner)s, ticket = %(ticket)s
+    FROM chosen
+    WHERE s.workflow_id = chosen.workflow_id AND s.step = chosen.step AND s.idx = chosen.idx
+    RETURNING s.*
+)
+
+-- name: refused
+-- Why a step that was named was not taken.
+refused AS (
+    SELECT CASE
+            WHEN s.step IS NULL THEN 'unknown'
+            WHEN s.namespace <> %(namespace)s OR s.service <> %(service)s OR w.paused
+                OR s.status NOT IN ('queued', 'retrying', 'compensating')
+                OR s.lease_until IS NOT NULL THEN 'not_claimable'
+            WHEN s.due_at <= statement_timestamp() THEN 'locked'
+            ELSE 'not_due' END AS kind,
+        v.workflow_id, v.step, v.idx
+    FROM wanted v
+    LEFT JOIN steps s ON s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
+    LEFT JOIN workflows w ON w.id = v.workflow_id
+    WHERE ((v.workflow_id, v.step, v.idx)
+        IN (SELECT workflow_id, step, idx FROM taken)) IS NOT TRUE
+)
+
+-- name: none_refused
+-- No step was named.
+refused AS (
+    SELECT NULL::text AS kind, NULL::uuid AS workflow_id, NULL::text AS step,
+        NULL::integer AS idx WHERE false)
+
+-- name: none_taken
+-- A batch that claims nothing, unless by what it writes.
+taken AS (SELECT * FROM steps WHERE false)
+
+-- name: under_ticket
+-- What an earlier try of this batch had claimed, for a batch whose commit was in doubt.
+taken AS (
+    SELECT * FROM steps
+    WHERE lease_until IS NOT NULL AND owner = %(owner)s AND ticket = %(ticket)s)
+
+-- name: held
+-- What this batch claimed: by its claims, and by what it wrote.
+held AS (
+    SELECT * FROM taken
+    UNION ALL SELECT * FROM stepped WHERE owner = %(owner)s AND ticket = %(ticket)s
+    UNION ALL SELECT * FROM fresh WHERE owner = %(owner)s AND ticket = %(ticket)s
+)
+
+-- name: answer
+-- Always a row, for the clock and for whoever lost; then a row for every step that is held, one
+-- for each other step of a workflow just taken up (so that its next transition can be decided
+-- without reading), and one for each key that was refused. The columns stand in the order in
+-- which `rows.held_step` and `rows.held_workflow` take them. `large` says that an output which
+-- expressions may read was left out.
+SELECT t.now, t.lost, r.*
+FROM (SELECT clock_timestamp() AS now, ARRAY(SELECT id::text FROM lost) AS lost) AS t
+LEFT JOIN (
+    SELECT 'held' AS kind, s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status,
+        s.may_have_effect, s.call_ms, s.due_at, s.lease_until,
+        s.attempt, s.tries, s.closed, s.answered, s.started_at, s.claimed_at, s.ended_at,
+        s.comp_attempt, s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at,
+        s.comp_claimed_at, s.comp_ended_at,
+        s.output::text AS output, s.comp_input::text AS comp_input, s.succeeded,
+        COALESCE(s.input, w.input)::text AS input,
+        w.namespace, w.definition, w.version, w.status AS workflow_status, w.reason, w.paused,
+        w.revision, w.last_seq, w.created_at, w.deadline_at, w.ended_at AS workflow_ended_at,
+        w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input
+    FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
+    UNION ALL
+    SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
+            ELSE 'other' END,
+        x.workflow_id::text, x.step, x.idx, x.service, x.status,
+        x.may_have_effect, x.call_ms, x.due_at, x.lease_until,
+        x.attempt, x.tries, x.closed, x.answered, x.started_at, x.claimed_at, x.ended_at,
+        x.comp_attempt, x.comp_tries, x.comp_closed, x.comp_answered, x.comp_started_at,
+        x.comp_claimed_at, x.comp_ended_at,
+        CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL
+    FROM taken s
+    JOIN workflows w ON w.id = s.workflow_id
+    JOIN LATERAL (
+        SELECT * FROM steps
+        WHERE workflow_id = s.workflow_id AND (step, idx) <> (s.step, s.idx)
+        LIMIT %(others)s
+    ) AS x ON true
+    UNION ALL
+    SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL
+    FROM refused f
+) AS r ON true
