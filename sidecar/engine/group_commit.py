@@ -19,11 +19,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, overload
 
 import structlog
+from msgspec.structs import replace
 
 from sidecar.engine.identity import Identity
 from sidecar.errors import (

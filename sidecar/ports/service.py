@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from sidecar.saga.definition import JsonText
 from sidecar.saga.outcomes import Outcome
@@ -13,8 +14,7 @@ from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, StepKey, WorkflowId
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One attempt at one action. `timeout` is seconds for the whole call, connect to last byte.
 
     `body` is sent unchanged on every attempt. `deadline` is when the service may stop working

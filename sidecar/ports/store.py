@@ -20,6 +20,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+from msgspec import Struct
+
 from sidecar.ports.queue import Doorbell
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
@@ -30,8 +33,7 @@ from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 # -- members of a batch ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """A new workflow. The store stamps `created_at` and the deadline by its own clock.
 
     `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
@@ -43,13 +45,12 @@ class Start:
     input: JsonText
     input_hash: str
     start_key: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     trace: str | None = None
     actor: str = "api"
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """An event for a workflow that exists.
 
     `claim_next`: if the transition makes a step of `Batch.service` claimable at once, claim
@@ -63,15 +64,13 @@ class Transition:
     wait: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimKeys:
+class ClaimKeys(Struct, frozen=True):
     """Claim these steps of `Batch.service`, if they are claimable: doorbells, local retries."""
 
     keys: tuple[tuple[WorkflowId, StepKey], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimDue:
+class ClaimDue(Struct, frozen=True):
     """Claim up to `limit` steps of `Batch.service` that are claimable, the longest due first.
 
     What the same batch makes claimable may be left to the next.
@@ -80,15 +79,13 @@ class ClaimDue:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
+class Epoch(Struct, frozen=True):
     """A leader's fence: the batch is refused with `StaleEpoch` unless this is still in force."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """One transaction. `ticket` is unique in the life of `incarnation` and names its claims.
 
     `lease_margin` is added to a step's `call_ms` to make its lease.
@@ -109,8 +106,7 @@ class Batch:
 # -- what became of them --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """`existed`: this start key had started this workflow before, with the same input."""
 
     workflow: WorkflowId
@@ -119,8 +115,7 @@ class Started:
     changes: Changes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReused:
+class KeyReused(Struct, frozen=True):
     """The start key belongs to a workflow with another input; nothing was written."""
 
     workflow: WorkflowId
@@ -139,8 +134,7 @@ class Missing(StrEnum):
     """Its time has not come; whoever polls finds it when it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """A step that this incarnation holds until `lease_until` (by the store's clock).
 
     `input` is what `execute` gets. For `compensate`, `input`, `output` and `succeeded` are
@@ -164,8 +158,7 @@ class Claimed:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """A transition was decided, and what it wrote is durable."""
 
     changes: Changes
@@ -177,8 +170,7 @@ TransitionResult = Moved | Missing | Exception
 StartResult = Started | KeyReused
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
+class BatchResult(Struct, frozen=True):
     """What became of each member, in the order of the batch.
 
     `claimed` holds every claim of the batch, whichever member asked for it. `refused_keys`
@@ -189,7 +181,7 @@ class BatchResult:
     starts: tuple[StartResult, ...] = ()
     transitions: tuple[TransitionResult, ...] = ()
     claimed: tuple[Claimed, ...] = ()
-    refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = field(default_factory=dict)
+    refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
 # -- definitions, queries, sidecars, the leader's queries -------------------------------------

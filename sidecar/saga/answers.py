@@ -8,8 +8,10 @@ that is owed already covers them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
 from sidecar.saga.bodies import error_body

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import NO_INDEX, Step, Workflow
@@ -22,8 +23,7 @@ class Verdict(StrEnum):
     """There was nothing to do, and that is fine; nothing is written."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEvent:
+class HistoryEvent(Struct, frozen=True):
     """One line of a workflow's history.
 
     `kind` is `workflow`, `step`, `compensation`, `late_answer` or `deadline_ignored`; `step`
@@ -44,8 +44,7 @@ class HistoryEvent:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """The result of `start` or `advance`.
 
     `workflow` is the whole new state; `steps` are those of its steps that changed, in the

@@ -8,9 +8,11 @@ outside the draft was ever changed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from sidecar.saga.changes import Changes, HistoryEvent, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render, Scope, Template

@@ -6,15 +6,14 @@ speaks of, when that attempt was claimed, and a number between 0 and 1 for the j
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sidecar.saga.outcomes import Outcome
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import StepKey
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """An attempt came to an end at the sidecar that made it."""
 
     step: StepKey
@@ -25,8 +24,7 @@ class Answered:
     actor: str = "sidecar"
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseEnded:
+class LeaseEnded(Struct, frozen=True):
     """The lease of an attempt ended, and nobody has said how the attempt went."""
 
     step: StepKey
@@ -36,15 +34,13 @@ class LeaseEnded:
     actor: str = "leader"
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True):
     """Somebody asks that the workflow be undone."""
 
     actor: str = "api"
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(Struct, frozen=True):
     """The workflow's deadline lies in the past."""
 
     actor: str = "leader"

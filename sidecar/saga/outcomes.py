@@ -5,9 +5,10 @@ The classes are those of the HTTP contract (`docs/contract.md`), but nothing her
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+
+from msgspec import Struct
 
 from sidecar.saga.definition import JsonText
 
@@ -34,8 +35,7 @@ class OutcomeKind(StrEnum):
     """The sidecar gave the claim back before sending anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """One answer.
 
     `output` is the JSON result of `done` (None: no body). `error` is a JSON object with at

@@ -8,9 +8,10 @@ in a state read from a store, None means "not loaded"; in a state to be written,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, NewType
+
+from msgspec import Struct, field
 
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import (
@@ -47,8 +48,7 @@ class DefinitionRef(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One action of one step: the attempts at it so far.
 
     `attempt` rises with every claim and never falls: with step and action it is the fence.
@@ -69,8 +69,7 @@ class Run:
 NEVER_RUN = Run()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One step of one workflow.
 
     A step without a row in the store is `pending` and `stored` is false. `service` and
@@ -117,8 +116,7 @@ _UNDOING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Workflow:
+class Workflow(Struct, frozen=True):
     """One run of a definition. `revision` counts its transitions, `last_seq` its events."""
 
     id: WorkflowId

@@ -7,13 +7,14 @@ as it is told and remembers what it was asked. `Far.will` is applied to every la
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from sidecar.ports.service import Call, Service
 from sidecar.saga.definition import JsonText

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.errors import StoreDataError
 from sidecar.ports.store import KeyReused, Started, Store

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.ports.store import Batch, Claimed, Missing, SidecarRecord, StoredDefinition
 from sidecar.saga.changes import Changes, HistoryEvent
@@ -31,8 +35,7 @@ class Holder:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One workflow with all that is kept about it.
 
     `holders` names the last claimer of each step; `succeeded` the steps whose `execute` did.
@@ -40,7 +43,7 @@ class Row:
 
     workflow: Workflow
     history: tuple[HistoryEvent, ...] = ()
-    holders: Mapping[StepKey, Holder] = field(default_factory=dict)
+    holders: Mapping[StepKey, Holder] = msgspec.field(default_factory=dict)
     succeeded: frozenset[StepKey] = frozenset()
 
     @property

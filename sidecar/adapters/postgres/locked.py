@@ -8,7 +8,8 @@ the last of these locks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.compiled import CompiledDefinitions

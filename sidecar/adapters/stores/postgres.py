@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
+from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres.commit import Transaction

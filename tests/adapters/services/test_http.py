@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import orjson
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from sidecar.adapters.clock import SystemClock
 from sidecar.adapters.services import http

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.saga.outcomes import OutcomeKind
 from tests.adapters.services.raw_server import (

@@ -7,10 +7,10 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.stores.postgres import PostgresStore
