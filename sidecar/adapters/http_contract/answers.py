@@ -25,8 +25,12 @@ _K = OutcomeKind
 MAX_MESSAGE = 300
 """How many characters the message of an error has at most."""
 
-MAX_RETRY_AFTER = timedelta(days=7)
-"""The longest `Retry-After` believed; the policy's budget bounds it further."""
+MAX_RETRY_AFTER: Mapping[Action, timedelta] = {
+    Action.EXECUTE: timedelta(days=7),
+    Action.COMPENSATE: timedelta(hours=1),
+}
+"""The longest `Retry-After` believed. The policy's budget bounds that of an execute further; a
+compensation has none by default, and what waits to be undone must not wait for days."""
 
 OVERRIDES: Mapping[str, OutcomeKind] = {
     str(kind): kind
@@ -82,7 +86,7 @@ def outcome_of(
     return Outcome(
         kind,
         error=_error_of(answer),
-        retry_after=waiting_time(answer.retry_after, now) if answer.retry_after else None,
+        retry_after=_waiting(action, answer.retry_after, now),
         may_have_effect=kind is _K.UNKNOWN or (kind is _K.NOT_NOW and status >= 500),
     )
 
@@ -126,20 +130,34 @@ def error(code: str, message: str, status: int | None = None, kept: Any = None) 
     return JsonText(orjson.dumps(fields).decode())
 
 
-def waiting_time(value: str, now: datetime) -> timedelta | None:
-    """Return what a `Retry-After` of seconds or of an HTTP date asks for; None for nonsense."""
+def outcome_of_status(
+    action: Action, status: int, now: datetime, on_status: Mapping[int, str] | None = None
+) -> Outcome:
+    """Return what an answer means of which nothing but the status could be understood."""
+    unread = BadBody("unreadable", "nothing but its status could be read")
+    return outcome_of(action, Answer(status, bad_body=unread), now, on_status)
+
+
+def waiting_time(value: str, now: datetime, most: timedelta) -> timedelta | None:
+    """Return what a `Retry-After` of seconds or of an HTTP date asks for, at most `most`.
+
+    None for nonsense.
+    """
     text = value.strip()
     if text.isascii() and text.isdigit():
-        # Longer digit strings than that are beyond the cap anyway.
-        seconds = int(text) if len(text) < 10 else MAX_RETRY_AFTER.total_seconds()
-        return min(timedelta(seconds=seconds), MAX_RETRY_AFTER)
+        # Longer digit strings than that are beyond any cap anyway.
+        return min(timedelta(seconds=int(text)), most) if len(text) < 10 else most
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return min(max(moment - now, timedelta()), most)
+    except (ValueError, TypeError, OverflowError):  # what the parser makes of years and offsets
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(moment - now, timedelta()), MAX_RETRY_AFTER)
+
+
+def _waiting(action: Action, value: str | None, now: datetime) -> timedelta | None:
+    return waiting_time(value, now, MAX_RETRY_AFTER[action]) if value else None
 
 
 def _done(action: Action, answer: Answer) -> Outcome:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.adapters.http_contract.answers import (
-    MAX_RETRY_AFTER,
     OVERRIDES,
     Answer,
     class_of,
     error,
     outcome_of,
+    outcome_of_status,
     waiting_time,
 )
 from sidecar.adapters.http_contract.bodies import MAX_DETAIL_BYTES, TooLarge
@@ -128,23 +128,57 @@ def test_a_body_that_was_too_large_does_not_change_the_class() -> None:
         ("Thu, 01 Jan 2026 00:01:00 GMT", 60),
         ("Thu, 01 Jan 2026 00:01:00 -0000", 60),
         ("Thu, 01 Jan 2015 00:00:00 GMT", 0),
-        ("999999999999999999999999", MAX_RETRY_AFTER.total_seconds()),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER.total_seconds()),
+        ("999999999999999999999999", 3600),
+        ("3601", 3600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
     ],
 )
 def test_retry_after(value: str, seconds: float) -> None:
-    assert waiting_time(value, NOW) == timedelta(seconds=seconds)
+    assert waiting_time(value, NOW, timedelta(hours=1)) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("value", ["", "-1", "1.5", "soon", "١٢", "Thu, 99 Jan 2026", "1e3"])
+NONSENSE = [
+    *("", "-1", "1.5", "soon", "١٢", "Thu, 99 Jan 2026", "1e3"),
+    "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "Mon, 01 Jan 2026 00:00:00 -99999999999999",
+]
+
+
+@pytest.mark.parametrize("value", NONSENSE)
 def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
-    assert waiting_time(value, NOW) is None
+    assert waiting_time(value, NOW, timedelta(hours=1)) is None
 
 
-@given(st.text(max_size=60))
+_NUMBERS = st.integers(-(10**20), 10**20) | st.integers(0, 40)
+_DATES = st.builds("{} {} {} {}:{}:{} {}".format, *([_NUMBERS] * 6), st.sampled_from(["GMT", "+9"]))
+_NAMED = st.builds("Mon, {} Jan {} {}:{}:{} {}".format, *([_NUMBERS] * 6))
+
+
+@given(st.text(max_size=60) | _DATES | _NAMED)
 def test_no_retry_after_raises(value: str) -> None:
-    wait = waiting_time(value, NOW)
-    assert wait is None or timedelta() <= wait <= MAX_RETRY_AFTER
+    wait = waiting_time(value, NOW, timedelta(days=7))
+    assert wait is None or timedelta() <= wait <= timedelta(days=7)
+
+
+def test_a_compensation_is_not_put_off_for_days() -> None:
+    answer = Answer(503, retry_after=str(30 * 24 * 3600))
+    asked = {action: outcome_of(action, answer, NOW).retry_after for action in Action}
+    assert asked == {
+        Action.EXECUTE: timedelta(days=7),
+        Action.COMPENSATE: timedelta(hours=1),
+    }
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_the_status_alone_tells_the_class(action: Action) -> None:
+    for status in (200, 202, 400, 409, 422, 429, 500, 503):
+        whole = outcome_of(action, Answer(status), NOW)
+        alone = outcome_of_status(action, status, NOW)
+        unusable = action is Action.EXECUTE and status == HTTPStatus.OK  # its output is lost
+        assert alone.kind is (_K.UNUSABLE if unusable else whole.kind)
+        assert alone.may_have_effect is whole.may_have_effect or unusable
+    refused = outcome_of_status(action, 409, NOW, {409: "refused"})
+    assert refused.kind is _K.REFUSED
 
 
 @given(
