@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar.definitions.durations import Between, duration_text
+from sidecar.saga.paths import path_fault
 from sidecar.saga.policy import RetryPolicy
 
 MAX_STEPS = 1_000
@@ -52,6 +53,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _SERVICE = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*(\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*)?")
 _ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HIDDEN = re.compile("%(2f|5c|0[0-9a-f]|1[0-9a-f])", re.IGNORECASE)
 
 STATUS_WORDS = ("done", "refused", "unknown", "busy", "not_now", "misconfigured")
 
@@ -91,12 +93,7 @@ def check_path(path: str) -> str:
             "holds a character that a path cannot have (a space, a control character, "
             "#, a backslash, or not ASCII); percent-encode it"
         )
-    segments = re.sub("%2e", ".", path.partition("?")[0], flags=re.IGNORECASE).split("/")
-    if (
-        ".." in segments
-        or "." in segments
-        or re.search("%(2f|5c|0[0-9a-f]|1[0-9a-f])", path, re.IGNORECASE)
-    ):
+    if _HIDDEN.search(path) or path_fault(path) is not None:
         raise ValueError("must not hold `.`, `..` or encoded slashes; write the path out")
     return path
 

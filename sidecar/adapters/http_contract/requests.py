@@ -16,6 +16,7 @@ from multidict import istr
 
 from sidecar.errors import ConfigError
 from sidecar.ports.service import Call
+from sidecar.saga.paths import path_fault
 
 # istr: aiohttp need not fold their case at every call.
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
@@ -32,10 +33,6 @@ TRACEPARENT = istr("traceparent")
 METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 """The methods an action may be configured with."""
 
-MAX_PATH = 2048
-"""The longest path, in characters."""
-
-_PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
@@ -79,21 +76,6 @@ def target(service_url: str) -> Target:
     port = port or (443 if parts.scheme == "https" else 80)
     literal = f"[{host}]" if ":" in host else host
     return Target(f"{parts.scheme}://{literal}:{port}", host, port, prefix)
-
-
-def path_fault(path: str) -> str | None:
-    """Return what is wrong with the path of an action, or None."""
-    if len(path) > MAX_PATH:
-        return f"a path has at most {MAX_PATH} characters"
-    if not _PATH.fullmatch(path):
-        return "a path begins with one / and holds only what a URL may hold"
-    # Servers differ in how often they decode; a path that is fine however often has no dots.
-    plain = path.partition("?")[0]
-    while (once := unquote(plain)) != plain:
-        plain = once
-    if any(part in {".", ".."} for part in re.split(r"[/\\]", plain)):
-        return "a path holds no . or .. between slashes"
-    return None
 
 
 def headers(call: Call) -> dict[istr, str]:

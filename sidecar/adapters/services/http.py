@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Final
 
 import aiohttp
+import structlog
 from aiohttp import hdrs
 from aiohttp.client_reqrep import ClientRequest, ClientResponse
 from aiohttp.connector import BaseConnector, Connection
@@ -34,6 +35,9 @@ from sidecar.errors import ConfigError
 from sidecar.ports.clock import Clock
 from sidecar.ports.service import Call
 from sidecar.saga.outcomes import Outcome
+from sidecar.saga.paths import path_fault
+
+log = structlog.get_logger("sidecar.http")
 
 MAX_BODY: Final = 1024 * 1024
 """The largest body of an answer by default, in bytes, decompressed."""
@@ -106,7 +110,7 @@ class HttpService:
         self._max_body = max_body
         self._standing: CIMultiDict[str] = CIMultiDict()
         self._session: aiohttp.ClientSession | None = None
-        if ready_path is not None and (fault := requests.path_fault(ready_path)):
+        if ready_path is not None and (fault := path_fault(ready_path)):
             raise ConfigError(f"ready {ready_path!r}: {fault}")
         self._ready_path = ready_path
         base = self._target.origin + self._target.prefix
@@ -155,7 +159,7 @@ class HttpService:
             return answers.not_sent("dns_failure", f"the service's name: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (a call ends as an outcome, whatever broke)
             return _broken(ticket, error)
-        return answers.outcome_of(call.action, answer, self._clock.now(), call.on_status)
+        return self._outcome(call, answer)
 
     async def ready(self) -> bool:
         """Whether the service says that it can take calls; answers within 2 seconds."""
@@ -166,6 +170,15 @@ class HttpService:
                 return await self._says_ready(self._ready_path)
         except (aiohttp.ClientError, OSError, ValueError):  # ValueError: a name no DNS can hold
             return False
+
+    def _outcome(self, call: Call, answer: answers.Answer) -> Outcome:
+        """Return what the answer means; whatever else it holds, its status has been given."""
+        now = self._clock.now()
+        try:
+            return answers.outcome_of(call.action, answer, now, call.on_status)
+        except Exception:
+            log.exception("answer_not_understood", status=answer.status, step=str(call.key))
+            return answers.outcome_of_status(call.action, answer.status, now, call.on_status)
 
     def _connector(self) -> BaseConnector:
         if self._target.socket is not None:
@@ -254,7 +267,7 @@ class HttpService:
 
 def _checked_url(base: str, path: str) -> URL | str:
     """Return the URL of `path`, or the sentence that says what is wrong with it."""
-    fault = requests.path_fault(path)
+    fault = path_fault(path)
     return URL(base + path, encoded=True) if fault is None else fault
 
 

@@ -16,10 +16,10 @@ from sidecar.adapters.http_contract.requests import (
     Target,
     header_value,
     headers,
-    path_fault,
     rfc3339,
     target,
 )
+from sidecar.saga.paths import path_fault
 from sidecar.saga.workflow import DefinitionRef, StepKey, WorkflowId
 from tests.conformance.service import a_call
 

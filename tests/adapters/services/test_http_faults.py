@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 
+import orjson
 import pytest
 from msgspec.structs import replace
 
@@ -220,3 +221,35 @@ async def test_a_compressed_answer_is_read_within_the_bound(
     bomb = await service.call(a_call())
     assert bomb.kind is _K.UNUSABLE
     assert code(bomb) == "body_too_large"
+
+
+# -- answers that nobody understands --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, _K.REFUSED), (429, _K.NOT_NOW)])
+async def test_an_answer_is_an_outcome_whatever_its_headers_say(
+    server: RawServer, connected: Connected, status: int, kind: OutcomeKind
+) -> None:
+    async def handle(request: Request, peer: Peer) -> None:
+        when = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+        await peer.write(answer(status, b"", (f"Retry-After: {when}",)))
+
+    server.handler = handle
+    outcome = await (await connected()).call(a_call())
+    assert (outcome.kind, outcome.retry_after) == (kind, None)
+
+
+async def test_an_answer_that_cannot_be_understood_still_has_its_status(
+    server: RawServer, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def handle(request: Request, peer: Peer) -> None:
+        await peer.write(answer(400, b'{"detail":"spent"}'))
+
+    monkeypatch.setattr("sidecar.adapters.http_contract.answers.detail", fail)
+    server.handler = handle
+    outcome = await (await connected()).call(a_call())
+    assert outcome.kind is _K.REFUSED
+    assert orjson.loads(outcome.error or "")["code"] == "http_400"
