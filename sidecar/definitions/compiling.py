@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sidecar.definitions.documents import (
+    MAX_BYTES,
     Document,
     canonical,
     digest,
@@ -68,6 +69,11 @@ def parse_definition(text: bytes | str, content_type: str = "application/yaml") 
     document = read_document(text, format_of(content_type))
     definition = _compile(document, "default", 0)
     written = canonical(document.value)
+    if len(written.encode()) > MAX_BYTES:
+        # What is stored is what is read again, by the same limit.
+        raise DefinitionError(
+            [("", f"is larger than {MAX_BYTES // 1024} KiB when it is written as JSON; split it")]
+        )
     return ParsedDefinition(definition.name, written, digest(written))
 
 

@@ -67,6 +67,8 @@ class Commands:
         Raises `DefinitionError`.
         """
         parsed = parse_definition(text, content_type)
+        # Before it is stored: a latest version that cannot be read back would stop the name.
+        compile_stored(parsed.document, namespace, parsed.name, 0)
         stored, created = await self._store.put_definition(
             namespace, parsed.name, parsed.document, parsed.digest
         )

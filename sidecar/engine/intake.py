@@ -66,7 +66,10 @@ def _refuse_large_integers(raw: bytes) -> None:
             )
         return number
 
-    json.loads(raw, parse_int=check)
+    try:
+        json.loads(raw, parse_int=check)
+    except RecursionError:  # near a thousand levels, which the fast parser still takes
+        raise MalformedJson("The body is not JSON that can be read: it is too deep.") from None
 
 
 def storable(value: Any, field: str) -> JsonText:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.definitions import compile_stored, parse_definition
-from sidecar.definitions.documents import canonical
+from sidecar.definitions.documents import MAX_BYTES, canonical
+from sidecar.definitions.model import check_path
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import Compensation, Definition, StepDefinition, Template
+from sidecar.saga.paths import path_fault
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
 ORDER = """
@@ -222,6 +224,9 @@ def test_the_defaults_may_be_written_out() -> None:
         "/../x",
         "/a/..",
         "/a/%2e%2E/b",
+        "/%252e%252e/x",
+        "/a/%25252E./b",
+        "/a/%252e%255c/b",
         "/a%2fb",
         "/a%5cb",
         "/a%0d",
@@ -244,6 +249,15 @@ def test_a_path_is_never_more_than_a_path(path: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/a/b-c_d.e~f", "/a%20b", "/a?b=c&d=/e", "/a:b@c"])
 def test_ordinary_paths_pass(path: str) -> None:
     assert compiled(one_step(execute=path), "json").steps[0].path == path
+
+
+@given(st.lists(st.sampled_from(["/", ".", "%", "25", "2e", "2F", "5c", "a", "?"]), max_size=9))
+def test_a_path_that_registers_is_never_refused_by_a_call(parts: list[str]) -> None:
+    try:
+        path = check_path("/" + "".join(parts))
+    except ValueError:
+        return
+    assert path_fault(path) is None
 
 
 @pytest.mark.parametrize(
@@ -359,3 +373,12 @@ def test_layout_order_and_format_make_no_difference(document: dict[str, Any], di
     # JSON is YAML, as long as it escapes nothing: with a comment it is YAML only.
     if "\\" not in other:
         assert parse_definition(f"# a comment\n{other}\n", "yaml").digest == wanted
+
+
+def test_a_document_that_grows_beyond_the_limit_is_refused() -> None:
+    document = "name: a\nsteps: [{name: a, service: b, execute: /a, input: {text: '%s'}}]"
+    # In YAML a quote takes one byte, in JSON two.
+    with pytest.raises(DefinitionError, match="written as JSON"):
+        parse_definition(document % ('"' * (MAX_BYTES // 2)))
+    parsed = parse_definition(document % ('"' * (MAX_BYTES // 2 - 200)))
+    assert compile_stored(parsed.document, "default", parsed.name, 1).steps

@@ -20,6 +20,9 @@ from sidecar.errors import (
 from sidecar.saga.states import Reason, WorkflowStatus
 from tests.unit.engine.faces import DOCUMENT, Faces, until
 
+TOO_DEEP = b"[" * 1020 + b"1234567890123456789" + b"]" * 1020
+"""The fast parser takes so many levels; the second look, which the number asks for, does not."""
+
 
 @pytest.fixture
 async def faces() -> Faces:
@@ -48,6 +51,25 @@ async def test_a_document_that_is_refused_takes_no_number(faces: Faces) -> None:
     with pytest.raises(DefinitionError):
         await faces.register(b"name: order")
     assert [one.version for one in faces.store.definitions["default", "order"]] == [1]
+
+
+async def test_a_document_that_could_not_be_read_back_is_not_stored(faces: Faces) -> None:
+    grows = b"name: order\nsteps: [{name: a, service: b, execute: /a, input: {t: '%s'}}]"
+    with pytest.raises(DefinitionError, match="larger than 256 KiB"):
+        await faces.register(grows % (b'"' * 150_000))
+    assert (await faces.start()).definition.version == 1
+
+
+async def test_a_document_is_compiled_as_it_is_stored_before_it_is(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DefinitionError([("", "cannot be read back")])
+
+    monkeypatch.setattr("sidecar.engine.commands.compile_stored", refuse)
+    with pytest.raises(DefinitionError, match="read back"):
+        await faces.register(DOCUMENT.replace(b"/charges", b"/v2/charges"))
+    assert (await faces.start()).definition.version == 1
 
 
 async def test_an_unknown_definition_or_version_is_not_found(faces: Faces) -> None:
@@ -142,7 +164,7 @@ def test_an_integer_that_would_change_in_silence_is_refused(text: bytes) -> None
         read_json(text)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"\xff", b'"\\ud800"', b"1e999"])
+@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"\xff", b'"\\ud800"', b"1e999", TOO_DEEP])
 def test_what_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidRequest, match="not JSON"):
         read_json(text)
