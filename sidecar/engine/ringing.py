@@ -27,6 +27,7 @@ log = structlog.get_logger("sidecar.ringing")
 DOORBELLS_WAITING_MAX = 50_000
 TIMERS_MAX = 50_000
 TIMER_SLACK_S = 0.002
+LAST_RING_WITHIN_S = 1.0
 
 
 class Ringer:
@@ -68,10 +69,12 @@ class Ringer:
         left, self._doorbells = self._doorbells, []
         if left:
             try:
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(LAST_RING_WITHIN_S):
                     await self._queue.publish(left)
             except (QueueError, TimeoutError):
                 self._telemetry.count(metrics.DOORBELLS_LOST, len(left))
+            else:
+                self._telemetry.count(metrics.DOORBELLS_RUNG, len(left))
 
     def after(self, batch: Batch, result: BatchResult) -> None:
         """Draw the conclusions from one commit."""
@@ -120,8 +123,12 @@ class Ringer:
         delay = (step.due_at - now).total_seconds() if step.due_at else 0.0
         if delay <= 0:
             self.ring([Doorbell(workflow.id, step.key, step.service, workflow.trace)])
-        elif step.service == self._service and len(self._timers) < TIMERS_MAX:
+        elif step.service == self._service and self._may_set_timer:
             self._set_timer(delay + TIMER_SLACK_S, workflow.id, step.key)
+
+    @property
+    def _may_set_timer(self) -> bool:
+        return self._task is not None and len(self._timers) < TIMERS_MAX
 
     def _set_timer(self, delay: float, workflow: WorkflowId, key: StepKey) -> None:
         def due() -> None:
@@ -155,5 +162,12 @@ class Ringer:
             except QueueError as error:
                 self._telemetry.count(metrics.DOORBELLS_LOST, len(doorbells))
                 log.warning("doorbells_lost", count=len(doorbells), error=error.message)
+            except asyncio.CancelledError:
+                self._doorbells[:0] = doorbells  # rung twice does no harm; `stop` tries once more
+                raise
+            except Exception:
+                # A ringer that died would lose all doorbells to come.
+                self._telemetry.count(metrics.DOORBELLS_LOST, len(doorbells))
+                log.exception("ringing_failed", count=len(doorbells))
             else:
                 self._telemetry.count(metrics.DOORBELLS_RUNG, len(doorbells))
