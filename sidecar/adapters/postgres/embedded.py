@@ -28,12 +28,15 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
+import structlog
 
 from sidecar.adapters.postgres.embedded_binaries import find_binaries, usable_binaries
 from sidecar.adapters.postgres.embedded_folder import DATABASE, ROLE, Address, Folder
 from sidecar.adapters.postgres.embedded_process import Program, processes_in, run_to_end, tail
 from sidecar.errors import EmbeddedServerError, GoConductorError
 from sidecar.ports.telemetry import Telemetry
+
+log = structlog.get_logger("sidecar.embedded")
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.05
@@ -299,6 +302,7 @@ class EmbeddedServer:
         return "\n".join(part for part in parts if part)
 
     def _tell(self, fact: str, **fields: object) -> None:
+        (log.warning if fact.endswith("failed") else log.info)(fact, **fields)
         if self._telemetry is not None:
             self._telemetry.fact(fact, **fields)
 

@@ -1,4 +1,5 @@
 -- name: moves
+-- Fields that hold nothing, zero or false are left out of all records.
 -- Transitions that were decided. A workflow that somebody holds, or that has moved since its state
 -- was read, loses, and nothing of it is written. `IS TRUE` keeps the planner from joining these
 -- lists row by row: it looks each id up in a hash table.
@@ -8,7 +9,8 @@ moved AS MATERIALIZED (
         deadline_at timestamptz, ended_at timestamptz, output text, error text)
 ), won AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
-    WHERE w.revision = v.expected AND w.paused = v.paused ORDER BY w.id FOR UPDATE OF w SKIP LOCKED
+    WHERE w.revision = v.expected AND w.paused = COALESCE(v.paused, false)
+    ORDER BY w.id FOR UPDATE OF w SKIP LOCKED
 ),
 changed AS (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
@@ -17,18 +19,18 @@ changed AS (
     FROM moved v
     WHERE w.id = v.id AND (v.id IN (SELECT id FROM won)) IS TRUE
 ), stepped AS (
-    UPDATE steps s SET status = v.status, may_have_effect = v.may_have_effect,
+    UPDATE steps s SET status = v.status, may_have_effect = COALESCE(v.may_have_effect, false),
         call_ms = v.call_ms, due_at = v.due_at,
         lease_until = CASE WHEN v.claim THEN statement_timestamp()
             + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
         owner = CASE WHEN v.claim THEN %(owner)s WHEN v.lease_until IS NOT NULL THEN s.owner END,
         ticket = CASE WHEN v.claim THEN %(ticket)s
             WHEN v.lease_until IS NOT NULL THEN s.ticket END,
-        attempt = v.attempt, tries = v.tries, closed = v.closed, answered = v.answered,
+        attempt = COALESCE(v.attempt, 0), tries = COALESCE(v.tries, 0), closed = COALESCE(v.closed, 0), answered = COALESCE(v.answered, 0),
         started_at = v.started_at, claimed_at = v.claimed_at, ended_at = v.ended_at,
-        succeeded = s.succeeded OR v.succeeded,
-        comp_attempt = v.comp_attempt, comp_tries = v.comp_tries, comp_closed = v.comp_closed,
-        comp_answered = v.comp_answered, comp_started_at = v.comp_started_at,
+        succeeded = s.succeeded OR COALESCE(v.succeeded, false),
+        comp_attempt = COALESCE(v.comp_attempt, 0), comp_tries = COALESCE(v.comp_tries, 0), comp_closed = COALESCE(v.comp_closed, 0),
+        comp_answered = COALESCE(v.comp_answered, 0), comp_started_at = v.comp_started_at,
         comp_claimed_at = v.comp_claimed_at, comp_ended_at = v.comp_ended_at,
         input = COALESCE(v.input::json, s.input), output = COALESCE(v.output::json, s.output),
         error = COALESCE(v.error::json, s.error),
@@ -43,7 +45,7 @@ changed AS (
         comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
         input text, output text, error text, comp_input text, comp_output text, comp_error text)
-    WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
+    WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = COALESCE(v.idx, 0)
       AND (v.workflow_id IN (SELECT id FROM won)) IS TRUE
     RETURNING s.*
 )
@@ -72,10 +74,10 @@ starting AS MATERIALIZED (
     INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
         created_at, deadline_at, ended_at, labels, start_key, trace, renders, input, output, error)
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
-        v.created_at, v.deadline_at, v.ended_at, v.labels, v.start_key, v.trace, v.renders,
+        v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
         v.input::json, v.output::json, v.error::json
     FROM starting v
-    WHERE NOT v.reserve OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
+    WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
     RETURNING id
 )
 
@@ -94,13 +96,15 @@ writable AS MATERIALIZED (
         claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
         comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
         comp_output, comp_error)
-    SELECT v.workflow_id, v.step, v.idx, %(namespace)s, v.service, v.status, v.may_have_effect,
-        v.call_ms, v.due_at,
+    SELECT v.workflow_id, v.step, COALESCE(v.idx, 0), %(namespace)s, v.service, v.status,
+        COALESCE(v.may_have_effect, false), v.call_ms, v.due_at,
         CASE WHEN v.claim THEN statement_timestamp()
             + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
         CASE WHEN v.claim THEN %(owner)s END, CASE WHEN v.claim THEN %(ticket)s::bigint END,
-        v.attempt, v.tries, v.closed, v.answered, v.started_at, v.claimed_at, v.ended_at,
-        v.succeeded, v.comp_attempt, v.comp_tries, v.comp_closed, v.comp_answered,
+        COALESCE(v.attempt, 0), COALESCE(v.tries, 0), COALESCE(v.closed, 0),
+        COALESCE(v.answered, 0), v.started_at, v.claimed_at, v.ended_at,
+        COALESCE(v.succeeded, false), COALESCE(v.comp_attempt, 0), COALESCE(v.comp_tries, 0),
+        COALESCE(v.comp_closed, 0), COALESCE(v.comp_answered, 0),
         v.comp_started_at, v.comp_claimed_at, v.comp_ended_at, v.input::json, v.output::json,
         v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json
     FROM json_to_recordset(%(fresh)s::json) AS v (
@@ -116,7 +120,7 @@ writable AS MATERIALIZED (
 ), history AS (
     INSERT INTO events (workflow_id, seq, time, kind, cause, actor, step, idx, action, before,
         after, attempt)
-    SELECT v.workflow_id, v.seq, v.time, v.kind, v.cause, v.actor, v.step, v.idx, v.action,
+    SELECT v.workflow_id, v.seq, v.time, v.kind, v.cause, v.actor, v.step, COALESCE(v.idx, 0), v.action,
         v.before, v.after, v.attempt
     FROM json_to_recordset(%(events)s::json) AS v (
         workflow_id uuid, seq integer, time timestamptz, kind text, cause text, actor text,
@@ -150,7 +154,8 @@ due AS MATERIALIZED (
 -- index: a plan that reads all claimable steps to find these few looks cheap to a planner that
 -- has never counted them.
 wanted AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(keys)s::json) AS v (workflow_id uuid, step text, idx integer)
+    SELECT v.workflow_id, v.step, COALESCE(v.idx, 0) AS idx
+    FROM json_to_recordset(%(keys)s::json) AS v (workflow_id uuid, step text, idx integer)
 ), named AS MATERIALIZED (
     SELECT s.workflow_id, s.step, s.idx
     FROM wanted v CROSS JOIN LATERAL (
