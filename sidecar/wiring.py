@@ -10,10 +10,10 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, Self, TypeVar, assert_never
 
 import structlog
 from pydantic import SecretStr
@@ -27,25 +27,31 @@ from sidecar.api.health import build_health_app
 from sidecar.api.rest.app import build_app
 from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.server import RestServer
-from sidecar.config import SidecarConfig
+from sidecar.config import Address, SidecarConfig
 from sidecar.config import model as config_model
 from sidecar.definitions import compile_stored, render
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.engine.duties import DutyTimes
 from sidecar.engine.identity import Identity
 from sidecar.engine.receiving import LookInterval
-from sidecar.errors import ConfigError, GoConductorError, MissingExtra
+from sidecar.errors import ConfigError, GoConductorError, MissingExtra, StoreUnavailable
 from sidecar.ports.election import Election
 from sidecar.ports.notices import Notices
 from sidecar.ports.queue import Queue
 from sidecar.ports.store import Store
+from sidecar.ports.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from sidecar.adapters.kafka.settings import KafkaSettings
+    from sidecar.adapters.postgres.embedded import EmbeddedServer
 
 log = structlog.get_logger("sidecar")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EMBEDDED_LOOK_S = 2.0
+STORE_PAUSE_S = 2.0
+
+T = TypeVar("T")
 
 
 def run_sidecar(config: SidecarConfig) -> int:
@@ -64,8 +70,14 @@ def run_sidecar(config: SidecarConfig) -> int:
     return 0
 
 
+def log_warnings_only() -> None:
+    """Set up the log of a command that speaks to a person: only what went wrong."""
+    logs.configure(json=False, level="warning")
+
+
 def migrate_store(where: SidecarConfig | str) -> None:
     """Bring the schema of a store up to date. Raises `StoreError`, `ConfigError`."""
+    log_warnings_only()
     asyncio.run(_migrate(where))
 
 
@@ -76,16 +88,8 @@ async def _migrate(where: SidecarConfig | str) -> None:
         await migrate(where)
         return
     async with AsyncExitStack() as stack:
-        await migrate(await _dsn(where, stack), where.store.schema_name)
-
-
-async def _dsn(config: SidecarConfig, stack: AsyncExitStack) -> str:
-    """Return where PostgreSQL is, starting the embedded one if that is what was chosen."""
-    if config.store.dsn is not None:
-        return config.store.dsn.get_secret_value()
-    if config.store.embedded is None:
-        raise ConfigError("store: neither dsn nor embedded is given")
-    return await stack.enter_async_context(embedded_server(config.store.embedded))
+        database = await Database.of(where, stack)
+        await migrate(await database.dsn(), where.store.schema_name)
 
 
 @asynccontextmanager
@@ -93,11 +97,49 @@ async def embedded_server(folder: Path) -> AsyncIterator[str]:
     """Run the PostgreSQL of a folder, or join the one that runs; yields its DSN."""
     from sidecar.adapters.postgres.embedded import EmbeddedServer
 
-    server = EmbeddedServer(folder)
-    try:
-        yield await server.open()
-    finally:
-        await server.close()
+    async with EmbeddedServer(folder) as server:
+        yield await server.ensure()
+
+
+class Database:
+    """Where PostgreSQL is: what was configured, or an embedded one, which may move."""
+
+    def __init__(self, given: str, server: EmbeddedServer | None = None) -> None:
+        self._given = given
+        self._server = server
+
+    @classmethod
+    async def of(
+        cls, config: SidecarConfig, stack: AsyncExitStack, telemetry: Telemetry | None = None
+    ) -> Self:
+        """Return the configured one, or start or join the embedded one."""
+        if config.store.dsn is not None:
+            return cls(config.store.dsn.get_secret_value())
+        if config.store.embedded is None:
+            raise ConfigError("store: neither dsn nor embedded is given")
+        from sidecar.adapters.postgres.embedded import EmbeddedServer
+
+        server = EmbeddedServer(config.store.embedded, telemetry=telemetry)
+        stack.push_async_callback(server.close)
+        return cls(await server.open(), server)
+
+    async def dsn(self) -> str:
+        """Return where it is now. Raises `EmbeddedServerError`."""
+        return self._given if self._server is None else await self._server.ensure()
+
+    async def moved(self, dsn: str) -> None:
+        """Return when it is no longer at `dsn`; what was configured never moves.
+
+        An embedded server keeps its port, through crashes and from one holder to the next. But a
+        stranger may have taken the port meanwhile, and connections cannot follow by themselves.
+        """
+        while True:
+            await asyncio.sleep(EMBEDDED_LOOK_S)
+            try:
+                if await self.dsn() != dsn:
+                    return
+            except GoConductorError as error:
+                log.warning("embedded_server_away", error=error.message)
 
 
 async def _serve(config: SidecarConfig) -> None:
@@ -105,43 +147,94 @@ async def _serve(config: SidecarConfig) -> None:
     loop = asyncio.get_running_loop()
     for one in STOP_SIGNALS:
         loop.add_signal_handler(one, stop.set)
+    telemetry = PrometheusTelemetry()
     async with AsyncExitStack() as stack:
-        dsn = await _dsn(config, stack)
-        agent, telemetry = await build_agent(config, dsn)
-        stack.push_async_callback(agent.stop)
-        await agent.start()
-        names = config.listen.hosts
-        app = build_app(
-            agent.commands,
-            agent.queries,
-            agent.waiting,
-            namespace=config.namespace,
-            hosts=None if names is None else Hosts(names),
-        )
-        faces = (
-            (RestServer(app), config.listen.http),
-            (RestServer(build_health_app(agent, telemetry.render)), config.listen.metrics),
-        )
-        for server, address in faces:
-            try:
-                where = await server.open(address.host, address.port)
-            except OSError as error:
-                raise ConfigError(
-                    f"listen: cannot listen on {address.host}:{address.port}: {error.strerror}"
-                ) from error
-            stack.push_async_callback(server.close)
-            log.info("listening", address=f"{where[0]}:{where[1]}")
-        stack.push_async_callback(agent.waiting.close)
-        await stop.wait()
-        log.info("told_to_stop")
+        database = await _unless(stop, Database.of(config, stack, telemetry))
+        while database is not None and not stop.is_set():
+            await _live(config, database, telemetry, stop)
+
+
+async def _live(
+    config: SidecarConfig, database: Database, telemetry: PrometheusTelemetry, stop: asyncio.Event
+) -> None:
+    """One life of the sidecar: until it is told to stop, or its database has moved."""
+    async with AsyncExitStack() as stack:
+        dsn = await _unless(stop, database.dsn())
+        agent = None if dsn is None else await _unless(stop, _start(config, dsn, telemetry, stack))
+        if dsn is None or agent is None:
+            log.info("told_to_stop_while_starting")
+            return
+        await _unless(stop, database.moved(dsn))
+        log.info("told_to_stop" if stop.is_set() else "database_moved")
         await agent.drain()
 
 
-async def build_agent(config: SidecarConfig, dsn: str) -> tuple[Agent, PrometheusTelemetry]:
+async def _start(
+    config: SidecarConfig, dsn: str, telemetry: PrometheusTelemetry, stack: AsyncExitStack
+) -> Agent:
+    """Start the engine, then the faces; `stack` ends them in the opposite order."""
+    agent = await build_agent(config, dsn, telemetry)
+    names = config.listen.hosts
+    app = build_app(
+        agent.commands,
+        agent.queries,
+        agent.waiting,
+        namespace=config.namespace,
+        hosts=None if names is None else Hosts(names),
+    )
+    faces = {
+        "http": (RestServer(app), config.listen.http),
+        "metrics": (RestServer(build_health_app(agent, telemetry.render)), config.listen.metrics),
+    }
+    # Who cannot have the ports is told so before anything is claimed.
+    for key, (server, address) in faces.items():
+        stack.push_async_callback(server.close)
+        try:
+            await server.bind(address.host, address.port)
+        except OSError as error:
+            raise ConfigError(
+                f"listen.{key}: cannot listen on {address}: {error.strerror or error}; "
+                "end what listens there, or give another address"
+            ) from error
+    stack.push_async_callback(agent.stop)
+    await _start_when_store_answers(agent)
+    for key, (server, _) in faces.items():
+        log.info("listening", face=key, address=str(Address(*await server.serve())))
+    stack.push_async_callback(agent.waiting.close)
+    return agent
+
+
+async def _start_when_store_answers(agent: Agent) -> None:
+    """Start, however long PostgreSQL is away: often it is started together with us."""
+    while True:
+        try:
+            await agent.start()
+        except StoreUnavailable as error:
+            log.warning("waiting_for_the_store", error=error.message)
+            await asyncio.sleep(STORE_PAUSE_S)
+        else:
+            return
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do the work and return what came of it; None if the stop came first, and ended it."""
+    doing, told = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((doing, told), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+    finally:
+        told.cancel()
+        doing.cancel()
+        await asyncio.gather(doing, told, return_exceptions=True)
+    return None
+
+
+async def build_agent(config: SidecarConfig, dsn: str, telemetry: PrometheusTelemetry) -> Agent:
     """Return a sidecar that is ready to be started."""
     from sidecar.adapters.services.http import HttpService
 
-    clock, entropy, telemetry = SystemClock(), SystemEntropy(), PrometheusTelemetry()
+    clock, entropy = SystemClock(), SystemEntropy()
     identity = Identity(
         namespace=config.namespace,
         service=config.service,
@@ -176,7 +269,7 @@ async def build_agent(config: SidecarConfig, dsn: str) -> tuple[Agent, Prometheu
         look=LookInterval(config.look.min.total_seconds(), config.look.max.total_seconds()),
         duties=DutyTimes(silent_after=config.silent_after),
     )
-    return Agent(identity, ports, settings), telemetry
+    return Agent(identity, ports, settings)
 
 
 async def _store(config: SidecarConfig, dsn: str) -> Store:

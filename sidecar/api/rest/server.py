@@ -8,6 +8,7 @@ their request.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +24,9 @@ KEEP_ALIVE = 75.0
 
 CLOSE_WITHIN = 5.0
 """Seconds that requests under way get when the listener closes."""
+
+BACKLOG = 1024
+"""Connections that may wait to be taken."""
 
 _OPTIONS: dict[str, Any] = {
     "access_log": None,
@@ -72,34 +76,57 @@ class _Connection(RequestHandler):
 
 
 class RestServer:
-    """One listening address of an application."""
+    """One listening address of an application: bound, then served, then closed."""
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(app, shutdown_timeout=CLOSE_WITHIN, **_OPTIONS)
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
 
     async def open(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; return the address, for port 0 with the port that was given.
+        """Bind and serve; return the address, for port 0 with the port that was given.
 
         Raises `OSError` when the address cannot be had.
         """
+        await self.bind(host, port)
+        return await self.serve()
+
+    async def bind(self, host: str, port: int) -> None:
+        """Take the address, without answering anybody yet. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            taken = socket.socket(family, kind, protocol)
+            self._sockets.append(taken)
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.bind(address)
+            taken.listen(BACKLOG)
+
+    async def serve(self) -> tuple[str, int]:
+        """Answer from now on; return the first address."""
         await self._runner.setup()
         manager = self._runner.server
         assert manager is not None  # noqa: S101 - `setup` has just made it
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(manager, loop=loop, **_OPTIONS),
-            host,
-            port,
-            backlog=1024,
-            reuse_address=True,
-        )
-        name = self._server.sockets[0].getsockname()
+        name = self._sockets[0].getsockname()
+        while self._sockets:
+            self._servers.append(
+                await loop.create_server(
+                    lambda: _Connection(manager, loop=loop, **_OPTIONS),
+                    sock=self._sockets.pop(0),
+                    backlog=BACKLOG,
+                )
+            )
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
         """Take no more connections, let requests under way end, and go; harmless when repeated."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for taken in self._sockets:
+            taken.close()
+        for server in self._servers:
+            server.close()
+        self._sockets.clear()
+        self._servers.clear()
         await self._runner.cleanup()

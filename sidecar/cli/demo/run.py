@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sidecar import wiring
 from sidecar.cli.demo import show
 from sidecar.cli.demo.audit import Ended, differences
 from sidecar.cli.demo.orders import Order, orders
@@ -48,6 +49,7 @@ async def run_demo(options: DemoOptions) -> int:
     """
     if sys.platform != "linux":
         raise EmbeddedServerError("the demo runs on Linux only")
+    wiring.log_warnings_only()
     interruption = _Interruption()
     demo = asyncio.create_task(_demo(options, interruption), name="demo")
     with interruption.ending(demo):
