@@ -42,9 +42,11 @@ as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be re
 _HOLD = """
 import asyncio, sys
 from pathlib import Path
+from sidecar.adapters import logs
 from sidecar.adapters.postgres.embedded import EmbeddedServer
 
 async def main():
+    logs.configure(json=True)  # to standard error: standard output is read by the test
     async with EmbeddedServer(Path(sys.argv[1])) as server:
         print(server.holding, await server.ensure(), flush=True)
         await asyncio.to_thread(sys.stdin.read)
