@@ -1,9 +1,10 @@
 """Connections: how every session with PostgreSQL is set up.
 
 The search path is pinned to the product's schema. Time-outs bound every wait on the server's
-side, keepalives and `tcp_user_timeout` every silence of the network. A writer's plans must use
-the indexes even on tables that were never analysed: a generic plan made on an empty table
-would scan it for ever after. A reader's plans are made for the values asked for.
+side, keepalives and `tcp_user_timeout` every silence of the network. Plans must use the indexes
+even on tables that were never analysed: a generic plan made on an empty table would scan it for
+ever after. A writer's statements are planned once; for a reader's the server decides whether
+the values asked for are worth a plan of their own.
 
 A pooler that lends one server session to many clients (pgbouncer) is refused: locks, settings
 and prepared statements would belong to somebody else.
@@ -32,7 +33,7 @@ SESSION_ENDS_WITHIN_S = 5.0
 SESSION_LOOK_S = 0.05
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_WRITER_PLANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+_PLANS_NEVER_USED = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,10 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
         "idle_in_transaction_session_timeout": STATEMENT_WITHIN_MS,
         "timezone": "UTC",
         "jit": "off",
+        **dict.fromkeys(_PLANS_NEVER_USED, "off"),
     }
     if writer:
-        settings |= dict.fromkeys(_WRITER_PLANS, "off")
         settings["plan_cache_mode"] = "force_generic_plan"
-    else:
-        settings["plan_cache_mode"] = "force_custom_plan"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     mine = {
         "options": f"{given.get('options', '')} {options}".strip(),

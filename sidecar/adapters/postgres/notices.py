@@ -26,7 +26,7 @@ import random
 import socket
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
@@ -161,7 +161,7 @@ class PostgresNotices:
             async with asyncio.timeout(self._prove_every_s + self._answer_within_s):
                 async for notify in connection.notifies(timeout=self._prove_every_s):
                     self._hear(notify)
-            await self._ask(connection, sql.SQL(SQL["prove"]))
+            await self._ask(connection, SQL["prove"])
 
     async def _speak(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
@@ -191,12 +191,12 @@ class PostgresNotices:
             channels.append(self._ended_channel)
             payloads.append(",".join(ended[first : first + IDS_PER_PAYLOAD]))
         values = {"channels": channels, "payloads": payloads}
-        await self._ask(connection, sql.SQL(SQL["notify"]), values)
+        await self._ask(connection, SQL["notify"], values)
 
     async def _ask(
         self,
         connection: psycopg.AsyncConnection[Any],
-        statement: sql.SQL | sql.Composed,
+        statement: LiteralString | sql.Composed,
         values: dict[str, list[str]] | None = None,
     ) -> None:
         """Execute a statement; raise the driver's error if there is no answer in time.
@@ -208,7 +208,7 @@ class PostgresNotices:
         deadline = loop.call_later(self._answer_within_s, _hang_up, connection)
         self._asked.add(connection)
         try:
-            await connection.execute(statement, values)
+            await connection.execute(statement, values, prepare=values is not None)
         finally:
             self._asked.discard(connection)
             deadline.cancel()
