@@ -4,7 +4,7 @@
                         ▲                                                          │
                         └────────────── local retry timers ◀───────────────────────┘
 
-- `group_commit`: starts, claims and settlements share transactions
+- `group_commit`, `commit_line`: starts, claims and settlements share transactions
 - `receiving`: from doorbells, or looks into the store, to claims
 - `calling`: from a claim to an answer, and its settlement
 - `ringing`: doorbells, notices and local timers after a commit
@@ -12,5 +12,6 @@
 - `heartbeat`, `leadership`, `duties`: being seen, and healing
 - `commands`, `queries`, `views`, `waiting`: what the faces offer
 - `intake`: what comes in from outside, checked; `compiled`: definitions ready to run
+- `supervision`: long tasks, which begin anew whatever ends them
 - `agent`: all of it as one thing that starts, drains and stops
 """

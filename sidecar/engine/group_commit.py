@@ -6,18 +6,19 @@ duration of one commit is the window of the next, so a thousand members share on
 What can go wrong with a batch, and what is done about it:
 
 - serialization failure, deadlock: the same batch again
-- the store is away, or the answer to COMMIT was lost: the same batch again, with the same
-  ticket; members are fenced, so those that had taken effect are recognised
-- data that cannot be stored: the batch is split in halves until the member that is at fault
-  stands alone and fails alone
+- the store is away or has another schema, or the answer to COMMIT was lost: the same batch
+  again, with the same ticket; members are fenced, so those that had taken effect are recognised
+- data that cannot be stored, a bug, an error that nobody knows: the batch is split in halves
+  until the member that is at fault stands alone and fails alone
+- a settlement that fails alone is offered again, ever more rarely: its answer is all there is
+  of a call that was made, and only data that can never be stored is given back to be settled
+  otherwise. Its slot stays taken, so such answers cannot pile up
 - a locked workflow row: that member rides in the next batch; after three rides it waits
-- a bug: the members of that batch get the exception, the writer goes on
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,12 +27,15 @@ from typing import Any, overload
 import structlog
 from msgspec.structs import replace
 
+from sidecar.engine.commit_line import Key, Line, Waiting
 from sidecar.engine.identity import Identity
+from sidecar.engine.supervision import LongTask
 from sidecar.errors import (
-    GoConductorError,
     Overloaded,
+    SchemaMismatch,
     StoreConflict,
     StoreDataError,
+    StoreError,
     StoreUnavailable,
 )
 from sidecar.ports import telemetry as metrics
@@ -51,7 +55,6 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.ports.telemetry import Telemetry
-from sidecar.saga.workflow import StepKey, WorkflowId
 
 log = structlog.get_logger("sidecar.group_commit")
 
@@ -59,26 +62,22 @@ RIDES_BEFORE_WAITING = 3
 CONFLICT_PAUSE_S = 0.01
 UNAVAILABLE_PAUSE_S = 0.1
 UNAVAILABLE_PAUSE_MAX_S = 2.0
-
-Key = tuple[WorkflowId, StepKey]
+REFUSED_PAUSE_S = 1.0
+REFUSED_PAUSE_MAX_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class CommitLimits:
-    """`max_batch` members share a transaction, `max_waiting` may wait, `writers` write."""
+    """`max_batch` members share a transaction, `writers` write.
+
+    Starts are refused while `max_waiting` members wait, or starts of `max_waiting_bytes`.
+    """
 
     lease_margin: timedelta
     max_batch: int = 500
     max_waiting: int = 20_000
+    max_waiting_bytes: int = 64 << 20
     writers: int = 1
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    member: Start | Transition | Key | ClaimDue
-    future: asyncio.Future[Any]
-    give_up_at: float | None = None
-    rides: int = 0
 
 
 class Committer:
@@ -106,27 +105,34 @@ class Committer:
         self._entropy = entropy
         self._telemetry = telemetry
         self._after = after
-        self._waiting: deque[_Waiting] = deque()
+        self._line = Line()
+        self._resting: dict[Waiting, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._writers = [
+            LongTask(f"writer-{number}", self._write) for number in range(limits.writers)
+        ]
         self._ticket = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether no writer has failed lately."""
+        return all(writer.sound for writer in self._writers)
 
     async def start(self) -> None:
         """Start the writers."""
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(self._write(), name=f"writer-{number}")
-                for number in range(self._limits.writers)
-            ]
+        for writer in self._writers:
+            writer.start()
 
     async def stop(self) -> None:
         """Stop the writers; whoever still waits gets `StoreUnavailable`."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        while self._waiting:
-            _fail(self._waiting.popleft(), StoreUnavailable("the sidecar is stopping"))
+        await asyncio.gather(*(writer.stop() for writer in self._writers))
+        for one, timer in self._resting.items():
+            timer.cancel()
+            one.fail(_stopping())
+        self._resting.clear()
+        while waiting := self._line.take(self._limits.max_batch):
+            for one in waiting:
+                one.fail(_stopping())
 
     @overload
     async def submit(self, member: Start, *, within: float | None = None) -> StartResult: ...
@@ -139,70 +145,111 @@ class Committer:
     ) -> StartResult | TransitionResult:
         """Commit one start or transition, and return what became of it.
 
-        `within` seconds without a commit raise `StoreUnavailable` (None: wait for ever); the
-        member may then still take effect. Raises `Overloaded` when too much waits already,
-        and `StoreDataError` when this member's data cannot be stored.
+        `within` seconds without a commit raise `StoreUnavailable`; the member may then still
+        take effect. A transition without a limit is a settlement: it is offered until the
+        store takes it. Raises `Overloaded` when too much waits already, `StoreDataError` when
+        this member's data cannot be stored, and whatever else it is refused with.
         """
-        if len(self._waiting) >= self._limits.max_waiting and isinstance(member, Start):
+        if isinstance(member, Start) and self._is_full():
             raise Overloaded("too many commits are waiting for the store; try again later")
         return await self._enqueue(member, within)  # type: ignore[no-any-return]
 
     async def claim(self, keys: Sequence[Key]) -> list[Claimed | Missing]:
-        """Claim these steps; the answers are in the order of `keys`."""
+        """Claim these steps; the answers are in the order of `keys`.
+
+        A key that the store refuses with an error is `Missing.LOCKED`: offer it again.
+        """
         waits = [self._enqueue(key, None) for key in keys]
-        return list(await asyncio.gather(*waits))
+        answers = await asyncio.gather(*waits, return_exceptions=True)
+        return [Missing.LOCKED if isinstance(one, BaseException) else one for one in answers]
 
     async def claim_due(self, limit: int) -> int:
         """Claim whatever is due, up to `limit` steps; return how many it were."""
         return await self._enqueue(ClaimDue(limit), None)  # type: ignore[no-any-return]
+
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return len(self._line) >= limits.max_waiting or self._line.weight > limits.max_waiting_bytes
 
     def _enqueue(
         self, member: Start | Transition | Key | ClaimDue, within: float | None
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         give_up_at = None if within is None else self._clock.monotonic() + within
-        self._waiting.append(_Waiting(member, future, give_up_at))
-        self._wake.set()
+        self._offer(Waiting(member, future, give_up_at))
         return future
+
+    def _offer(self, one: Waiting) -> None:
+        self._line.add(one)
+        self._wake.set()
 
     async def _write(self) -> None:
         while True:
-            while not self._waiting:
+            while not self._line:
                 self._wake.clear()
                 await self._wake.wait()
-            count = min(len(self._waiting), self._limits.max_batch)
-            members = [self._waiting.popleft() for _ in range(count)]
-            self._telemetry.gauge(metrics.COMMIT_WAITING, len(self._waiting))
+            members = self._line.take(self._limits.max_batch)
+            self._telemetry.gauge(metrics.COMMIT_WAITING, len(self._line))
             try:
-                await self._commit([one for one in members if not one.future.done()])
+                await self._commit(members)
             except asyncio.CancelledError:
                 for one in members:
-                    _fail(one, StoreUnavailable("the sidecar is stopping"))
+                    one.fail(_stopping())
+                raise
+            except Exception as error:
+                for one in members:
+                    self._refused(one, error)
                 raise
 
-    async def _commit(self, members: list[_Waiting]) -> None:
+    async def _commit(self, members: list[Waiting]) -> None:
         if not members:
             return
         batch = self._compose(members)
         try:
             began, result = await self._until_durable(batch, members)
-        except StoreDataError as error:
+        except Exception as error:  # noqa: BLE001 - whoever stands alone is told
             if len(members) == 1:
-                _fail(members[0], error)
+                self._refused(members[0], error)
                 return
+            log.warning("batch_split", members=len(members), error=repr(error))
             middle = len(members) // 2
             await self._commit(members[:middle])
             await self._commit(members[middle:])
-        except Exception as error:
-            log.exception("batch_failed", members=len(members))
-            for one in members:
-                _fail(one, error)
         else:
-            self._after(batch, result, began)
+            self._conclude(batch, result, began)
             self._settle(members, result)
 
+    def _conclude(self, batch: Batch, result: BatchResult, began: float) -> None:
+        try:
+            self._after(batch, result, began)
+        except Exception:
+            # The commit is durable: whoever waits for it must not pay for what comes after it.
+            log.exception("conclusions_failed")
+
+    def _refused(self, one: Waiting, error: Exception) -> None:
+        """Tell a member that failed alone, or let it rest if it is a settlement."""
+        if one.future.done():
+            return
+        settles = isinstance(one.member, Transition) and one.give_up_at is None
+        if not settles or isinstance(error, StoreDataError):
+            if not isinstance(error, StoreError):
+                log.error("commit_refused", member=type(one.member).__name__, exc_info=error)
+            one.fail(error)
+            return
+        self._telemetry.count(metrics.COMMIT_RETRIES, why="refused")
+        pause = min(REFUSED_PAUSE_S * 2.0 ** min(one.refusals, 32), REFUSED_PAUSE_MAX_S)
+        pause *= 0.5 + self._entropy.chance()
+        one.refusals += 1
+        log.error("settlement_refused", refusals=one.refusals, again_in_s=pause, exc_info=error)
+        timer = asyncio.get_running_loop().call_later(pause, self._offer_again, one)
+        self._resting[one] = timer
+
+    def _offer_again(self, one: Waiting) -> None:
+        del self._resting[one]
+        self._offer(one)
+
     async def _until_durable(
-        self, batch: Batch, members: list[_Waiting]
+        self, batch: Batch, members: list[Waiting]
     ) -> tuple[float, BatchResult]:
         """Commit `batch`, as often as it takes. The same object again: its ticket counts."""
         pause = UNAVAILABLE_PAUSE_S
@@ -210,10 +257,11 @@ class Committer:
         while True:
             try:
                 result = await self._store.commit(batch)
-            except StoreConflict:
+            except StoreConflict as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="conflict")
+                self._give_up(members, error)
                 await asyncio.sleep(CONFLICT_PAUSE_S * (1 + self._entropy.chance()))
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="unavailable")
                 log.warning("store_unavailable", error=error.message, members=len(members))
                 self._give_up(members, error)
@@ -225,13 +273,14 @@ class Committer:
                 self._telemetry.observe(metrics.COMMIT_SECONDS, self._clock.monotonic() - began)
                 return began, result
 
-    def _give_up(self, members: list[_Waiting], error: GoConductorError) -> None:
+    def _give_up(self, members: list[Waiting], error: StoreError) -> None:
         now = self._clock.monotonic()
-        for one in [*members, *self._waiting]:
+        for one in members:
             if one.give_up_at is not None and one.give_up_at <= now:
-                _fail(one, error)
+                one.fail(error)
+        self._line.give_up(now, error)
 
-    def _compose(self, members: list[_Waiting]) -> Batch:
+    def _compose(self, members: list[Waiting]) -> Batch:
         self._ticket += 1
         starts: list[Start] = []
         transitions: list[Transition] = []
@@ -259,40 +308,33 @@ class Committer:
             claim_due=ClaimDue(due) if due else None,
         )
 
-    def _settle(self, members: list[_Waiting], result: BatchResult) -> None:
+    def _settle(self, members: list[Waiting], result: BatchResult) -> None:
         starts, transitions = iter(result.starts), iter(result.transitions)
         claimed = {(one.workflow, one.key): one for one in result.claimed}
         for one in members:
             match one.member:
                 case Start():
-                    _answer(one, next(starts))
+                    one.answer(next(starts))
                 case Transition() as transition:
                     answer = next(transitions)
                     if answer is Missing.LOCKED:
                         self._ride_again(one, transition)
                     elif isinstance(answer, Exception):
-                        _fail(one, answer)
+                        one.fail(answer)
                     else:
-                        _answer(one, answer)
+                        one.answer(answer)
                 case ClaimDue():
-                    _answer(one, len(claimed))
+                    one.answer(len(claimed))
                 case key:
                     found = claimed.get(key) or result.refused_keys.get(key, Missing.LOCKED)
-                    _answer(one, found)
+                    one.answer(found)
 
-    def _ride_again(self, waiting: _Waiting, transition: Transition) -> None:
+    def _ride_again(self, waiting: Waiting, transition: Transition) -> None:
         waiting.rides += 1
         if waiting.rides >= RIDES_BEFORE_WAITING:
             waiting.member = replace(transition, wait=True)
-        self._waiting.append(waiting)
-        self._wake.set()
+        self._offer(waiting)
 
 
-def _answer(waiting: _Waiting, answer: object) -> None:
-    if not waiting.future.done():
-        waiting.future.set_result(answer)
-
-
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.future.done():
-        waiting.future.set_exception(error)
+def _stopping() -> StoreUnavailable:
+    return StoreUnavailable("the sidecar is stopping")

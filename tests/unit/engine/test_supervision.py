@@ -1,0 +1,103 @@
+"""Long tasks: whatever ends one is told, and it begins anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecar.engine import supervision
+from sidecar.engine.supervision import LongTask
+from tests.unit.engine.faces import until
+
+
+class Work:
+    """Goes wrong as often as it is told, then goes on for ever."""
+
+    def __init__(self, *faults: BaseException | None) -> None:
+        self.faults = list(faults)
+        self.runs = 0
+        self.ended = False
+
+    async def __call__(self) -> None:
+        """Run once."""
+        self.runs += 1
+        if self.faults:
+            fault = self.faults.pop(0)
+            if fault is not None:
+                raise fault
+            return
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged; a terminal would show each of the many traces at length."""
+    with capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture(autouse=True)
+def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "PAUSE_S", 0.001)
+
+
+@pytest.mark.parametrize(
+    "fault", [ValueError("a bug"), None, asyncio.CancelledError()], ids=["raise", "end", "cancel"]
+)
+async def test_whatever_ends_it_is_told_and_it_begins_anew(
+    fault: BaseException | None, logs: list[MutableMapping[str, Any]]
+) -> None:
+    work = Work(fault, fault)
+    task = LongTask("work", work)
+    task.start()
+    assert task.sound
+    await until(lambda: work.runs == 3)
+    assert not task.sound
+    await task.stop()
+    assert work.ended
+    assert [(line["task"], line["log_level"]) for line in logs] == [("work", "error")] * 2
+
+
+async def test_it_is_sound_again_when_it_has_gone_on_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Work(ValueError("a bug"))
+    task = LongTask("work", work)
+    task.start()
+    await until(lambda: work.runs == 2)
+    assert not task.sound
+    monkeypatch.setattr(supervision, "SOUND_AFTER_S", 0.0)
+    assert task.sound
+    await task.stop()
+
+
+async def test_it_starts_and_stops_as_often_as_one_likes() -> None:
+    work = Work()
+    task = LongTask("work", work)
+    await task.stop()
+    for number in range(1, 4):
+        task.start()
+        task.start()
+        assert task.running
+        await until(lambda wanted=number: work.runs == wanted)
+        await task.stop()
+        await task.stop()
+        assert not task.running
+    assert work.runs == 3
+
+
+async def test_it_stops_in_the_pause_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "PAUSE_S", 3600.0)
+    work = Work(ValueError("a bug"))
+    task = LongTask("work", work)
+    task.start()
+    await until(lambda: not task.sound)
+    await task.stop()
+    assert work.runs == 1
