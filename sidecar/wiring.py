@@ -7,6 +7,7 @@ need not be installed; a missing package becomes an error that names the extra.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -80,21 +81,23 @@ def log_warnings_only() -> None:
     logs.configure(json=False, level="warning")
 
 
-def migrate_store(where: SidecarConfig | str) -> None:
-    """Bring the schema of a store up to date. Raises `StoreError`, `ConfigError`."""
+def migrate_store(where: SidecarConfig | str) -> list[str]:
+    """Bring the schema of a store up to date; return the names of what was applied now.
+
+    Raises `StoreError`, `ConfigError`.
+    """
     log_warnings_only()
-    asyncio.run(_migrate(where))
+    return asyncio.run(_migrate(where))
 
 
-async def _migrate(where: SidecarConfig | str) -> None:
+async def _migrate(where: SidecarConfig | str) -> list[str]:
     from sidecar.adapters.postgres.migrate import migrate
 
     if isinstance(where, str):
-        await migrate(where)
-        return
+        return await migrate(where)
     async with AsyncExitStack() as stack:
         database = await Database.of(where, stack)
-        await migrate(await database.dsn(), where.store.schema_name)
+        return await migrate(await database.dsn(), where.store.schema_name)
 
 
 @asynccontextmanager
@@ -197,9 +200,10 @@ async def _start(
         try:
             await server.bind(address.host, address.port)
         except OSError as error:
+            taken = "end what listens there, or " if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(
                 f"listen.{key}: cannot listen on {address}: {error.strerror or error}; "
-                "end what listens there, or give another address"
+                f"{taken}give another address"
             ) from error
     stack.push_async_callback(agent.stop)
     await _start_when_store_answers(agent)

@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -41,14 +41,13 @@ class Client:
     """One sidecar's REST API. Every failure is a `Failure`."""
 
     def __init__(self, server: str, namespace: str | None = None) -> None:
-        parts = urlsplit(server)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts):
-            raise Failure(
-                f"{server!r} is not an address of a sidecar.",
-                then="write it like http://127.0.0.1:7400 (--server or GOCONDUCTOR_SERVER).",
-            )
+        self._parts = _address(server)
         self._server = server.rstrip("/")
-        self._parts = parts
+        if namespace is not None and not (namespace.isascii() and namespace.isprintable()):
+            raise Failure(
+                f"{namespace!r} is not the name of a namespace.",
+                then="write it like default (--namespace or GOCONDUCTOR_NAMESPACE).",
+            )
         self._namespace = namespace
 
     def get(self, *path: str, query: Iterable[tuple[str, str]] = (), wait: float = 0) -> Any:
@@ -87,7 +86,8 @@ class Client:
             headers["GoConductor-Namespace"] = self._namespace
         until = time.monotonic() + DEADLINE + wait
         with self._connected() as connection:
-            connection.request(method, target, body=body, headers=headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused while it was sent
+                connection.request(method, target, body=body, headers=headers)
             _bound(connection, until)
             response = connection.getresponse()
             raw = _read(connection, response, until)
@@ -118,12 +118,25 @@ class Client:
             connection.close()
 
 
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port is left out, or is one."""
+def _address(server: str) -> SplitResult:
+    """Read a sidecar's address: a scheme, a host, perhaps a port and a path, and no more."""
     try:
-        return parts.port is None or parts.port > 0
+        parts = urlsplit(server)
+        port = parts.port
     except ValueError:
-        return False
+        parts, port = urlsplit(""), None
+    known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
+    more = parts.username is not None or parts.query or parts.fragment
+    if (
+        not known
+        or more
+        or not (parts.path.isascii() and server.isprintable() and " " not in server)
+    ):
+        raise Failure(
+            f"{server!r} is not an address of a sidecar.",
+            then="write it like http://127.0.0.1:7400 (--server or GOCONDUCTOR_SERVER).",
+        )
+    return parts
 
 
 def _bound(connection: http.client.HTTPConnection, until: float) -> None:

@@ -37,4 +37,5 @@ class NotCompleted(Failure):
 
 def printable(text: str) -> str:
     """Text from elsewhere without the control characters that could play with a terminal."""
+    text = text.replace("\t", " ")
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)

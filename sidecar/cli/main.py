@@ -30,13 +30,13 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    r"""Sagas across services: all done, or all undone.
+    """Sagas across services: all done, or all undone.
 
     \b
     Try it:    goconductor demo
     Exit code: 0 done, 1 refused or failed, 2 wrong usage, 3 no sidecar answered,
                4 the workflow waited for did not complete
-    """
+    """  # noqa: D301 - click reads a real backspace as: keep these lines as they are
 
 
 for _command in (

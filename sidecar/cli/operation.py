@@ -54,7 +54,10 @@ def sidecar(*, config_file: Path | None, settings: tuple[str, ...]) -> None:
 @_config_option
 @_set_option
 @click.option("--dsn", help="The database, instead of a configuration file.")
-def migrate(*, config_file: Path | None, settings: tuple[str, ...], dsn: str | None) -> None:
+@output_option
+def migrate(
+    *, config_file: Path | None, settings: tuple[str, ...], dsn: str | None, output: str
+) -> None:
     """Create the database's tables, or bring them up to date; harmless when repeated."""
     if (dsn is None) == (config_file is None):
         raise click.UsageError("give either --config or --dsn.")
@@ -63,9 +66,14 @@ def migrate(*, config_file: Path | None, settings: tuple[str, ...], dsn: str | N
     from sidecar.config import load_config
     from sidecar.wiring import migrate_store
 
-    migrate_store(
+    applied = migrate_store(
         dsn if dsn is not None else load_config(config_file, _settings(settings), os.environ)
     )
+    if output == "json":
+        print_json({"applied": applied})
+        return
+    for name in applied:
+        click.echo(f"applied {name}")
     click.echo("the database is up to date")
 
 

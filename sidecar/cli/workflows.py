@@ -260,6 +260,11 @@ def _label(text: str, separator: str) -> tuple[str, str]:
     return name, value
 
 
+def _refuse_constant(name: str) -> None:
+    """NaN and the infinities are no JSON, though the parser knows them."""
+    raise ValueError(f"{name} is not a JSON value")
+
+
 def _read_input(text: str) -> Any:
     """The input as it was written, or read from a file."""
     try:
@@ -267,7 +272,7 @@ def _read_input(text: str) -> Any:
             text = sys.stdin.read()
         elif text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise Failure(f"the input cannot be read: {error}") from None
     except ValueError as error:

@@ -19,6 +19,7 @@ from rich.console import Console
 from sidecar import wiring
 from sidecar.cli.demo import show
 from sidecar.cli.demo.audit import Ended, differences
+from sidecar.cli.demo.children import DemoError
 from sidecar.cli.demo.orders import Order, orders
 from sidecar.cli.demo.sidecars import Sidecar, definition, ended
 from sidecar.cli.demo.stage import Stage, demo_folder, open_stage
@@ -147,6 +148,9 @@ async def _run_all(
 def _next_orders(folder: Path, count: int) -> list[Order]:
     """The next orders of this folder: a second run in it must not meet the first one's keys."""
     last = folder / "last-order"
-    first = 1 + (int(last.read_text()) if last.exists() else 0)
-    last.write_text(str(first + count - 1))
+    try:
+        first = 1 + (int(last.read_text()) if last.exists() else 0)
+        last.write_text(str(first + count - 1))
+    except (OSError, ValueError) as error:
+        raise DemoError(f"--data: {last} cannot be used: {error}") from error
     return orders(first, count)

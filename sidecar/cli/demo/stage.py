@@ -24,7 +24,7 @@ import aiohttp
 import yaml
 
 from sidecar import wiring
-from sidecar.cli.demo.children import Child, free_ports
+from sidecar.cli.demo.children import Child, DemoError, free_ports
 from sidecar.cli.demo.ledger import Entry, read_ledger
 
 SERVICES = ("payments", "inventory", "shipping")
@@ -79,7 +79,10 @@ class Stage:
 def demo_folder(given: Path | None) -> Iterator[Path]:
     """The folder that was given, or a temporary one that is gone afterwards."""
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
+        try:
+            given.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DemoError(f"--data: {given} cannot be made: {error.strerror}") from error
         yield given.resolve()
         return
     _sweep()
@@ -172,4 +175,4 @@ def _sweep() -> None:
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
         ours = left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.geteuid()
         if ours and pid.isdecimal() and not Path("/proc", pid).exists():
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # another demo may be sweeping too

@@ -105,6 +105,7 @@ async def test_start_refuses_what_is_no_json(terminal: Terminal) -> None:
     result = await terminal.run("start", "order", "--input", "{amount: 1}")
     assert result.exit_code == 1
     assert "not JSON" in result.stderr
+    assert "not JSON" in (await terminal.run("start", "order", "--input", "[NaN]")).stderr
     assert (await terminal.run("start", "order", "--label", "x")).exit_code == 2
 
 
@@ -220,11 +221,43 @@ async def test_a_server_that_never_answers_does_not_hold_the_command(
     assert "did not answer in time" in result.stderr
 
 
-@pytest.mark.parametrize("server", ["localhost:7400", "ftp://x", "http://", "http://x:y"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        *("localhost:7400", "ftp://x", "http://", "http://x:y", "http://[::1", "http://x:0"),
+        *("http://app:hunter2@x", "http://x?y", "http://x/ä", "http://x/a b", "http://x/a\nb"),
+    ],
+)
 def test_an_address_that_is_none_is_refused(server: str) -> None:
     result = CliRunner().invoke(main, ["list", "--server", server])
     assert result.exit_code == 1
     assert "is not an address" in result.stderr
+
+
+def test_a_namespace_that_no_header_can_hold_is_refused() -> None:
+    for name in ("a\nb", "ä"):
+        result = CliRunner().invoke(main, ["list", "--namespace", name])
+        assert result.exit_code == 1
+        assert "is not the name of a namespace" in result.stderr
+
+
+async def test_a_document_that_is_too_large_is_told_so(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "large.yaml"
+    file.write_bytes(b"#" * 20_000_000)
+    result = await terminal.run("apply", str(file))
+    assert result.exit_code == 1
+    assert "too_large" in result.stderr
+
+
+def test_a_demo_whose_folder_cannot_be_is_told_in_a_sentence() -> None:
+    result = CliRunner().invoke(main, ["demo", "--data", "/proc/none"])
+    assert result.exit_code == 1
+    assert "--data: /proc/none cannot be made" in result.stderr
+
+
+def test_help_keeps_its_lines() -> None:
+    lines = CliRunner().invoke(main, ["--help"]).stdout.splitlines()
+    assert "  Try it:    goconductor demo" in lines
 
 
 def test_our_own_errors_are_sentences() -> None:
