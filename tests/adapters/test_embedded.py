@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,8 +30,8 @@ import pytest
 from sidecar.adapters.postgres import embedded, embedded_binaries
 from sidecar.adapters.postgres.embedded import EmbeddedServer
 from sidecar.adapters.postgres.embedded_process import processes_in
+from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.errors import EmbeddedServerError, MissingExtra
-from sidecar.ports.telemetry import Metric
 from tests.servers.processes import wait_gone
 
 pytestmark = pytest.mark.postgres
@@ -139,32 +140,6 @@ def _stranger(uid: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "60"], user=uid if os.geteuid() == 0 else None)
 
 
-class Facts:
-    """Lets a test wait for a fact by its name."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, asyncio.Event] = {}
-
-    def count(self, metric: Metric, value: float = 1, **labels: str) -> None:
-        raise AssertionError(metric)
-
-    def gauge(self, metric: Metric, value: float, **labels: str) -> None:
-        raise AssertionError(metric)
-
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        raise AssertionError(metric)
-
-    def fact(self, name: str, **fields: object) -> None:
-        self._event(name).set()
-
-    async def told(self, name: str) -> None:
-        async with asyncio.timeout(20):
-            await self._event(name).wait()
-
-    def _event(self, name: str) -> asyncio.Event:
-        return self._told.setdefault(name, asyncio.Event())
-
-
 async def test_data_and_port_outlive_the_server(folder: Path) -> None:
     async with EmbeddedServer(folder) as server:
         dsn = await server.ensure()
@@ -233,11 +208,12 @@ def test_no_server_outlives_a_killed_holder(folder: Path) -> None:
 async def test_the_next_takes_over_from_a_killed_holder(folder: Path) -> None:
     holder = Holder(folder)
     _, dsn = holder.opened()
-    facts = Facts()
-    async with EmbeddedServer(folder, telemetry=facts) as server:
+    telemetry = MemoryTelemetry()
+    async with EmbeddedServer(folder, telemetry=telemetry) as server:
         _run(dsn, "CREATE TABLE kept AS SELECT 1 AS n")
         holder.kill()
-        await facts.told("embedded_server_started")  # by its own watch: nobody asked
+        async with asyncio.timeout(20):  # by its own watch: nobody asked
+            await telemetry.wait_for_fact("embedded_server_started")
         assert await server.ensure() == dsn
         assert _run(dsn, "SELECT n FROM kept") == (1,)
 
@@ -367,6 +343,27 @@ async def test_programs_in_a_private_folder_are_copied(
         program = os.readlink(f"/proc/{_server_of(folder)}/exe")  # noqa: PTH115
         assert program.startswith(str(folder / "programs"))
     assert _mode(tmp_path / "private") == 0o700
+
+
+async def test_who_gives_up_waits_until_nothing_is_written_any_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow_copy(installed: Path, **_: object) -> Path:
+        copying.set()
+        may_end.wait(30)
+        ended.set()
+        return installed
+
+    monkeypatch.setattr(embedded, "usable_binaries", slow_copy)
+    opening = asyncio.create_task(EmbeddedServer(folder).open())
+    await asyncio.to_thread(copying.wait, 30)
+    opening.cancel()
+    asyncio.get_running_loop().call_later(0.1, may_end.set)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert ended.is_set()
 
 
 @as_root_only

@@ -305,13 +305,20 @@ def test_a_second_run_in_the_same_folder_goes_on(temporary: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("moment", "code"), [("starting", 130), ("order-001  completed", 130), ("Ctrl-C ends", 0)]
+    ("moment", "number", "code"),
+    [
+        ("starting", signal.SIGINT, 130),
+        ("order-001  completed", signal.SIGHUP, 130),
+        ("Ctrl-C ends", signal.SIGINT, 0),
+    ],
 )
-def test_an_interruption_ends_everything(moment: str, code: int, temporary: Path) -> None:
+def test_an_interruption_ends_everything(
+    moment: str, number: signal.Signals, code: int, temporary: Path
+) -> None:
     demo = Demo(temporary, "--keep", "--orders", "24")
     demo.until(moment)
     started = demo.descendants()
-    demo.process.send_signal(signal.SIGINT)
+    demo.process.send_signal(number)
     assert demo.process.wait(30) == code, demo.said()
     wait_gone(started)
     assert demo.left_behind() == []

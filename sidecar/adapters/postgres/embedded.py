@@ -22,10 +22,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import psycopg
 import structlog
@@ -37,6 +37,8 @@ from sidecar.errors import EmbeddedServerError, GoConductorError
 from sidecar.ports.telemetry import Telemetry
 
 log = structlog.get_logger("sidecar.embedded")
+
+T = TypeVar("T")
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.05
@@ -103,7 +105,7 @@ class EmbeddedServer:
             raise EmbeddedServerError("the embedded PostgreSQL runs on Linux only; set store.dsn")
         find_binaries()  # say what is missing even if another process could run the server
         with _reporting(self._folder.path):
-            await asyncio.to_thread(self._folder.prepare)
+            await _to_its_end(self._folder.prepare)
         try:
             dsn = await self.ensure()
         except BaseException:
@@ -191,11 +193,9 @@ class EmbeddedServer:
 
     async def _start(self) -> None:
         await self._await_predecessor()
-        programs = await asyncio.to_thread(
-            usable_binaries,
-            find_binaries(),
-            identity=self._folder.identity,
-            copies=self._folder.programs,
+        folder, installed = self._folder, find_binaries()
+        programs = await _to_its_end(
+            lambda: usable_binaries(installed, identity=folder.identity, copies=folder.programs)
         )
         if self._folder.needs_data():
             await self._make_data(programs)
@@ -316,6 +316,16 @@ async def _refusal(dsn: str) -> str | None:
         return str(error) or type(error).__name__
     await connection.close()
     return None
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """Work in a thread. Who cancels us waits for its end: it writes into the folder until then."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.gather(doing, return_exceptions=True)
+        raise
 
 
 def _free_port() -> int:

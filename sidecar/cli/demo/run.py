@@ -1,7 +1,7 @@
 """One demo: start everything, run a batch of orders, check the books, leave nothing behind.
 
-Ctrl-C or SIGTERM at any moment ends all that was started and removes the temporary folder. When
-the demo itself is killed, the kernel ends its children.
+Ctrl-C, SIGTERM or the end of its terminal, at any moment, ends all that was started and removes
+the temporary folder. When the demo itself is killed, the kernel ends its children.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 class _Interruption:
-    """SIGINT or SIGTERM: ends the demo once; a second one does not cut its cleaning up short."""
+    """SIGINT, SIGTERM or SIGHUP ends the demo once; a second does not cut its cleaning up short."""
 
     def __init__(self) -> None:
         self.came = False
@@ -86,12 +86,15 @@ class _Interruption:
                 demo.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        heard = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            heard.append(signal.SIGHUP)
+        for number in heard:
             loop.add_signal_handler(number, interrupt)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heard:
                 loop.remove_signal_handler(number)
 
 
