@@ -1,9 +1,10 @@
 """From a claim to an answer, and its settlement.
 
 A call is sent only if it can end before its lease does, measured on the monotonic clock from
-before the claim; otherwise the claim is given back as not sent. Whatever the service answers
-is settled, for as long as it takes: if the store is away the answer waits in memory, and its
-slot with it, so that intake stops by itself.
+before the claim; otherwise the claim is given back as not sent. A definition that cannot be
+read is asked for again until then: what is given back is due at once, and would come back at
+once. Whatever the service answers is settled, for as long as it takes: if the store is away the
+answer waits in memory, and its slot with it, so that intake stops by itself.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ from sidecar.saga.workflow import DefinitionRef, WorkflowId
 log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
+
+READ_AGAIN_S = 0.1
+READ_AGAIN_MAX_S = 1.0
+"""How soon a definition that could not be read is asked for again: at first, and at last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,11 @@ class Caller:
             log.info("attempt_ended", outcome=outcome.kind.value, error=outcome.error)
             if claimed.action is Action.COMPENSATE and claimed.tries + 1 >= ALERT_AFTER_TRIES:
                 log.error("compensation_keeps_failing", tries=claimed.tries + 1)
-        await self._settle(claimed, outcome)
+        await self._settle(claimed, outcome, began)
 
     async def _outcome(self, claimed: Claimed, began: float) -> Outcome:
-        try:
-            definition = await self._definition(claimed.definition)
-        except GoConductorError as error:
-            log.warning("definition_unavailable", error=error.message)
+        definition = await self._read_definition(claimed, began)
+        if definition is None:
             return RELEASED
         call = self._call(claimed, definition)
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
@@ -139,6 +142,22 @@ class Caller:
         )
         self._record(claimed.workflow, outcome)
         return outcome
+
+    async def _read_definition(self, claimed: Claimed, began: float) -> Definition | None:
+        """Return the definition, or None once it is too late for the call, or time to go."""
+        pause = READ_AGAIN_S
+        while True:
+            try:
+                return await self._definition(claimed.definition)
+            except GoConductorError as error:
+                log.warning("definition_unavailable", error=error.message)
+            except Exception:
+                log.exception("definition_unavailable")
+            too_late = self._clock.monotonic() + pause - began > self._margin_s
+            if too_late or self._giving_back or not self._may_take_more():
+                return None
+            await asyncio.sleep(pause * (0.5 + self._entropy.chance()))
+            pause = min(pause * 2, READ_AGAIN_MAX_S)
 
     def _call(self, claimed: Claimed, definition: Definition) -> Call:
         defined = definition.by_name[claimed.key.step]
@@ -166,14 +185,22 @@ class Caller:
             trace=claimed.trace,
         )
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome) -> None:
+    async def _settle(self, claimed: Claimed, outcome: Outcome, began: float) -> None:
         event = Answered(
             claimed.key, claimed.action, claimed.attempt, outcome, self._entropy.chance()
         )
-        transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
+        # What is given back is for others first. No answer is lost with it, so it need not be
+        # told once the lease is over.
+        gives_back = outcome.kind is OutcomeKind.RELEASED
+        lease_end = began + claimed.call_ms / 1000 + self._margin_s
+        within = max(0.0, lease_end - self._clock.monotonic()) if gives_back else None
+        claim_next = self._may_take_more() and not gives_back
+        transition = Transition(claimed.workflow, event, claim_next=claim_next)
         try:
-            answer = await self._committer.submit(transition)
+            answer = await self._committer.submit(transition, within=within)
         except StoreDataError as error:
+            if gives_back:
+                raise
             # The message says it all; the trace would only show our own transaction.
             log.error("answer_cannot_be_stored", error=error.message)  # noqa: TRY400
             kept = error_body("answer_cannot_be_stored", "the store refused the answer's data")
