@@ -63,16 +63,9 @@ def _split(value: object) -> object:
 
 
 class PoolSizes(Section):
-    """How many connections to PostgreSQL are kept open, at least and at most."""
+    """How many connections to PostgreSQL read at most; they are made as they are needed."""
 
-    min: Annotated[int, Field(ge=1, le=100)] = 1
     max: Annotated[int, Field(ge=2, le=100)] = 4
-
-    @model_validator(mode="after")
-    def _in_order(self) -> PoolSizes:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is more than max ({self.max}); raise max")
-        return self
 
 
 class GroupCommit(Section):

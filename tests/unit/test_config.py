@@ -204,7 +204,7 @@ def test_a_mistake_is_told_by_its_key_and_its_remedy(file: Path, text: str, expe
         ("{ dsn: 'env:NOPE' }", "'NOPE' is not set"),
         ("{ dsn: 'env:ODD' }", "store.dsn: must be like postgresql://"),
         ("{ embedded: x, schema: pg_x }", "store.schema: must not begin with pg_"),
-        ("{ embedded: x, pool: { min: 9, max: 3 } }", "store.pool: min (9) is more than max (3)"),
+        ("{ embedded: x, pool: { max: 1 } }", "store.pool.max: must be at least 2"),
         ("{ embedded: x, group_commit: { writers: 0 } }", "store.group_commit.writers: must be"),
         ("{ embedded: x, scheam: y }", "did you mean 'schema'?"),
     ],
