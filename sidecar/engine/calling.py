@@ -126,7 +126,13 @@ class Caller:
             log.info("attempt_ended", outcome=outcome.kind.value, error=outcome.error)
             if claimed.action is Action.COMPENSATE and claimed.tries + 1 >= ALERT_AFTER_TRIES:
                 log.error("compensation_keeps_failing", tries=claimed.tries + 1)
-        await self._settle(claimed, outcome, began)
+        event = Answered(
+            claimed.key, claimed.action, claimed.attempt, outcome, self._entropy.chance()
+        )
+        if outcome.kind is OutcomeKind.RELEASED:
+            await self._give_back(claimed, event, began)
+        else:
+            await self._settle(claimed, event)
 
     async def _outcome(self, claimed: Claimed, began: float) -> Outcome:
         definition = await self._read_definition(claimed, began)
@@ -185,22 +191,20 @@ class Caller:
             trace=claimed.trace,
         )
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome, began: float) -> None:
-        event = Answered(
-            claimed.key, claimed.action, claimed.attempt, outcome, self._entropy.chance()
-        )
-        # What is given back is for others first. No answer is lost with it, so it need not be
-        # told once the lease is over.
-        gives_back = outcome.kind is OutcomeKind.RELEASED
+    async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:
+        """Let others have the step first. Once its lease is over, that need not be told."""
         lease_end = began + claimed.call_ms / 1000 + self._margin_s
-        within = max(0.0, lease_end - self._clock.monotonic()) if gives_back else None
-        claim_next = self._may_take_more() and not gives_back
-        transition = Transition(claimed.workflow, event, claim_next=claim_next)
+        within = max(0.0, lease_end - self._clock.monotonic())
         try:
-            answer = await self._committer.submit(transition, within=within)
+            await self._committer.submit(Transition(claimed.workflow, event), within=within)
+        except GoConductorError as error:
+            log.warning("left_to_its_lease", error=error.message)
+
+    async def _settle(self, claimed: Claimed, event: Answered) -> None:
+        transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
+        try:
+            answer = await self._committer.submit(transition)
         except StoreDataError as error:
-            if gives_back:
-                raise
             # The message says it all; the trace would only show our own transaction.
             log.error("answer_cannot_be_stored", error=error.message)  # noqa: TRY400
             kept = error_body("answer_cannot_be_stored", "the store refused the answer's data")
