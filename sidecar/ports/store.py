@@ -351,11 +351,17 @@ class Store(Protocol):
         ...
 
     async def ringable_steps(
-        self, namespace: str, due_for: timedelta, limit: int
+        self,
+        namespace: str,
+        due_for: timedelta,
+        limit: int,
+        after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
-        """Return steps claimable for so long, the longest due first.
+        """Return steps claimable for so long, the longest due first; of each service a page.
 
-        Only of services with a live, ready sidecar: ringing for others is noise.
+        A page has up to `limit` steps, so that no service's steps hide another's. `after` names
+        for a service the step that ended its last page; a service left out begins anew. Only
+        services with a live, ready sidecar count: ringing for others is noise.
         """
         ...
 

@@ -16,6 +16,7 @@ from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
+from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
@@ -24,6 +25,13 @@ __all__ = ["Backend", "StoreSuite"]
 
 
 class StoreSuite(
-    StartSuite, TransitionSuite, RollbackSuite, ClaimSuite, FencingSuite, QuerySuite, LeaderSuite
+    StartSuite,
+    TransitionSuite,
+    RollbackSuite,
+    ClaimSuite,
+    FencingSuite,
+    QuerySuite,
+    LeaderSuite,
+    RingingSuite,
 ):
     """Everything that a store promises."""

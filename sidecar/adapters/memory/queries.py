@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.tables import MemoryTables, without_bodies
@@ -22,7 +22,7 @@ from sidecar.ports.store import (
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 
 LIVE_FOR = timedelta(seconds=20)
 """A sidecar that has not been seen for so long is taken for dead."""
@@ -208,9 +208,13 @@ class MemoryQueries:
         return [known for _, known in sorted(found)[:limit]]
 
     async def ringable_steps(
-        self, namespace: str, due_for: timedelta, limit: int
+        self,
+        namespace: str,
+        due_for: timedelta,
+        limit: int,
+        after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
-        """Return steps that have been claimable for so long, the longest due first."""
+        """Return steps that have been claimable for so long, of each service a page."""
         self.check_open()
         now = self.clock.now()
         live = {
@@ -228,8 +232,14 @@ class MemoryQueries:
             and step.due_at is not None
             and step.due_at <= now - due_for
         ]
-        found.sort(key=lambda one: one.due_at)
-        return found[:limit]
+        ended = {service: _place(one) for service, one in (after or {}).items()}
+        pages: dict[str, list[Ringable]] = {}
+        for one in sorted(found, key=_place):
+            service = one.doorbell.service
+            page = pages.setdefault(service, [])
+            if len(page) < limit and (service not in ended or _place(one) > ended[service]):
+                page.append(one)
+        return sorted((one for page in pages.values() for one in page), key=_place)
 
     async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
         """Delete what is known of sidecars unseen for so long; return how many."""
@@ -245,6 +255,11 @@ class MemoryQueries:
             del self.tables.sidecars[incarnation]
             self.tables.gone.discard(incarnation)
         return len(silent)
+
+
+def _place(one: Ringable) -> tuple[datetime, WorkflowId, StepKey]:
+    """Where a step stands among those to ring for."""
+    return one.due_at, one.doorbell.workflow, one.doorbell.key
 
 
 def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:

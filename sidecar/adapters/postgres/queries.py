@@ -198,14 +198,28 @@ class PostgresQueries:
         return [WorkflowId(row["id"]) for row in found]
 
     async def ringable_steps(
-        self, namespace: str, due_for: timedelta, limit: int
+        self,
+        namespace: str,
+        due_for: timedelta,
+        limit: int,
+        after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
-        """Return steps that nobody has claimed for so long."""
+        """Return steps that nobody has claimed for so long, of each service a page."""
         live = await self._rows("live_services", namespace=namespace)
         services = [row["service"] for row in live]
         if not services:
             return []
-        values = {"namespace": namespace, "services": services, "due_for": due_for, "limit": limit}
+        ended = [(after or {}).get(service) for service in services]
+        values = {
+            "namespace": namespace,
+            "services": services,
+            "after_due": [one and one.due_at for one in ended],
+            "after_workflow": [one and one.doorbell.workflow for one in ended],
+            "after_step": [one and one.doorbell.key.step for one in ended],
+            "after_idx": [one and one.doorbell.key.index for one in ended],
+            "due_for": due_for,
+            "limit": limit,
+        }
         return [
             Ringable(
                 Doorbell(

@@ -122,13 +122,25 @@ WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
   AND seen_at > statement_timestamp() - interval '20 seconds'
 
 -- name: ringable_steps
--- What nobody has claimed for long, by service.
-SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
-FROM steps s JOIN workflows w ON w.id = s.workflow_id
-WHERE s.namespace = %(namespace)s AND s.service = ANY(%(services)s::text[])
-  AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
-  AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
-ORDER BY s.due_at LIMIT %(limit)s
+-- What nobody has claimed for long: of each service the page after the step that ended its last.
+SELECT page.workflow_id::text AS workflow_id, page.step, page.idx, page.service, page.due_at,
+       page.trace
+FROM unnest(%(services)s::text[], %(after_due)s::timestamptz[], %(after_workflow)s::uuid[],
+            %(after_step)s::text[], %(after_idx)s::integer[])
+     AS live (service, after_due, after_workflow, after_step, after_idx)
+CROSS JOIN LATERAL (
+    SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
+    FROM steps s JOIN workflows w ON w.id = s.workflow_id
+    WHERE s.namespace = %(namespace)s AND s.service = live.service
+      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+      AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
+      AND s.due_at >= coalesce(live.after_due, '-infinity')
+      AND (live.after_due IS NULL
+           OR (s.due_at, s.workflow_id, s.step COLLATE "C", s.idx)
+              > (live.after_due, live.after_workflow, live.after_step, live.after_idx))
+    ORDER BY s.due_at, s.workflow_id, s.step COLLATE "C", s.idx LIMIT %(limit)s
+) page
+ORDER BY page.due_at, page.workflow_id, page.step COLLATE "C", page.idx
 
 -- name: forget_sidecars
 -- Only under the epoch in force.
