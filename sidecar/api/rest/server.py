@@ -2,7 +2,7 @@
 
 A client that opens a connection and does not finish its first request's headers in time is cut
 off; between requests a connection lives for a while and no longer; bodies have the deadline of
-their request.
+their request; whoever does not take the answer is cut off by the system.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ KEEP_ALIVE = 75.0
 
 CLOSE_WITHIN = 5.0
 """Seconds that requests under way get when the listener closes."""
+
+READS_WITHIN = 60.0
+"""Seconds after which a client that takes nothing of its answer is cut off."""
 
 BACKLOG = 1024
 """Connections that may wait to be taken."""
@@ -99,6 +102,9 @@ class RestServer:
             taken = socket.socket(family, kind, protocol)
             self._sockets.append(taken)
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections have it from their listener
+                milliseconds = int(READS_WITHIN * 1000)
+                taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             if family == socket.AF_INET6:
                 taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             taken.bind(address)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from sidecar.api.rest import server
 from sidecar.api.rest.app import build_app
@@ -152,6 +154,32 @@ async def test_a_client_that_never_finishes_its_headers_is_cut_off(
     listening: tuple[str, int],
 ) -> None:
     assert await speak(listening, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "READS_WITHIN", 0.5)
+    ended = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65_536)
+        finally:
+            ended.set()
+
+    app = web.Application()
+    app.router.add_get("/", endless)
+    running = RestServer(app)
+    address = await running.open("127.0.0.1", 0)
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(40):
+            await ended.wait()
+    await running.close()
 
 
 async def test_what_is_no_http_gets_a_problem_that_repeats_nothing_of_it(
