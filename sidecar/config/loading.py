@@ -24,7 +24,8 @@ from sidecar.definitions.model import LATER
 from sidecar.errors import ConfigError, DefinitionError
 
 PREFIX = "GOCONDUCTOR_"
-_NOT_SETTINGS = ("GOCONDUCTOR_CONFIG",)
+# What commands that ask a sidecar read; whoever exported it may start a sidecar all the same.
+_NOT_SETTINGS = ("GOCONDUCTOR_CONFIG", "GOCONDUCTOR_SERVER")
 
 # Kubernetes sets these in every container for a Service whose name begins with "goconductor".
 _LINKS = re.compile(

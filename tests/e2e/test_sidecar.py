@@ -160,6 +160,25 @@ def test_a_sidecar_waits_for_its_database_and_can_be_told_to_stop(
     assert "hunter2" not in process.log.read_text()
 
 
+def test_a_backend_whose_package_is_missing_names_the_extra(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules['aiokafka'] = None\n"
+        "from sidecar.cli.main import main\n"
+        "main(['sidecar', *sys.argv[1:]])"
+    )
+    settings = {
+        "service": "payments",
+        "service_url": "http://127.0.0.1:1",
+        "store.dsn": "postgresql://127.0.0.1:1/sagas",
+        "queue.kind": "kafka",
+        "queue.bootstrap_servers": "127.0.0.1:1",
+    }
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    process = ServerProcess([sys.executable, "-c", script, *given], log=folder / "log")
+    assert process.wait() == 1
+    assert "pip install 'goconductor[kafka]'" in process.tail()
+
+
 def test_told_to_stop_while_the_embedded_server_is_made(folder: Path, started: Start) -> None:
     process = started(Sidecar(folder, {"embedded": str(folder / "data")}, "one"))
     process.wait_until(

@@ -122,6 +122,11 @@ def test_everything_may_come_without_a_file() -> None:
     assert config.listen.http == Address("0.0.0.0", 80)
 
 
+def test_the_address_that_commands_ask_is_no_setting(file: Path) -> None:
+    env = {"GOCONDUCTOR_SERVER": "http://127.0.0.1:7400"}
+    assert loaded(file, WHOLE, env=env).service == "payments"
+
+
 def test_what_kubernetes_puts_into_the_environment_is_no_setting(file: Path) -> None:
     env = {
         "GOCONDUCTOR_PORT": "tcp://10.0.0.1:7400",
