@@ -73,7 +73,7 @@ _CODES = {
 }
 
 _DETAILS = {
-    400: "The request is not valid HTTP.",
+    400: "The request is not valid HTTP, or one of its lines is longer than 8190 bytes.",
     404: "There is no such path; /openapi.json lists all of them.",
     405: "This path does not know that method; the header Allow names those it knows.",
     413: "The request's body is larger than 1 MiB.",

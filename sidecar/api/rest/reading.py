@@ -22,6 +22,7 @@ from sidecar.saga.states import WorkflowStatus
 NAMESPACE_HEADER = "GoConductor-Namespace"
 LONGEST_WAIT = timedelta(seconds=60)
 
+_MAY_REPEAT = ("label", "status")
 _MAX_VERSION = 2**31
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
@@ -78,11 +79,13 @@ async def start_request(request: web.Request) -> StartRequest:
 
 
 def only(request: web.Request, *known: str) -> None:
-    """Raise `InvalidRequest` for a query parameter that this operation does not know."""
+    """Raise `InvalidRequest` for a query parameter that is not known here, or given too often."""
     for name in request.query:
         if name not in known:
             text = unknown_name("There is no parameter", name, known or ("none",))
             raise InvalidRequest(f"{text}.", field=written((name,)))
+        if name not in _MAY_REPEAT and len(request.query.getall(name)) > 1:
+            raise InvalidRequest(f"{name} is given twice; keep one.", field=name)
 
 
 def wait_seconds(request: web.Request) -> float:

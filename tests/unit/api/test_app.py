@@ -203,3 +203,10 @@ async def test_a_request_closed_by_the_client_is_answered_and_closed(
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     answer = await speak(listening, request)
     assert answer.endswith(b'{"status":"ok"}')
+
+
+async def test_a_parameter_that_is_given_twice_is_refused_by_name(rest: Checked) -> None:
+    status, problem = await rest.get("/v1/workflows?limit=1&limit=2")
+    assert (status, problem["code"], problem["field"]) == (422, "invalid_request", "limit")
+    status, _ = await rest.get("/v1/workflows?status=error&status=completed&label=a:b&label=c:d")
+    assert status == 200
