@@ -12,23 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote, urlsplit
 
-from multidict import istr
-
 from sidecar.errors import ConfigError
 from sidecar.ports.service import Call
 from sidecar.saga.paths import path_fault
 
-# istr: aiohttp need not fold their case at every call.
-IDEMPOTENCY_KEY = istr("Idempotency-Key")
-WORKFLOW = istr("GoConductor-Workflow")
-STEP = istr("GoConductor-Step")
-ACTION = istr("GoConductor-Action")
-ATTEMPT = istr("GoConductor-Attempt")
-DEFINITION = istr("GoConductor-Definition")
-NAMESPACE = istr("GoConductor-Namespace")
-TIMEOUT_MS = istr("GoConductor-Timeout-Ms")
-DEADLINE = istr("GoConductor-Deadline")
-TRACEPARENT = istr("traceparent")
+IDEMPOTENCY_KEY = "Idempotency-Key"
+WORKFLOW = "GoConductor-Workflow"
+STEP = "GoConductor-Step"
+ACTION = "GoConductor-Action"
+ATTEMPT = "GoConductor-Attempt"
+DEFINITION = "GoConductor-Definition"
+NAMESPACE = "GoConductor-Namespace"
+TIMEOUT_MS = "GoConductor-Timeout-Ms"
+DEADLINE = "GoConductor-Deadline"
+TRACEPARENT = "traceparent"
 
 METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 """The methods an action may be configured with."""
@@ -45,6 +42,17 @@ class Target:
     port: int
     prefix: str = ""
     socket: str | None = None
+
+    @property
+    def tls(self) -> bool:
+        """Whether the service is spoken to over TLS."""
+        return self.origin.startswith("https:")
+
+    @property
+    def authority(self) -> str:
+        """What the header `Host` says."""
+        scheme, _, authority = self.origin.partition("://")
+        return authority.removesuffix({"http": ":80", "https": ":443"}[scheme])
 
 
 def target(service_url: str) -> Target:
@@ -78,7 +86,7 @@ def target(service_url: str) -> Target:
     return Target(f"{parts.scheme}://{literal}:{port}", host, port, prefix)
 
 
-def headers(call: Call) -> dict[istr, str]:
+def headers(call: Call) -> dict[str, str]:
     """Return the headers that differ from call to call."""
     key = header_value(call.idempotency_key).replace("\\", "\\\\").replace('"', '\\"')
     definition = call.definition

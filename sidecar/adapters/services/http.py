@@ -1,10 +1,9 @@
-"""Calls the service beside this sidecar over HTTP, with aiohttp.
+"""Calls the service beside this sidecar over HTTP/1.1.
 
 Promises, each held by a test:
 
-- One call is at most one request. aiohttp would repeat an idempotent method on a connection
-  that turned out to be stale; here the second sending is refused, because whether the first
-  one had an effect is not known.
+- One call is at most one request, also where a connection that was kept turns out to be stale:
+  whether the request had an effect is not known then.
 - `not_sent` is said only where it is proven: the request was never handed to a connection.
   From then on everything that is not a whole answer is unknown.
 - One deadline covers connect to last byte, so that a service which hangs, or sends a byte a
@@ -17,20 +16,17 @@ Promises, each held by a test:
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+import re
+import socket
 from functools import lru_cache
 from typing import Final
 
-import aiohttp
 import structlog
-from aiohttp import hdrs
-from aiohttp.client_reqrep import ClientRequest, ClientResponse
-from aiohttp.connector import BaseConnector, Connection
-from multidict import CIMultiDict, istr
-from yarl import URL
 
 from sidecar.adapters.http_contract import answers, requests
 from sidecar.adapters.http_contract.bodies import BadBody, TooLarge, decoded
+from sidecar.adapters.http_wire.connection import Answer, BadAnswer, ConnectionLost
+from sidecar.adapters.http_wire.pool import ConnectionPool, Sending, Server
 from sidecar.errors import ConfigError
 from sidecar.ports.clock import Clock
 from sidecar.ports.service import Call
@@ -49,42 +45,13 @@ KEEPALIVE_SECONDS: Final = 1.5
 """How long an idle connection is kept: less than common servers keep theirs (gunicorn 2 s,
 Node and uvicorn 5 s), so that it is rarely the server who closes, perhaps just as we send."""
 
-_MAX_LINE: Final = 8190
-_MAX_HEADERS: Final = 128
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout()
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STANDING = {
-    hdrs.ACCEPT: "application/json, application/problem+json",
-    hdrs.ACCEPT_ENCODING: "identity",
-    hdrs.CONTENT_TYPE: "application/json",
-    hdrs.USER_AGENT: "goconductor",
+    "Accept": "application/json, application/problem+json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "goconductor",
 }
-
-
-class _SentBefore(aiohttp.ClientError):
-    """aiohttp was about to send the same request a second time."""
-
-
-class _Ticket:
-    """Good for sending one request; `used` says that its bytes may be on their way."""
-
-    __slots__ = ("used",)
-
-    def __init__(self) -> None:
-        self.used = False
-
-
-_ticket: ContextVar[_Ticket] = ContextVar("ticket")
-
-
-class _Request(ClientRequest):
-    """A request that needs an unused ticket to be sent."""
-
-    async def send(self, conn: Connection) -> ClientResponse:
-        ticket = _ticket.get()
-        if ticket.used:
-            raise _SentBefore("the connection was closed before an answer")
-        ticket.used = True
-        return await super().send(conn)
 
 
 class HttpService:
@@ -104,72 +71,60 @@ class HttpService:
         auth_header: tuple[str, str] | None = None,
         max_body: int = MAX_BODY,
     ) -> None:
-        self._target = requests.target(service_url)
+        target = self._target = requests.target(service_url)
         self._clock = clock
-        self._auth = dict([auth_header] if auth_header else [])
         self._max_body = max_body
-        self._standing: CIMultiDict[str] = CIMultiDict()
-        self._session: aiohttp.ClientSession | None = None
+        self._standing = _head_lines(target.authority, auth_header)
+        self._server = Server(target.host, target.port, target.tls, target.socket)
+        self._pool: ConnectionPool | None = None
         if ready_path is not None and (fault := path_fault(ready_path)):
             raise ConfigError(f"ready {ready_path!r}: {fault}")
         self._ready_path = ready_path
-        base = self._target.origin + self._target.prefix
-        # A service has a handful of paths, and checking and parsing one costs as much as a call.
-        self._url = lru_cache(maxsize=1024)(lambda path: _checked_url(base, path))
+        # A service has a handful of paths, and checking one costs as much as sending a request.
+        self._path_fault = lru_cache(maxsize=1024)(path_fault)
 
     async def open(self) -> None:
         """Make ready to call."""
-        if self._session is not None:
-            return
-        self._standing = CIMultiDict(_STANDING)
-        for name, value in self._auth.items():
-            self._standing[istr(name)] = value
-        self._session = aiohttp.ClientSession(
-            connector=self._connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            request_class=_Request,
-            timeout=_NO_TIMEOUT,
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=_MAX_LINE,
-            max_field_size=_MAX_LINE,
-            max_headers=_MAX_HEADERS,
-        )
+        if self._pool is None:
+            self._pool = ConnectionPool(self._server, keep_s=KEEPALIVE_SECONDS)
 
     async def close(self) -> None:
         """Close all connections; calls in flight end as unknown. Harmless when repeated."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     async def call(self, call: Call) -> Outcome:
         """Make the call. Whatever happens is an outcome: only cancellation raises."""
         if (fault := self._fault(call)) is not None:
             return answers.misconfigured(*fault)
-        ticket = _Ticket()
-        _ticket.set(ticket)
+        sending = Sending()
         try:
             async with asyncio.timeout(call.timeout):
-                answer = await self._answer(call)
+                answer = await self._answer(call, sending)
         except TimeoutError:
-            if not ticket.used:
+            if not sending.begun:
                 return answers.not_sent("connect_timeout", "the service could not be connected to")
             return answers.unknown("timeout", f"no whole answer within {call.timeout:g} s")
-        except aiohttp.ClientConnectorDNSError as error:
-            return answers.not_sent("dns_failure", f"the service's name: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (a call ends as an outcome, whatever broke)
-            return _broken(ticket, error)
+            return _broken(sending, error)
         return self._outcome(call, answer)
 
     async def ready(self) -> bool:
         """Whether the service says that it can take calls; answers within 2 seconds."""
+        pool = self._pool
+        if pool is None:
+            return False
         try:
             async with asyncio.timeout(READY_SECONDS):
                 if self._ready_path is None:
-                    return await self._connects()
-                return await self._says_ready(self._ready_path)
-        except (aiohttp.ClientError, OSError, ValueError):  # ValueError: a name no DNS can hold
+                    await pool.connect()
+                    return True
+                request = self._request("GET", self._ready_path, {}, b"")
+                answer = await pool.send_alone(request, self._max_body)
+        except (OSError, ConnectionLost, BadAnswer, ValueError):  # ValueError: no such name in DNS
             return False
+        return 200 <= answer.status < 300
 
     def _outcome(self, call: Call, answer: answers.Answer) -> Outcome:
         """Return what the answer means; whatever else it holds, its status has been given."""
@@ -180,21 +135,10 @@ class HttpService:
             log.exception("answer_not_understood", status=answer.status, step=str(call.key))
             return answers.outcome_of_status(call.action, answer.status, now, call.on_status)
 
-    def _connector(self) -> BaseConnector:
-        if self._target.socket is not None:
-            return aiohttp.UnixConnector(
-                self._target.socket, limit=0, keepalive_timeout=KEEPALIVE_SECONDS
-            )
-        return aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            resolver=aiohttp.ThreadedResolver(),
-        )
-
     def _fault(self, call: Call) -> tuple[str, str] | None:
         """Return the code and the sentence of what keeps `call` from being made at all."""
-        if isinstance(self._url(call.path), str):
-            return "bad_path", f"{call.path!r}: {self._url(call.path)}"
+        if (fault := self._path_fault(call.path)) is not None:
+            return "bad_path", f"{call.path!r}: {fault}"
         if call.method not in requests.METHODS:
             return "bad_method", f"{call.method!r} is not a method that a service is called with"
         for status, name in (call.on_status or {}).items():
@@ -202,80 +146,58 @@ class HttpService:
                 return "bad_on_status", f"on_status {status}: {name!r} is not a class of answers"
         return None
 
-    async def _answer(self, call: Call) -> answers.Answer:
+    async def _answer(self, call: Call, sending: Sending) -> answers.Answer:
         """Send the request and read the whole answer, its body as far as it is bounded."""
-        url = self._url(call.path)
-        if self._session is None or isinstance(url, str):
-            raise aiohttp.ClientConnectionError("the client is closed")
-        headers = self._standing.copy()
-        headers.update(requests.headers(call))
-        response = await self._session.request(
-            call.method, url, data=call.body.encode(), headers=headers, allow_redirects=False
-        )
-        body, bad = b"", None
+        if self._pool is None:
+            raise ConnectionLost("the client is closed")
+        body = call.body.encode()
+        request = self._request(call.method, call.path, requests.headers(call), body)
+        answer = await self._pool.send(request, sending, self._max_body)
+        text, bad = b"", None
         try:
-            body = await self._body(response)
+            text = self._body(answer)
         except BadBody as error:
-            response.close()
             bad = error
-        except BaseException:
-            response.close()
-            raise
-        return answers.Answer(
-            response.status,
-            body,
-            response.reason or "",
-            response.headers.get(hdrs.RETRY_AFTER),
-            bad,
+        retry_after = answer.headers.get("retry-after")
+        return answers.Answer(answer.status, text, answer.reason, retry_after, bad)
+
+    def _body(self, answer: Answer) -> bytes:
+        """Return the decoded body. Raises `BadBody`."""
+        if answer.too_large:
+            raise TooLarge(self._max_body)
+        encoding = answer.headers.get("content-encoding")
+        return answer.body if encoding is None else decoded(answer.body, encoding, self._max_body)
+
+    def _request(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = (
+            f"{method} {self._target.prefix}{path} HTTP/1.1\r\n{self._standing}{lines}"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
+        return head.encode("ascii") + body
 
-    async def _body(self, response: ClientResponse) -> bytes:
-        """Return the decoded body, holding at no time more than the bound and one chunk."""
-        content, limit = response.content, self._max_body
-        body = await content.readany()
-        if not content.at_eof():
-            gathered = bytearray(body)
-            while len(gathered) <= limit and (chunk := await content.readany()):
-                gathered += chunk
-            body = bytes(gathered)
-        if len(body) > limit:
-            raise TooLarge(limit)
-        encoding = response.headers.get(hdrs.CONTENT_ENCODING)
-        return body if encoding is None else decoded(body, encoding, limit)
 
-    async def _connects(self) -> bool:
-        loop = asyncio.get_running_loop()
-        transport: asyncio.BaseTransport
-        if self._target.socket is not None:
-            transport, _ = await loop.create_unix_connection(asyncio.Protocol, self._target.socket)
-        else:
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol, self._target.host, self._target.port
+def _head_lines(authority: str, auth_header: tuple[str, str] | None) -> str:
+    """Return the lines that stand in every request."""
+    headers = {"Host": authority, **_STANDING}
+    if auth_header is not None:
+        name, value = auth_header
+        if not (name + value).isascii() or not value.isprintable() or not _TOKEN.fullmatch(name):
+            raise ConfigError(
+                f"service_auth: the header {name!r} or its value holds a character that no header "
+                "can; use printable ASCII"
             )
-        transport.close()
-        return True
-
-    async def _says_ready(self, path: str) -> bool:
-        url = self._url(path)
-        if self._session is None or isinstance(url, str):
-            return False
-        _ticket.set(_Ticket())
-        response = await self._session.get(url, headers=self._standing, allow_redirects=False)
-        response.close()  # its body, of whatever size, is not wanted
-        return 200 <= response.status < 300
+        headers[name] = value
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def _checked_url(base: str, path: str) -> URL | str:
-    """Return the URL of `path`, or the sentence that says what is wrong with it."""
-    fault = path_fault(path)
-    return URL(base + path, encoded=True) if fault is None else fault
-
-
-def _broken(ticket: _Ticket, error: Exception) -> Outcome:
+def _broken(sending: Sending, error: Exception) -> Outcome:
     """Return the outcome of a call that ended without an answer, and not by its deadline."""
     what = f"{type(error).__name__}: {error}"
-    if not ticket.used:
+    if isinstance(error, socket.gaierror):
+        return answers.not_sent("dns_failure", f"the service's name: {error.strerror or error}")
+    if not sending.begun:
         return answers.not_sent("not_connected", what)
-    if isinstance(error, aiohttp.ClientResponseError):
-        return answers.unknown("bad_http", f"the answer is not HTTP: {error.message}")
+    if isinstance(error, BadAnswer):
+        return answers.unknown("bad_http", f"the answer is not HTTP: {error}")
     return answers.unknown("connection_lost", what)
