@@ -55,6 +55,8 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         raise QueueUnavailable(f"Kafka, {doing}: {describe(error)}") from error
+    else:
+        _refusals.newest = ""  # a broker answered: what was refused before explains nothing now
 
 
 def describe(error: BaseException) -> str:
