@@ -9,7 +9,7 @@
 - `calling`: from a claim to an answer, and its settlement
 - `ringing`: doorbells, notices and local timers after a commit
 - `gate`: whether the service may be called at all
-- `heartbeat`, `leadership`, `duties`: being seen, and healing
+- `heartbeat`, `leadership`, `duties`, `backing_off`: being seen, and healing
 - `commands`, `queries`, `views`, `waiting`: what the faces offer
 - `intake`: what comes in from outside, checked; `compiled`: definitions ready to run
 - `supervision`: long tasks, which begin anew whatever ends them

@@ -2,7 +2,9 @@
 
 Each duty is a bounded, idempotent batch under the leader's epoch. None of them is needed while
 all is well; all of them may be done twice, or by two leaders, without harm: every write goes
-through the machine, and a leader whose epoch is void has its whole transaction refused.
+through the machine, and a leader whose epoch is void has its whole transaction refused. A duty
+that fails keeps no other from being done, and a workflow that cannot be moved keeps no other
+from being moved: its batch is halved until it stands alone, and it is put off.
 
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `deadlines`: turns workflows back whose time is over
@@ -12,28 +14,41 @@ through the machine, and a leader whose epoch is void has its whole transaction 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
+from sidecar.engine.backing_off import BackingOff
 from sidecar.engine.identity import Identity
 from sidecar.engine.ringing import Ringer
+from sidecar.errors import (
+    SchemaMismatch,
+    StaleEpoch,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Batch, Epoch, Moved, Store, Transition
+from sidecar.ports.store import Batch, Epoch, Moved, Ringable, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.events import DeadlinePassed, LeaseEnded
+from sidecar.saga.workflow import WorkflowId
 
 log = structlog.get_logger("sidecar.duties")
 
 BATCH_MAX = 200
-RUNG_REMEMBERED = 10_000
-RING_PER_SERVICE = 500
+RING_PER_SERVICE = 200
+"""How many steps of one service are looked at in one round; the next round takes the next page."""
+
+PUT_OFF_S = 5.0
+PUT_OFF_MAX_S = 300.0
+"""How long a workflow that could not be moved is left alone: at first, and at last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,11 @@ class Duties:
         self._entropy = entropy
         self._telemetry = telemetry
         self._ticket = 0
-        self._rung: OrderedDict[Doorbell, tuple[float, float]] = OrderedDict()
+        self._stuck: BackingOff[WorkflowId] = BackingOff(PUT_OFF_S, PUT_OFF_MAX_S)
+        self._rung: BackingOff[Doorbell] = BackingOff(
+            times.ring_after.total_seconds(), times.ring_at_most_every.total_seconds()
+        )
+        self._pages: dict[str, Ringable] = {}
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "deadlines": self._end_overdue,
@@ -78,20 +97,42 @@ class Duties:
         }
 
     async def round(self, epoch: Epoch, *, may_end_leases: bool) -> None:
-        """Do each duty once. Raises `StoreError`; what was done before stays done."""
+        """Do each duty once, whatever becomes of the others; what was done stays done.
+
+        Raises `StaleEpoch` at once, and in the end the `StoreUnavailable` or `StoreConflict` for
+        which some duty could not be done.
+        """
+        interrupted: StoreError | None = None
         for name, duty in self._duties.items():
             if name == "leases" and not may_end_leases:
                 continue
+            try:
+                await self._do(name, duty, epoch)
+            except StoreConflict as error:
+                interrupted = interrupted or error
+            except StoreUnavailable as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+    async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> None:
+        try:
             done = await duty(epoch)
-            self._telemetry.count(metrics.DUTY_RUNS, duty=name, result="done")
-            if done:
-                self._telemetry.count(metrics.DUTY_DONE, done, duty=name)
-                self._telemetry.fact(f"duty.{name}", items=done)
-                log.info("duty_done", duty=name, items=done)
+        except (StaleEpoch, StoreConflict, StoreUnavailable):
+            raise
+        except Exception:
+            self._telemetry.count(metrics.DUTY_RUNS, duty=name, result="failed")
+            log.exception("duty_failed", duty=name)
+            return
+        self._telemetry.count(metrics.DUTY_RUNS, duty=name, result="done")
+        if done:
+            self._telemetry.count(metrics.DUTY_DONE, done, duty=name)
+            self._telemetry.fact(f"duty.{name}", items=done)
+            log.info("duty_done", duty=name, items=done)
 
     async def _end_leases(self, epoch: Epoch) -> int:
-        namespace = self._identity.namespace
-        leases = await self._store.ended_leases(namespace, self._times.silent_after, BATCH_MAX)
+        namespace, silent = self._identity.namespace, self._times.silent_after
+        leases = await self._store.ended_leases(namespace, silent, self._most)
         events = [
             Transition(
                 one.workflow,
@@ -102,32 +143,25 @@ class Duties:
         return await self._apply(epoch, events)
 
     async def _end_overdue(self, epoch: Epoch) -> int:
-        overdue = await self._store.overdue_workflows(self._identity.namespace, BATCH_MAX)
+        overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)
         return await self._apply(epoch, [Transition(one, DeadlinePassed()) for one in overdue])
 
+    @property
+    def _most(self) -> int:
+        """How many to ask for, so that those that are put off do not hide all others."""
+        return BATCH_MAX + len(self._stuck)
+
     async def _ring_again(self, epoch: Epoch) -> int:
-        """Ring for each step again, at most twice as late every time; bounded per service."""
+        """Ring for each step again, at most twice as late every time; a page of each service."""
         del epoch  # doorbells change nothing, so they need no fence
         found = await self._store.ringable_steps(
-            self._identity.namespace, self._times.ring_after, BATCH_MAX
+            self._identity.namespace, self._times.ring_after, RING_PER_SERVICE, self._pages
         )
+        self._pages = _full_pages(found)
         now = self._clock.monotonic()
-        per_service: dict[str, int] = {}
-        due: list[Doorbell] = []
-        for one in found:
-            doorbell = one.doorbell
-            next_at, pause = self._rung.get(doorbell, (now, 0.0))
-            used = per_service.get(doorbell.service, 0)
-            if next_at > now or used >= RING_PER_SERVICE:
-                continue
-            per_service[doorbell.service] = used + 1
-            longest = self._times.ring_at_most_every.total_seconds()
-            pause = min(max(pause * 2, self._times.ring_after.total_seconds()), longest)
-            self._rung[doorbell] = (now + pause, pause)
-            self._rung.move_to_end(doorbell)
-            due.append(doorbell)
-        while len(self._rung) > RUNG_REMEMBERED:
-            self._rung.popitem(last=False)
+        due = [one.doorbell for one in found if not self._rung.waits(one.doorbell, now)]
+        for doorbell in due:
+            self._rung.put_off(doorbell, now)
         if due:
             self._ringer.ring(due)
         return len(due)
@@ -138,10 +172,48 @@ class Duties:
         )
 
     async def _apply(self, epoch: Epoch, transitions: list[Transition]) -> int:
+        now = self._clock.monotonic()
+        ready = [one for one in transitions if not self._stuck.waits(one.workflow, now)]
+        return await self._commit(epoch, ready[:BATCH_MAX])
+
+    async def _commit(self, epoch: Epoch, transitions: list[Transition]) -> int:
+        """Return how many were moved. Raises what says nothing about any one of them."""
         if not transitions:
             return 0
+        try:
+            result = await self._store.commit(self._batch(epoch, transitions))
+        except (StaleEpoch, StoreConflict, StoreUnavailable, SchemaMismatch):
+            raise
+        except Exception as error:  # noqa: BLE001 - told of whoever stands alone
+            if len(transitions) == 1:
+                self._put_off(transitions[0], error)
+                return 0
+            middle = len(transitions) // 2
+            done = await self._commit(epoch, transitions[:middle])
+            return done + await self._commit(epoch, transitions[middle:])
+        for one, answer in zip(transitions, result.transitions, strict=True):
+            if isinstance(answer, Exception):
+                self._put_off(one, answer)
+            else:
+                self._stuck.forget(one.workflow)
+        moved = [one for one in result.transitions if isinstance(one, Moved)]
+        self._ringer.conclude((one.changes for one in moved), result.now)
+        return sum(1 for one in moved if one.changes.writes)
+
+    def _put_off(self, one: Transition, error: Exception) -> None:
+        pause = self._stuck.put_off(one.workflow, self._clock.monotonic())
+        event = type(one.event).__name__
+        log.error(
+            "duty_refused",
+            workflow=one.workflow,
+            event_kind=event,
+            again_in_s=pause,
+            exc_info=error,
+        )
+
+    def _batch(self, epoch: Epoch, transitions: list[Transition]) -> Batch:
         self._ticket += 1
-        batch = Batch(
+        return Batch(
             namespace=self._identity.namespace,
             service="",
             incarnation=f"{self._identity.incarnation}/leader",
@@ -150,10 +222,10 @@ class Duties:
             transitions=tuple(transitions),
             epoch=epoch,
         )
-        result = await self._store.commit(batch)
-        moved = [one for one in result.transitions if isinstance(one, Moved)]
-        for answer in result.transitions:
-            if isinstance(answer, Exception):
-                log.warning("duty_refused", error=str(answer))
-        self._ringer.conclude((one.changes for one in moved), result.now)
-        return sum(1 for one in moved if one.changes.writes)
+
+
+def _full_pages(found: Sequence[Ringable]) -> dict[str, Ringable]:
+    """Where the next page of each service begins; one whose page was not full begins anew."""
+    sizes = Counter(one.doorbell.service for one in found)
+    ends = {one.doorbell.service: one for one in found}
+    return {name: end for name, end in ends.items() if sizes[name] >= RING_PER_SERVICE}

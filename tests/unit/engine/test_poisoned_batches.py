@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from sidecar.adapters.clock import ManualClock
 from sidecar.adapters.entropy import SeededEntropy
-from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.definitions import compile_stored, parse_definition, render
 from sidecar.engine import group_commit
@@ -21,7 +20,6 @@ from sidecar.engine.identity import Identity
 from sidecar.errors import Overloaded, SchemaMismatch, StoreError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.store import (
-    Batch,
     BatchResult,
     Claimed,
     Missing,
@@ -33,31 +31,12 @@ from sidecar.ports.store import (
 from sidecar.saga.definition import JsonText
 from sidecar.saga.events import Answered, CancelRequested
 from sidecar.saga.outcomes import Outcome, OutcomeKind
-from sidecar.saga.workflow import StepKey, WorkflowId
+from sidecar.saga.workflow import StepKey
 from tests.unit.engine.faces import until
+from tests.unit.engine.poison import BUG, PoisonedStore, names
 
 DOCUMENT = b"name: order\nsteps:\n- {name: a, service: payments, execute: /a, compensate: /b}\n"
 KEY = StepKey("a")
-BUG = SystemError("a bug in some library")
-
-Poison = Callable[[Batch], Exception | None]
-
-
-class PoisonedStore(MemoryStore):
-    """Raises what `poison` says of a batch; `hold` keeps commits waiting."""
-
-    poison: Poison | None = None
-    hold: asyncio.Event | None = None
-    commits = 0
-
-    async def commit(self, batch: Batch) -> BatchResult:
-        """Commit, unless the batch is poisoned."""
-        self.commits += 1
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.poison is not None and (error := self.poison(batch)) is not None:
-            raise error
-        return await super().commit(batch)
 
 
 class Bench:
@@ -126,21 +105,6 @@ def settled(claimed: Claimed) -> Transition:
     return Transition(
         claimed.workflow, Answered(claimed.key, claimed.action, claimed.attempt, outcome)
     )
-
-
-def names(workflow: WorkflowId, error: Exception) -> Poison:
-    """A poison in whatever speaks of one workflow."""
-
-    def poison(batch: Batch) -> Exception | None:
-        keys = batch.claim_keys.keys if batch.claim_keys else ()
-        spoken_of = (
-            *(one.id for one in batch.starts),
-            *(one.workflow for one in batch.transitions),
-            *(known for known, _ in keys),
-        )
-        return error if workflow in spoken_of else None
-
-    return poison
 
 
 @pytest.mark.parametrize("error", [BUG, StoreError("25P03"), KeyError("x")], ids=repr)
