@@ -8,6 +8,7 @@ Sizes are about the characters of a value's JSON. Inside a loop the size of the 
 known, only that all elements together are no larger than the list; bounds are therefore
 linear in the sizes of the loops' elements (`Bound`), and a loop sums them up: what is
 proportional to the element adds up to the list, what is constant counts once per round.
+Where two sizes are multiplied, one of them is taken for the largest that it can be.
 """
 
 from __future__ import annotations
@@ -15,23 +16,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sidecar.definitions.patterns import MOST_PROGRAM, program_size
 from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select
+from sidecar.definitions.work import CHARACTERS, CONVERT, LOOK, Work
 
-MOST_SIZE = 8 * 1024 * 1024
+MOST_SIZE = 4 * 1024 * 1024
 """The highest bound of a result's size that is evaluated. The result itself may be 1 MiB."""
-MOST_WORK = 20_000_000
-"""The highest bound of the characters touched; some 100 ms."""
 MOST_ROUNDS = 10_000
 """After so many rounds of all loops together the CEL library gives up."""
 
 _LEAST = 8
 """What anything weighs at least, so that a size bounds a number of elements."""
 _SCALAR = 24
-_COPY = 20
+_COPY = 10
 """What copying one element of a list weighs: `map` and `filter` copy all they have so far in
 every round, so they build lists of up to some 1 400 elements."""
-_REGEX_WORK = 20_000
-"""What compiling a regular expression costs at most, per evaluation."""
+_CALL = 20
+"""What any operator or function takes, whatever it works on."""
+_DATES = 4_000
+"""What `string`, `timestamp` and `duration` take: writing a moment as text takes some 20 us."""
+_COMPILE = 120
+"""What compiling one instruction of a regular expression takes."""
+_SEARCH = 64
+"""How many characters of what is searched for are compared for one unit of work."""
+_MEMBER = 3
+"""How many elements of a list one member of an object counts for."""
 
 _TO_SCALAR = frozenset(
     (
@@ -46,34 +55,64 @@ _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optio
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How large a value is; of a list or map also how many elements, and the largest one."""
+    """How large a value is; of a list or map also how many elements, and the largest one.
+
+    `elements` are all that it holds, however deep; `text` is the value if it is text.
+    """
 
     size: float
     count: int = 0
     longest: float = 0
+    elements: int = 1
+    text: str | None = None
+
+    @property
+    def converting(self) -> float:
+        """The work of handing it over to the CEL library."""
+        return self.elements * CONVERT + self.size / CHARACTERS
 
 
-def measure(value: object) -> Measured:
-    """The true size of plain data."""
+def measure(value: object, work: Work | None = None) -> Measured:
+    """The true size of plain data, whose walk is paid by `work`."""
+    scales = _Scales(work or Work())
     if isinstance(value, Mapping):
         # A loop over a map takes its keys.
         longest = max((len(key) + _LEAST for key in value), default=0)
-        return Measured(_size(value), len(value), longest)
+        size = scales.size(value)
+        return Measured(size, len(value), longest, scales.elements)
     if isinstance(value, list):
-        sizes = [_size(one) for one in value]
-        return Measured(_LEAST + sum(sizes) + len(sizes), len(sizes), max(sizes, default=0))
-    return Measured(_size(value))
+        scales.enter(value)
+        sizes = list(map(scales.size, value))
+        size = _LEAST + sum(sizes) + len(sizes)
+        return Measured(size, len(sizes), max(sizes, default=0), scales.elements)
+    text = value if isinstance(value, str) else None
+    return Measured(scales.size(value), text=text)
 
 
-def _size(value: object) -> int:
-    if isinstance(value, str):
-        return len(value) + _LEAST
-    if isinstance(value, Mapping):
-        keys = sum(map(len, value)) + len(value) * _LEAST
-        return _LEAST + keys + sum(map(_size, value.values()))
-    if isinstance(value, list):
-        return _LEAST + len(value) + sum(map(_size, value))
-    return _LEAST
+class _Scales:
+    """Measures values, and counts what they hold."""
+
+    def __init__(self, work: Work) -> None:
+        self.elements = 1
+        self._work = work
+
+    def enter(self, value: Mapping[str, object] | list[object]) -> None:
+        """Count a list or object before it is walked."""
+        self._work.spend((len(value) + 1) * LOOK)
+        self.elements += len(value) * (1 if isinstance(value, list) else _MEMBER)
+
+    def size(self, value: object) -> int:
+        """How much `value` weighs."""
+        if isinstance(value, str):
+            return len(value) + _LEAST
+        if isinstance(value, Mapping):
+            self.enter(value)
+            keys = sum(map(len, value)) + len(value) * _LEAST
+            return _LEAST + keys + sum(map(self.size, value.values()))
+        if isinstance(value, list):
+            self.enter(value)
+            return _LEAST + len(value) + sum(map(self.size, value))
+        return _LEAST
 
 
 Measure = Callable[[tuple[str, ...]], Measured]
@@ -99,6 +138,7 @@ class Bound:
 
 _NOTHING = Bound(0)
 _ONE = Bound(1)
+_BINARY = 2
 
 
 def bound(tree: Node, measured: Measure) -> tuple[float, float]:
@@ -116,13 +156,15 @@ class _Walk:
 
     def node(self, node: Node, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         """The size of what `node` produces, and the work it takes."""
-        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+        if (chain := _read(node, scope)) is not None:
             return Bound(self._measured(chain).size), _ONE
         match node:
             case Constant():
                 return Bound(node.size), _NOTHING
             case Ident():
                 return scope[node.name], _NOTHING
+            case Select(test=True) if _read(node.operand, scope) is not None:
+                return Bound(_SCALAR), _ONE
             case Select():
                 size, work = self.node(node.operand, scope)
                 return (Bound(_SCALAR) if node.test else size), work + _ONE
@@ -143,15 +185,28 @@ class _Walk:
         return sizes, works
 
     def _call(self, node: Call, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
-        sizes, works = self._all(node.arguments, scope)
+        each = [self.node(one, scope) for one in node.arguments]
+        sizes = sum((size for size, _ in each), _NOTHING)
+        own = _DATES if node.function in ("string", "timestamp", "duration") else _CALL
+        works = sum((work for _, work in each), Bound(own))
         if node.function == "_?_:_" or node.function in _HANDS_ON:
-            return sizes, works + _ONE
-        if node.function == "matches":
-            works = works + sizes * 50 + Bound(_REGEX_WORK)
-        works = works + sizes + _ONE
+            return sizes, works
+        works = works + sizes
+        if node.function == "contains" and len(each) == _BINARY:
+            works = works + each[0][0] * (1 + self._most(each[1][0]) / _SEARCH)
+        elif node.function == "matches" and len(each) == _BINARY:
+            program = self._program(node.arguments[1], scope)
+            works = works + each[0][0] * program + Bound(program * _COMPILE)
         if node.function in _TO_SCALAR:
             return Bound(_SCALAR), works
         return sizes + Bound(_SCALAR), works
+
+    def _program(self, node: Node, scope: Mapping[str, Bound]) -> int:
+        """The most instructions of a pattern; one that is computed can be of any kind."""
+        if isinstance(node, Constant):
+            return program_size(node.text or "")
+        chain = _read(node, scope)
+        return MOST_PROGRAM if chain is None else program_size(self._measured(chain).text or "")
 
     def _fold(self, node: Fold, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         start, start_work = self.node(node.start, scope)
@@ -178,12 +233,12 @@ class _Walk:
         return size, start_work + source_work + work + result_work
 
     def _longest_of(self, node: Node, size: Bound, scope: Mapping[str, Bound]) -> float:
-        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+        if (chain := _read(node, scope)) is not None:
             return self._measured(chain).longest
         return self._most(size)
 
     def _rounds(self, node: Node, size: Bound, scope: Mapping[str, Bound]) -> Bound:
-        if (chain := chain_of(node)) is not None and chain[0] not in scope:
+        if (chain := _read(node, scope)) is not None:
             return Bound(min(self._measured(chain).count, MOST_ROUNDS))
         rounds = size * (1 / _LEAST) + _ONE
         return rounds if rounds.by else Bound(min(rounds.constant, MOST_ROUNDS))
@@ -197,12 +252,26 @@ class _Walk:
         return one.constant + sum(self._longest[loop] * factor for loop, factor in one.by.items())
 
 
-def chain_of(node: Node) -> tuple[str, ...] | None:
-    """The names of `a.b.c`, or None if `node` is anything else."""
+def chain_of(node: Node, *, optional: bool = False) -> tuple[str, ...] | None:
+    """The names of `a.b.c`, or None if `node` is anything else.
+
+    With `optional` also those of `a.?b.c`, which reads the same and makes an optional of it.
+    """
     names: list[str] = []
-    while isinstance(node, Select) and not node.test:
-        names.append(node.field)
-        node = node.operand
-    if not isinstance(node, Ident):
-        return None
+    while not isinstance(node, Ident):
+        match node:
+            case Select(test=False):
+                names.append(node.field)
+                node = node.operand
+            case Call(_, "_?._", (operand, Constant(_, _, str() as name))) if optional:
+                names.append(name)
+                node = operand
+            case _:
+                return None
     return (node.name, *reversed(names))
+
+
+def _read(node: Node, scope: Mapping[str, Bound]) -> tuple[str, ...] | None:
+    """The chain of data that `node` reads, if it does nothing else."""
+    chain = chain_of(node, optional=True)
+    return None if chain is None or chain[0] in scope else chain

@@ -14,20 +14,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
 
-from sidecar.definitions.cost import MOST_SIZE, MOST_WORK, Measured, bound, chain_of, measure
+from sidecar.definitions.cost import MOST_SIZE, bound, chain_of
+from sidecar.definitions.data import Data, outermost
 from sidecar.definitions.findings import shown
-from sidecar.definitions.tree import Fold, Ident, Node, Select, children, decode
+from sidecar.definitions.tree import Call, Fold, Ident, Node, Select, children, decode
+from sidecar.definitions.work import CONVERT, EVALUATE, NODE, TAKE, Work
 from sidecar.errors import RenderError
 
 MAX_SOURCE = 4 * 1024
 """The longest expression, in characters."""
+MAX_DOUBLING = 4
+"""How many `optMap` and `optFlatMap` one expression may hold: each writes down what stands before
+it twice, so the tree doubles every time."""
+
+_MOST_UNSURE = MOST_SIZE // 4
+"""The same as `MOST_SIZE` for results that must be taken apart piece by piece."""
 
 VARIABLES = ("input", "steps", "workflow")
 
@@ -56,7 +64,12 @@ class Expression(Protocol):
         """All it reads."""
         ...
 
-    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+    @property
+    def nodes(self) -> int:
+        """How large it is: compiling and bounding it take so much longer."""
+        ...
+
+    def evaluate(self, data: Data) -> Any:
         """Return plain JSON data. Raises `RenderError`, never anything else."""
         ...
 
@@ -84,6 +97,10 @@ class Cel:
             return [Flaw("the expression is empty; write one, like ${input.amount}", 0)]
         if len(source) > MAX_SOURCE:
             return [Flaw(f"the expression is longer than {MAX_SOURCE} characters", 0)]
+        doublings = list(_DOUBLING.finditer(source))
+        if len(doublings) > MAX_DOUBLING:
+            where = doublings[MAX_DOUBLING].start()
+            return [Flaw(f"there are more than {MAX_DOUBLING} `optMap` in one expression", where)]
         try:
             program = self._environment.compile(source)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -92,87 +109,115 @@ class Cel:
         chain = chain_of(tree)
         if chain is not None and chain[0] not in VARIABLES:
             return [Flaw(f"{shown(chain[0])!r} is a type, not a value", 0)]
-        return _CelExpression(source, program, tree)
+        if "optional_type" in program.return_type().name():
+            return [Flaw("the result is an optional, which has no JSON form; " + _END_IT, 0)]
+        return _CelExpression(source, program, tree, self._activation)
+
+    def _activation(self, data: Mapping[str, Any]) -> Any:
+        return self._environment.Activation(data={name: data.get(name) for name in VARIABLES})
 
 
 class _CelExpression:
     """A CEL program with its tree."""
 
-    def __init__(self, source: str, program: Any, tree: Node) -> None:
+    def __init__(
+        self, source: str, program: Any, tree: Node, convert: Callable[[Mapping[str, Any]], Any]
+    ) -> None:
         self._source, self._program, self._tree = source, program, tree
+        self._convert = convert
+        self.nodes = _count(tree)
         self._chain = chain_of(tree)
+        self._plain = not _makes_optionals(tree)
         found: dict[tuple[str, ...], Reference] = {}
         for one in _references(tree, frozenset()):
             found.setdefault(one.names, one)
         self.references = tuple(found.values())
+        self._reads = outermost([one.names for one in self.references])
 
-    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+    def evaluate(self, data: Data) -> Any:
         """Return plain JSON data. Raises `RenderError`, never anything else."""
         if self._chain is not None:
             # A bare path is most of what people write: following it costs no conversion, and
             # keeps numbers beyond 64 bits as they are.
-            return self._follow(variables, self._chain)
-        self._check_cost(variables)
+            return self._follow(data, self._chain)
         try:
-            result = self._program.eval(data={name: variables.get(name) for name in VARIABLES})
-            # An error comes back as a value, whose plain form is a text like any other.
-            if result.type() == cel.Type.ERROR:
-                raise self._error(_without_code(str(result.plain_value())))
-            plain = result.plain_value()
-        except (RuntimeError, ValueError) as error:
-            raise self._error(_without_code(str(error))) from error
+            return self._evaluated(data)
+        except RenderError as error:
+            raise self._error(error.message) from error
         except TypeError as error:
             # What the library cannot turn into Python: an optional, a message.
-            raise self._error(
-                "the result has no JSON form; end an optional with .orValue(...)"
-            ) from error
-        return self._json(plain)
+            raise self._error("the result has no JSON form; " + _END_IT) from error
+        except Exception as error:
+            raise self._error(_without_code(str(error))) from error
 
-    def _follow(self, variables: Mapping[str, Any], chain: tuple[str, ...]) -> Any:
-        value: Any = variables
-        for depth, name in enumerate(chain):
-            if not isinstance(value, Mapping) or name not in value:
-                raise self._error(f"there is no {name!r} in {'.'.join(chain[:depth])}")
-            value = value[name]
+    def _evaluated(self, data: Data) -> Any:
+        """Pay for the evaluation, then make it, then pay for what came of it."""
+        data.work.spend(EVALUATE + self.nodes * NODE)
+        size, work = bound(self._tree, data.measured)
+        if not size <= (MOST_SIZE if self._plain else _MOST_UNSURE):
+            raise RenderError("the result could become too large on this data")
+        data.work.spend(work)
+        result = self._program.eval(activation=data.converted(self._reads, self._convert))
+        # An error comes back as a value, whose plain form is a text like any other.
+        if result.type() == cel.Type.ERROR:
+            raise RenderError(_without_code(str(result.plain_value())))
+        plain = result.plain_value() if self._plain else _taken(result, data.work)
+        return _json(plain, data.work)
+
+    def _follow(self, data: Data, chain: tuple[str, ...]) -> Any:
+        value, depth = data.follow(chain)
+        if depth < len(chain):
+            raise self._error(f"there is no {chain[depth]!r} in {'.'.join(chain[:depth])}")
         return value
-
-    def _check_cost(self, variables: Mapping[str, Any]) -> None:
-        known: dict[tuple[str, ...], Measured] = {}
-
-        def measured(chain: tuple[str, ...]) -> Measured:
-            if chain not in known:
-                value: Any = variables
-                for name in chain:
-                    value = value.get(name) if isinstance(value, Mapping) else None
-                known[chain] = measure(value)
-            return known[chain]
-
-        size, work = bound(self._tree, measured)
-        if size > MOST_SIZE or work > MOST_WORK:
-            raise self._error("it would take too much time or memory on this data")
-
-    def _json(self, value: Any) -> Any:
-        if value is None or isinstance(value, (bool, int)):
-            return value
-        if isinstance(value, str):
-            if "\x00" in value:
-                raise self._error("the result holds the character NUL")
-            return value
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise self._error("the result is not a finite number")
-            return value
-        if isinstance(value, list):
-            return [self._json(one) for one in value]
-        if isinstance(value, dict):
-            if not all(isinstance(key, str) for key in value):
-                raise self._error("the result is a map whose keys are not text")
-            return {self._json(key): self._json(one) for key, one in value.items()}
-        kind = _NAMES.get(type(value).__name__, type(value).__name__)
-        raise self._error(f"the result is {kind}, which has no JSON form; wrap it in string(...)")
 
     def _error(self, text: str) -> RenderError:
         return RenderError(f"${{{shown(self._source)}}}: {text}")
+
+
+def _json(value: Any, work: Work) -> Any:
+    """The result as JSON data; raises `RenderError` if it has none."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise RenderError("the result holds the character NUL")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RenderError("the result is not a finite number")
+        return value
+    if isinstance(value, list):
+        work.spent(len(value) * CONVERT)
+        return [_json(one, work) for one in value]
+    if isinstance(value, dict):
+        work.spent(len(value) * CONVERT * 2)
+        if not all(isinstance(key, str) for key in value):
+            raise RenderError("the result is a map whose keys are not text")
+        return {_json(key, work): _json(one, work) for key, one in value.items()}
+    kind = _NAMES.get(type(value).__name__, type(value).__name__)
+    raise RenderError(f"the result is {kind}, which has no JSON form; wrap it in string(...)")
+
+
+def _makes_optionals(node: Node) -> bool:
+    """Whether an optional can be anywhere in the result.
+
+    Taking one out as a whole may even crash the library (0.1.3: where it stands in a map).
+    """
+    if isinstance(node, Call) and _OPTIONAL.search(node.function):
+        return True
+    return any(map(_makes_optionals, children(node)))
+
+
+def _taken(result: Any, work: Work) -> Any:
+    """Take a result apart piece by piece; raises `TypeError` where it has no plain form."""
+    value = result.value()
+    if isinstance(value, list):
+        work.spend(len(value) * TAKE)
+        return [_taken(one, work) for one in value]
+    if isinstance(value, dict):
+        work.spend(len(value) * TAKE)
+        return {key: _taken(one, work) for key, one in value.items()}
+    return value
 
 
 _NAMES = {
@@ -186,9 +231,9 @@ _NAMES = {
 
 def _references(node: Node, local: frozenset[str]) -> list[Reference]:
     """All chains of names that begin with a variable, not with a loop's own name."""
-    chain = chain_of(node)
+    chain = chain_of(node, optional=True)
     if chain is None and isinstance(node, Select):  # `has(a.b)` reads a.b
-        operand = chain_of(node.operand)
+        operand = chain_of(node.operand, optional=True)
         chain = operand and (*operand, node.field)
     if chain is not None:
         return [] if chain[0] in local else [Reference(chain, _first(node))]
@@ -204,12 +249,19 @@ def _references(node: Node, local: frozenset[str]) -> list[Reference]:
     ]
 
 
+def _count(node: Node) -> int:
+    return 1 + sum(map(_count, children(node)))
+
+
 def _first(node: Node) -> int:
-    while isinstance(node, Select):
-        node = node.operand
+    while isinstance(node, (Select, Call)):
+        node = node.operand if isinstance(node, Select) else node.arguments[0]
     return max(node.offset, 0) if isinstance(node, Ident) else 0
 
 
+_END_IT = "end it with .orValue(...)"
+_OPTIONAL = re.compile(r"^_\?\._$|^_\[\?_\]$|opt", re.IGNORECASE)
+_DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
 _ERROR = re.compile(r"^(?:[A-Z_]+: )?ERROR: [^:\n]*:(-?\d+):(-?\d+): ", re.MULTILINE)
 _CODE = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 

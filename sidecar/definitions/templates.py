@@ -9,14 +9,15 @@ rendering is joining. What a template renders is canonical: keys sorted, no spac
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.definitions.bodies import read_json, write_json
+from sidecar.definitions.data import Data
 from sidecar.definitions.documents import Document, canonical
 from sidecar.definitions.expressions import Cel, Expression, Flaw, Language, Reference
 from sidecar.definitions.findings import Findings, Path, Position, shown, unknown_name, written
+from sidecar.definitions.work import MOST_FORWARD, MOST_WORK, SLOT, Work
 from sidecar.errors import RenderError
 from sidecar.saga.definition import JsonText, Scope, Template
 
@@ -24,6 +25,8 @@ MAX_RESULT = 1024 * 1024
 """The largest rendered input, in bytes of UTF-8."""
 MAX_EXPRESSIONS = 2_000
 """How many expressions one definition may hold."""
+MAX_NODES = 20_000
+"""How many names, values, operators and so on all its expressions may have, macros written out."""
 
 _WORKFLOW = ("id", "definition", "version")
 
@@ -52,12 +55,21 @@ class _Slot:
 _Parts = tuple[str | _Slot, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A compiled template; `undo` says that it is the input of a compensation."""
+
+    parts: _Parts
+    undo: bool
+
+
 class TemplateCompiler:
     """Compiles the templates of one document, and keeps what it finds wrong with them."""
 
     def __init__(self, document: Document, findings: Findings, language: Language) -> None:
         self._document, self._findings, self._language = document, findings, language
         self._expressions = 0
+        self._nodes = 0
 
     def compile(self, value: Any, path: Path, visible: Visible) -> Template:
         """Compile one template; if findings were added it must not be used."""
@@ -68,7 +80,8 @@ class TemplateCompiler:
         if all(isinstance(part, str) for part in joined):
             source = JsonText("".join(part for part in joined if isinstance(part, str)))
             return Template(source, constant=True)
-        return Template(canonical(value), False, frozenset(reads), joined)
+        compiled = _Compiled(joined, undo="compensate" in path)
+        return Template(canonical(value), False, frozenset(reads), compiled)
 
     def _value(
         self, value: Any, path: Path, visible: Visible, parts: list[str | _Slot], reads: set[str]
@@ -118,10 +131,16 @@ class TemplateCompiler:
         if self._expressions > MAX_EXPRESSIONS:
             self._findings.add((), f"holds more than {MAX_EXPRESSIONS} expressions")
             return None
+        if self._nodes > MAX_NODES:
+            return None
         compiled = self._language.compile(piece.text)
         if isinstance(compiled, list):
             for flaw in compiled:
                 self._flaw(text, path, Flaw(flaw.message, flaw.offset + piece.offset))
+            return None
+        self._nodes += compiled.nodes
+        if self._nodes > MAX_NODES:
+            self._findings.add((), f"holds expressions of more than {MAX_NODES} parts in all")
             return None
         for one in compiled.references:
             message = _misnamed(one, visible)
@@ -266,16 +285,83 @@ def _is_raw(text: str, at: int) -> bool:
 # -- rendering --------------------------------------------------------------------------------
 
 
+class _Seen:
+    """What one transition has seen: read once, however many templates read it."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._texts: dict[str, JsonText] = {}
+        self._steps: dict[str, dict[str, Any]] = {}
+        workflow = {
+            "id": scope.workflow_id,
+            "definition": scope.definition,
+            "version": scope.version,
+        }
+        self._values: dict[str, Any] = {"steps": self._steps, "workflow": workflow}
+        self._forward = Work(MOST_FORWARD)
+        self._back: Work | None = None
+        self.data = Data(self._values, self._forward)
+
+    def take(self, compiled: _Compiled) -> None:
+        """Make ready what a template reads, and the budget that pays for it."""
+        if compiled.undo:
+            self._back = self._back or Work(MOST_WORK - self._forward.done)
+        self.data.work = self._back or self._forward
+        self.data.work.spend(len(compiled.parts) * SLOT)
+        for part in compiled.parts:
+            for one in () if isinstance(part, str) else part.expression.references:
+                self._take(one.names)
+
+    def _take(self, names: tuple[str, ...]) -> None:
+        if names[0] == "input" and "input" not in self._values:
+            self._values["input"] = self._parsed(self._scope.input, "input")
+        elif names[0] == "steps":
+            step = self._steps.setdefault(names[1], {})
+            if names[2] == "status" and names[1] in self._scope.statuses:
+                step["status"] = self._scope.statuses[names[1]]
+            elif names[2] == "output":
+                self._take_output(names[1], step)
+
+    def _take_output(self, name: str, step: dict[str, Any]) -> None:
+        text = self._scope.outputs.get(name)
+        if text is None:
+            step["output"] = None
+        elif self._texts.get(name) is not text:
+            step["output"] = self._parsed(text, name)
+            self._texts[name] = text
+
+    def _parsed(self, text: JsonText, what: str) -> Any:
+        try:
+            return read_json(text, self.data.work)
+        except ValueError as error:
+            raise RenderError(f"{shown(what)} cannot be read as JSON") from error
+
+
 def render(template: Template, scope: Scope) -> JsonText:
-    """Fill a template: the `Render` that the machine is given. Raises `RenderError`."""
+    """Fill a template: the `Render` that the machine is given. Raises `RenderError`.
+
+    Whatever else goes wrong is one too: a transition ends with a step that failed and says why,
+    never with an exception that would come again at every try.
+    """
     if template.constant:
         return template.source
-    parts: _Parts = template.compiled
-    variables = _variables(parts, scope)
+    try:
+        return _rendered(template.compiled, scope)
+    except RenderError:
+        raise
+    except Exception as error:
+        raise RenderError(f"cannot be rendered: {type(error).__name__}") from error
+
+
+def _rendered(compiled: _Compiled, scope: Scope) -> JsonText:
+    seen = scope.kept.get("seen")
+    if seen is None:
+        seen = scope.kept["seen"] = _Seen(scope)
+    seen.take(compiled)
     rendered: list[str] = []
     size = 0
-    for part in parts:
-        text = part if isinstance(part, str) else _fill(part, variables)
+    for part in compiled.parts:
+        text = part if isinstance(part, str) else _fill(part, seen.data)
         size += len(text)
         if size > MAX_RESULT:
             raise RenderError(f"the rendered input is larger than {MAX_RESULT // 1024} KiB")
@@ -290,48 +376,15 @@ def render(template: Template, scope: Scope) -> JsonText:
     return JsonText(whole)
 
 
-def _fill(slot: _Slot, variables: Mapping[str, Any]) -> str:
+def _fill(slot: _Slot, data: Data) -> str:
     try:
-        value = slot.expression.evaluate(variables)
+        value = slot.expression.evaluate(data)
+        text = write_json(value, data.work)
+        if not slot.in_text:
+            return text
+        return text[1:-1] if isinstance(value, str) else write_json(text, data.work)[1:-1]
     except RenderError as error:
         raise RenderError(f"{written(slot.path)}: {error.message}") from error
-    text = canonical(value)
-    if not slot.in_text:
-        return text
-    return text[1:-1] if isinstance(value, str) else canonical(text)[1:-1]
-
-
-def _variables(parts: _Parts, scope: Scope) -> dict[str, Any]:
-    """Parse only what the expressions read."""
-    steps: dict[str, dict[str, Any]] = {}
-    variables: dict[str, Any] = {
-        "steps": steps,
-        "workflow": {
-            "id": scope.workflow_id,
-            "definition": scope.definition,
-            "version": scope.version,
-        },
-    }
-    for part in parts:
-        references = () if isinstance(part, str) else part.expression.references
-        for names in (one.names for one in references):
-            if names[0] == "input" and "input" not in variables:
-                variables["input"] = _parsed(scope.input, "input")
-            elif names[0] == "steps":
-                step = steps.setdefault(names[1], {})
-                if names[2] == "status" and names[1] in scope.statuses:
-                    step["status"] = scope.statuses[names[1]]
-                elif names[2] == "output" and "output" not in step:
-                    output = scope.outputs.get(names[1])
-                    step["output"] = None if output is None else _parsed(output, names[1])
-    return variables
-
-
-def _parsed(text: JsonText, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RenderError(f"{shown(what)} cannot be read as JSON") from error
 
 
 CEL: Language = Cel()

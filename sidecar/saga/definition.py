@@ -7,6 +7,7 @@ cycle, a pivot has no step beside it. `Definition` computes the orders it needs 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -44,14 +45,19 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression can see: the workflow's input, and its steps' statuses and outputs."""
+    """What an expression can see: the workflow's input, and its steps' statuses and outputs.
+
+    One transition has one scope. `kept` belongs to whoever renders, from one template of the
+    transition to the next.
+    """
 
     workflow_id: str
     definition: str
     version: int
     input: JsonText
-    outputs: dict[str, JsonText | None]
-    statuses: dict[str, str]
+    outputs: Mapping[str, JsonText | None]
+    statuses: Mapping[str, str]
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

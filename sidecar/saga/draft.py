@@ -7,10 +7,10 @@ outside the draft was ever changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -55,6 +55,7 @@ class Draft:
         self._changed: dict[StepKey, None] = {}
         self._events: list[HistoryEvent] = []
         self._fields: dict[str, Any] = {}
+        self._scope: Scope | None = None
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -140,17 +141,17 @@ class Draft:
         """Render an input from the present state. Raises `RenderError`."""
         if template.constant:
             return template.source
-        original = self._original
-        plain = {step.name: self.named(step.name) for step in self.definition.steps}
-        scope = Scope(
-            workflow_id=original.id,
-            definition=self.definition.name,
-            version=self.definition.version,
-            input=original.input or JsonText("null"),
-            outputs={name: step.output for name, step in plain.items()},
-            statuses={name: step.status.value for name, step in plain.items()},
-        )
-        return self._render(template, scope)
+        if self._scope is None:
+            original = self._original
+            self._scope = Scope(
+                workflow_id=original.id,
+                definition=self.definition.name,
+                version=self.definition.version,
+                input=original.input or JsonText("null"),
+                outputs=_Plain(self, lambda step: step.output),
+                statuses=_Plain(self, lambda step: step.status.value),
+            )
+        return self._render(template, self._scope)
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -176,3 +177,25 @@ class Draft:
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )
+
+
+_Of = TypeVar("_Of")
+
+
+class _Plain(Mapping[str, _Of]):
+    """Something of each plain step as it is now, looked up only where it is asked for."""
+
+    def __init__(self, draft: Draft, of: Callable[[Step], _Of]) -> None:
+        self._draft = draft
+        self._of = of
+
+    def __getitem__(self, name: str) -> _Of:
+        if name not in self._draft.definition.by_name:
+            raise KeyError(name)
+        return self._of(self._draft.named(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._draft.definition.by_name)
+
+    def __len__(self) -> int:
+        return len(self._draft.definition.by_name)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.definitions.data import Data
 from sidecar.definitions.expressions import Cel, Expression, Flaw
 from sidecar.definitions.tree import Call, Fold, Select, decode
 from sidecar.errors import RenderError
@@ -31,7 +32,7 @@ def flaws(source: str) -> list[Flaw]:
 
 def value(source: str, given_input: Any = None) -> Any:
     variables = {"input": given_input, "steps": {}, "workflow": {"id": "w"}}
-    return compiled(source).evaluate(variables)
+    return compiled(source).evaluate(Data(variables))
 
 
 ORDER = {"amount": 5, "rate": 1.5, "name": "\u017c\u00f3\u0142w", "lines": [{"sku": "a", "n": 2}]}
@@ -80,7 +81,9 @@ def test_what_an_expression_says(source: str, expected: Any) -> None:
         ("0.0 / 0.0", "finite"),
         ("1e308 * 10.0", "finite"),
         ("'\\u0000'", "NUL"),
-        ("input.?zz", "orValue"),
+        ("dyn(input.?zz)", "orValue"),
+        ("[input.?zz, 1]", "orValue"),
+        ("{'a': dyn(input.?amount)}", "orValue"),
         ("[input.lines.map(l, l.zz)]", "zz"),
     ],
 )
@@ -111,6 +114,10 @@ def test_numbers_beyond_64_bits_pass_along_a_path_but_not_through_arithmetic() -
         ("(" * 40 + "1" + ")" * 40, 0, "nested too deeply"),
         ("+".join(["1"] * 400), 0, "nested too deeply"),
         ("int", 0, "is a type"),
+        ("input.?zz", 0, "orValue"),
+        ("[input.?zz]", 0, "orValue"),
+        ("{'a': optional.of(1)}", 0, "orValue"),
+        ("input.?a" + ".optMap(v, v)" * 30, 61, "more than 4 `optMap`"),
         ("a\u017c", 1, ""),
     ],
 )
@@ -165,7 +172,7 @@ def test_what_would_grow_without_bound_is_stopped_at_once(source: str) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
     with pytest.raises(RenderError):
-        expression.evaluate({"input": data})
+        expression.evaluate(Data({"input": data}))
     assert time.perf_counter() - begin < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 * 1024
 

@@ -16,6 +16,7 @@ from sidecar.definitions.findings import Findings
 from sidecar.definitions.templates import (
     CEL,
     MAX_EXPRESSIONS,
+    MAX_NODES,
     Source,
     TemplateCompiler,
     Visible,
@@ -162,6 +163,13 @@ def test_a_key_cannot_hold_an_expression() -> None:
 def test_the_number_of_expressions_is_limited() -> None:
     _, findings = compile_template(["${1}"] * (MAX_EXPRESSIONS + 1))
     assert "expressions" in findings.problems()[0][1]
+
+
+def test_the_size_of_all_expressions_is_limited() -> None:
+    _, findings = compile_template(["${[" + "1," * 1_000 + "1]}"] * (MAX_NODES // 1_000 + 1))
+    assert [problem for _, problem in findings.problems()] == [
+        "holds expressions of more than 20000 parts in all"
+    ]
 
 
 def test_the_result_is_limited() -> None:
