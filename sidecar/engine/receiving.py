@@ -65,6 +65,7 @@ class Receiver:
         self._interval = look.first_s
         self._task: asyncio.Task[None] | None = None
         self._claims: set[asyncio.Task[None]] = set()
+        self._hesitating: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start to receive."""
@@ -75,15 +76,17 @@ class Receiver:
     async def stop(self) -> None:
         """Take nothing any more; claims under way are finished."""
         task, self._task = self._task, None
+        for one in self._hesitating:  # for room that may never come
+            one.cancel()
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await asyncio.gather(*self._claims, return_exceptions=True)
 
     def retry(self, workflow: WorkflowId, key: StepKey) -> None:
-        """Claim one step now: the local timer of a retry."""
+        """Claim one step as soon as there is room: the local timer of a retry."""
         if self._task is not None:
-            self._spawn(self._claim_one(workflow, key))
+            self._hesitating.add(self._spawn(self._claim_one(workflow, key)))
 
     # -- a queue that is the store: receiving is claiming ---------------------------------------
 
@@ -106,7 +109,7 @@ class Receiver:
                 self._slots.take(len(deliveries))
                 self._spawn(self._answer(deliveries))
             else:
-                await self._look_into_store(min(self._slots.free, LOOK_BATCH_MAX))
+                await self._look_into_store(self._room_now())  # it may have shrunk meanwhile
 
     async def _answer(self, deliveries: Sequence[Delivery | Refused]) -> None:
         try:
@@ -115,16 +118,18 @@ class Receiver:
             self._slots.give_back(len(deliveries))
 
     async def _claim(self, deliveries: Sequence[Delivery | Refused]) -> None:
-        done: list[Delivery | Refused] = [one for one in deliveries if isinstance(one, Refused)]
-        for one in done:
+        refused = [one for one in deliveries if isinstance(one, Refused)]
+        for one in refused:
             self._telemetry.count(metrics.DOORBELLS_RECEIVED, result="undecodable")
-            log.error("doorbell_undecodable", reason=getattr(one, "reason", ""))
+            log.error("doorbell_undecodable", reason=one.reason)
+        await self._ack(refused)
         waiting = [one for one in deliveries if isinstance(one, Delivery)]
         for _ in range(ASK_AGAIN_TIMES):
             if not waiting:
                 break
             keys = [(one.doorbell.workflow, one.doorbell.key) for one in waiting]
             answers = await self._committer.claim(keys)
+            done: list[Delivery] = []
             again: list[Delivery] = []
             for delivery, answer in zip(waiting, answers, strict=True):
                 if answer in (Missing.LOCKED, Missing.UNKNOWN):
@@ -134,7 +139,7 @@ class Receiver:
                     self._telemetry.count(metrics.DOORBELLS_RECEIVED, result=result)
                     done.append(delivery)
             await self._ack(done)
-            done, waiting = [], again
+            waiting = again
             if waiting:
                 await asyncio.sleep(ASK_AGAIN_S * (0.5 + self._entropy.chance()))
         for delivery in waiting:
@@ -157,11 +162,14 @@ class Receiver:
         while True:
             await self._gate.wait_open()
             await self._slots.wait_free()
-            room = min(self._slots.free, LOOK_BATCH_MAX, self._gate.limit - self._slots.used)
+            room = self._room_now()
             if room > 0:
                 return room
             if self._gate.is_open:
                 await self._slots.wait_change()
+
+    def _room_now(self) -> int:
+        return min(self._slots.free, LOOK_BATCH_MAX, self._gate.limit - self._slots.used)
 
     def _patience(self) -> float:
         wait = self._interval * (0.8 + 0.4 * self._entropy.chance())
@@ -173,21 +181,28 @@ class Receiver:
             return await self._queue.receive(limit, wait)
         except QueueError as error:
             log.warning("queue_unavailable", error=error.message)
-            await asyncio.sleep(QUEUE_PAUSE_S * (0.5 + self._entropy.chance()))
-            return ()
+        except Exception:
+            # A receiver that died would never take anything again.
+            log.exception("receive_failed")
+        await asyncio.sleep(QUEUE_PAUSE_S * (0.5 + self._entropy.chance()))
+        return ()
 
     async def _look_into_store(self, limit: int) -> int:
         if limit <= 0:
             return 0
         self._slots.take(limit)
+        found: int | None = None
         try:
             found = await self._committer.claim_due(limit)
         except GoConductorError as error:
             log.warning("look_failed", error=error.message)
-            await asyncio.sleep(QUEUE_PAUSE_S)
-            return 0
+        except Exception:
+            log.exception("look_failed")
         finally:
             self._slots.give_back(limit)
+        if found is None:
+            await asyncio.sleep(QUEUE_PAUSE_S)
+            return 0
         self._telemetry.count(metrics.LOOKS, found="some" if found else "none")
         if found:
             self._interval = self._look.first_s
@@ -196,17 +211,21 @@ class Receiver:
     async def _claim_one(self, workflow: WorkflowId, key: StepKey) -> None:
         await self._room()
         self._slots.take()
+        if (mine := asyncio.current_task()) is not None:
+            self._hesitating.discard(mine)
         try:
             await self._committer.claim([(workflow, key)])
         finally:
             self._slots.give_back()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._claims.add(task)
         task.add_done_callback(self._claimed)
+        return task
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claims.discard(task)
+        self._hesitating.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("claim_failed", error=str(error))
