@@ -191,7 +191,8 @@ class _Walk:
         works = sum((work for _, work in each), Bound(own))
         if node.function == "_?_:_" or node.function in _HANDS_ON:
             return sizes, works
-        works = works + sizes
+        if not (node.function == "size" and self._counted(node.arguments[0], scope)):
+            works = works + sizes
         if node.function == "contains" and len(each) == _BINARY:
             works = works + each[0][0] * (1 + self._most(each[1][0]) / _SEARCH)
         elif node.function == "matches" and len(each) == _BINARY:
@@ -200,6 +201,11 @@ class _Walk:
         if node.function in _TO_SCALAR:
             return Bound(_SCALAR), works
         return sizes + Bound(_SCALAR), works
+
+    def _counted(self, node: Node, scope: Mapping[str, Bound]) -> bool:
+        """Whether `node` reads data that knows its size: a list or map, unlike text."""
+        chain = _read(node, scope)
+        return chain is not None and self._measured(chain).text is None
 
     def _program(self, node: Node, scope: Mapping[str, Bound]) -> int:
         """The most instructions of a pattern; one that is computed can be of any kind."""

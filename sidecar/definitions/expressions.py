@@ -103,13 +103,14 @@ class Cel:
             return [Flaw(f"there are more than {MAX_DOUBLING} `optMap` in one expression", where)]
         try:
             program = self._environment.compile(source)
-        except (RuntimeError, ValueError, TypeError) as error:
+            kind, serialized = program.return_type().name(), program.serialize()
+        except (RuntimeError, ValueError, TypeError, SystemError) as error:
             return _flaws(source, str(error))
-        tree = decode(program.serialize())
+        tree = decode(serialized)
         chain = chain_of(tree)
         if chain is not None and chain[0] not in VARIABLES:
             return [Flaw(f"{shown(chain[0])!r} is a type, not a value", 0)]
-        if "optional_type" in program.return_type().name():
+        if "optional_type" in kind:
             return [Flaw("the result is an optional, which has no JSON form; " + _END_IT, 0)]
         return _CelExpression(source, program, tree, self._activation)
 

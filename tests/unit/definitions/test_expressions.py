@@ -117,6 +117,7 @@ def test_numbers_beyond_64_bits_pass_along_a_path_but_not_through_arithmetic() -
         ("input.?zz", 0, "orValue"),
         ("[input.?zz]", 0, "orValue"),
         ("{'a': optional.of(1)}", 0, "orValue"),
+        ("{duration('1s'): 1}", 0, "map key"),
         ("input.?a" + ".optMap(v, v)" * 30, 61, "more than 4 `optMap`"),
         ("a\u017c", 1, ""),
     ],

@@ -158,6 +158,13 @@ def test_what_would_hold_everybody_up_is_refused_before_it_begins(source: str, g
     assert work.done <= MOST_FORWARD
 
 
+def test_counting_what_knows_its_number_is_cheap() -> None:
+    given = {"l": ["x" * 20] * 20_000, "s": "x" * 400_000}
+    elements = price("size(input.l)", given)
+    assert price("size(input.l) + size(input.l)", given) < elements * 1.01
+    assert price("size(input.s) + size(input.s)", given) > price("size(input.s)", given) + 400_000
+
+
 def test_measuring_and_reading_are_paid() -> None:
     work = Work()
     measure([[1]] * 1_000, work)
