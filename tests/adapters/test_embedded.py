@@ -29,10 +29,11 @@ import pytest
 
 from sidecar.adapters.postgres import embedded, embedded_binaries
 from sidecar.adapters.postgres.embedded import EmbeddedServer
-from sidecar.adapters.postgres.embedded_process import processes_in
+from sidecar.adapters.postgres.embedded_process import Identity, processes_in, run_to_end
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.errors import EmbeddedServerError, MissingExtra
-from tests.servers.processes import wait_gone
+from tests.servers.facts import until
+from tests.servers.processes import runs, wait_gone
 
 pytestmark = pytest.mark.postgres
 
@@ -136,10 +137,6 @@ def _count(folder: Path, pattern: str) -> int:
     return len(list(folder.glob(pattern)))
 
 
-def _stranger(uid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["sleep", "60"], user=uid if os.geteuid() == 0 else None)
-
-
 async def test_data_and_port_outlive_the_server(folder: Path) -> None:
     async with EmbeddedServer(folder) as server:
         dsn = await server.ensure()
@@ -233,7 +230,8 @@ async def test_a_reused_process_number_does_not_block(folder: Path) -> None:
     async with EmbeddedServer(folder):
         lock_file = (folder / "pgdata" / "postmaster.pid").read_text()
         owner = (folder / "pgdata").stat().st_uid
-    with _stranger(owner) as stranger:
+    user = owner if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "60"], user=user) as stranger:
         stale = lock_file.replace(lock_file.splitlines()[0], str(stranger.pid), 1)
         (folder / "pgdata" / "postmaster.pid").write_text(stale)
         async with EmbeddedServer(folder) as server:
@@ -258,6 +256,18 @@ async def test_a_half_made_folder_is_made_anew(folder: Path) -> None:
     async with EmbeddedServer(folder) as server:
         assert _run(await server.ensure(), "SELECT 1") == (1,)
     assert _count(folder, "pgdata.new-*") == _count(folder, "initial-password") == 0
+
+
+async def test_giving_up_initdb_ends_what_it_had_started_too(tmp_path: Path) -> None:
+    child, output = tmp_path / "child", tmp_path / "output"
+    script = f"sleep 60 & echo $! > {child}.part; mv {child}.part {child}; wait"
+    work = run_to_end(["/bin/sh", "-c", script], identity=Identity(), output=output, within_s=60)
+    making = asyncio.create_task(work)
+    await until(child.exists, within_s=30)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert not runs(int(child.read_text()))
 
 
 async def test_a_damaged_folder_is_never_touched(folder: Path) -> None:
@@ -350,11 +360,10 @@ async def test_who_gives_up_waits_until_nothing_is_written_any_more(
 ) -> None:
     copying, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def slow_copy(installed: Path, **_: object) -> Path:
+    def slow_copy(installed: Path, **_: object) -> None:
         copying.set()
         may_end.wait(30)
         ended.set()
-        return installed
 
     monkeypatch.setattr(embedded, "usable_binaries", slow_copy)
     opening = asyncio.create_task(EmbeddedServer(folder).open())

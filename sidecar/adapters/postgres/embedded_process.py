@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sidecar.errors import EmbeddedServerError
 
 _CHILD = Path(__file__).with_name("embedded_child.py")
 _POLL_S = 0.02
+_GONE_WITHIN_S = 5.0
 _TAIL_LINES = 15
 _TAIL_BYTES = 16_384
 
@@ -101,6 +103,17 @@ class Program:
         self._process.kill()
         self._process.wait()
 
+    async def kill_all(self) -> None:
+        """Kill it and what it has started, and return when nothing of that writes any more."""
+        if self._process.returncode is None:  # else the number may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # it began a session of its own
+        self.kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_WITHIN_S):
+                while _runs_in_group(self.pid):  # noqa: ASYNC110  (not our children)
+                    await asyncio.sleep(_POLL_S)
+
     def tail(self) -> str:
         """The last lines that it wrote."""
         return tail(self.output)
@@ -123,7 +136,7 @@ async def run_to_end(
             f"{program.name} did not end within {within_s:g} s:\n{program.tail()}"
         ) from None
     finally:
-        program.kill()
+        await program.kill_all()
     if code != 0:
         raise EmbeddedServerError(f"{program.name} failed (exit {code}):\n{program.tail()}")
 
@@ -162,6 +175,17 @@ def processes_in(folder: Path) -> list[int]:
         if inside:
             found.append(int(entry.name))
     return found
+
+
+def _runs_in_group(group: int) -> bool:
+    """Whether a process of this group is still at work; one that waits to be buried is not."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it has ended meanwhile
+                state, _, found, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(found) == group and state not in "ZX":
+                    return True
+    return False
 
 
 def tail(path: Path) -> str:
