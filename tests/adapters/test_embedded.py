@@ -231,7 +231,7 @@ async def test_a_reused_process_number_does_not_block(folder: Path) -> None:
         lock_file = (folder / "pgdata" / "postmaster.pid").read_text()
         owner = (folder / "pgdata").stat().st_uid
     user = owner if os.geteuid() == 0 else None
-    with subprocess.Popen(["sleep", "60"], user=user) as stranger:
+    with subprocess.Popen(["sleep", "60"], user=user) as stranger:  # noqa: ASYNC220 (a stranger)
         stale = lock_file.replace(lock_file.splitlines()[0], str(stranger.pid), 1)
         (folder / "pgdata" / "postmaster.pid").write_text(stale)
         async with EmbeddedServer(folder) as server:
