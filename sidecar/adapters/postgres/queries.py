@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.errors import translated
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.sql import Connection, ask, load, send
-from sidecar.errors import StaleEpoch, StoreUnavailable
+from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
     Epoch,
@@ -33,6 +34,7 @@ from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 Pool = AsyncConnectionPool[Connection]
+T = TypeVar("T")
 
 
 class PostgresQueries:
@@ -44,22 +46,32 @@ class PostgresQueries:
         self._reads = Gathering(self._whole)
 
     async def _rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
-        """Run one statement, on another connection if the first turns out to be dead.
+        """Run one statement; all that go this way may be run more than once."""
 
-        All statements that go this way may be run twice. Asking every connection whether it is
-        alive before it is used would cost a round trip each time.
+        async def ask_once(connection: Connection) -> list[dict[str, Any]]:
+            cursor = await send(connection, SQL[statement], **values)
+            return await cursor.fetchall() if cursor.description else []
+
+        return await self._on_a_live_connection(ask_once)
+
+    async def _on_a_live_connection(self, ask_once: Callable[[Connection], Awaitable[T]]) -> T:
+        """Ask, and ask again on another connection while one after the other turns out dead.
+
+        Each dead one leaves the pool by being used. Asking every connection whether it is alive
+        before it is used would cost a round trip each time; and the pool's own check of all of
+        them takes a cancellation for an answer: a heartbeat or a request that is given up during
+        it would go on for ever.
         """
-        try:
-            return await self._rows_once(statement, values)
-        except StoreUnavailable:
-            await self.pool.check()
-            return await self._rows_once(statement, values)
-
-    async def _rows_once(self, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         with translated():
+            for _ in range(self.pool.max_size):
+                async with self.pool.connection() as connection:
+                    try:
+                        return await ask_once(connection)
+                    except psycopg.OperationalError:
+                        if not connection.closed:
+                            raise
             async with self.pool.connection() as connection:
-                cursor = await send(connection, SQL[statement], **values)
-                return await cursor.fetchall() if cursor.description else []
+                return await ask_once(connection)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the store answers."""
@@ -104,17 +116,11 @@ class PostgresQueries:
         return found if found is not None and found.definition.namespace == namespace else None
 
     async def _whole(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
-        """Return those that exist, on another connection if the first turns out to be dead."""
-        try:
-            return await self._whole_once(workflows)
-        except StoreUnavailable:
-            await self.pool.check()
-            return await self._whole_once(workflows)
-
-    async def _whole_once(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
-        with translated():
-            async with self.pool.connection() as connection:
-                found = await ask(connection, SQL["get_workflows"], {"ids": list(workflows)})
+        """Return those that exist."""
+        values = {"ids": list(workflows)}
+        found = await self._on_a_live_connection(
+            lambda connection: ask(connection, SQL["get_workflows"], values)
+        )
         return rows.whole_workflows(found)
 
     async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -298,32 +299,51 @@ async def test_a_commit_that_is_given_up_leaves_the_store_usable(
     assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
+    store: PostgresStore, backend: PostgresBackend, turns: int
+) -> None:
+    """Wherever it is cancelled, also where it has found its connection dead."""
+    await asyncio.gather(store.ping(), store.ping())
+    await backend.end_sessions()
+    query = asyncio.create_task(store.ping())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    too_late = query.done()
+    query.cancel()
+    await asyncio.wait([query])
+    assert query.cancelled() is not too_late
+    await asyncio.gather(*(store.ping() for _ in range(2 * store.pool.max_size)))
+
+
 async def test_sagas_end_while_sessions_are_ended_all_the_time(backend: PostgresBackend) -> None:
     """Nobody ends the next before a commit went through: else, on a slow machine, none would."""
     stores = [await backend.open_store(writers=2) for _ in range(2)]
     definition = await register(stores[0], *JOIN)
-    durable, quiet = asyncio.Event(), asyncio.Event()
+    durable = asyncio.Event()
     players = [Stubborn(store, durable) for store in stores for _ in range(2)]
+    ended: list[WorkflowId] = []
 
     async def disturb() -> None:
-        while not quiet.is_set():
+        while True:
             await durable.wait()
             durable.clear()
-            await backend.end_sessions(1)
+            try:
+                await backend.end_sessions(1)
+            except psycopg.OperationalError:
+                durable.set()  # the whole server is away: again, once it is back
 
-    async def work(player: Stubborn) -> list[WorkflowId]:
-        ended: list[WorkflowId] = []
+    async def work(player: Stubborn) -> None:
         while sum(one.troubles for one in players) < TROUBLES_FELT:
-            ended += await player.run_sagas(definition, 1)
-        return ended
+            ended.extend(await player.run_sagas(definition, 1))
 
-    disturbing = asyncio.create_task(disturb())
-    done_by = await asyncio.gather(*(work(one) for one in players))
-    quiet.set()
-    durable.set()
-    await disturbing
-    assert all(done_by)
-    await assert_all_completed(players[0], [one for some in done_by for one in some])
+    async with asyncio.TaskGroup() as group:
+        disturbing = group.create_task(disturb())
+        working = [group.create_task(work(one)) for one in players]
+        await asyncio.gather(*working)
+        disturbing.cancel()
+    assert len(ended) >= len(players)
+    await assert_all_completed(players[0], ended)
 
 
 @pytest.mark.slow
