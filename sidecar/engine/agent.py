@@ -194,25 +194,27 @@ class Agent:
         self._draining = True
         self.heartbeat.draining = True
         log.info("draining", in_flight=self.slots.used)
-        await self.receiver.stop()
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await self._ports.queue.pause()
+                await self.receiver.stop()
+                await self._leave_queue()
                 await self.leadership.stop()
                 await self.slots.wait_unused()
-        except (TimeoutError, QueueError) as error:
-            log.warning("drain_ended_early", in_flight=self.slots.used, error=str(error))
+        except TimeoutError:
+            log.warning("drain_ended_early", in_flight=self.slots.used)
 
     async def stop(self) -> None:
         """Drain, and let go of everything."""
         await self.drain()
+        await self.leadership.stop()  # the budget may have ended before its turn came
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.caller.give_back_from_now_on()
         await self.caller.stop()
-        await self.ringer.stop()
         await self.committer.stop()
+        await self.caller.stop()  # what the last commit claimed
+        await self.ringer.stop()
         await self.gate.stop()
         await self.waiting.close()
         await self.heartbeat.stop()
@@ -223,6 +225,12 @@ class Agent:
             except GoConductorError as error:
                 log.warning("close_failed", part=type(part).__name__, error=error.message)
         log.info("stopped")
+
+    async def _leave_queue(self) -> None:
+        try:
+            await self._ports.queue.pause()
+        except QueueError as error:
+            log.warning("queue_not_left", error=error.message)
 
     def _after_commit(self, batch: Batch, result: BatchResult, began: float) -> None:
         for claimed in result.claimed:
@@ -241,6 +249,8 @@ class Agent:
 
     async def _follow_gate(self, *, is_open: bool) -> None:
         queue = self._ports.queue
+        if is_open and self._draining:
+            return
         try:
             await (queue.resume() if is_open else queue.pause())
         except QueueError as error:
@@ -248,15 +258,22 @@ class Agent:
 
     async def _open_queue(self) -> None:
         """Open the queue however long it takes; without it the looks into the store go on."""
-        while True:
-            try:
-                await self._ports.queue.open()
-            except QueueError as error:
-                log.warning("queue_unavailable", error=error.message)
-                await asyncio.sleep(QUEUE_PAUSE_S)
-            else:
-                break
-        await self.receiver.start()
+        is_open = await self._try_to_open_queue()
+        while not self._draining:
+            await self.receiver.start()
+            if is_open:
+                return
+            await asyncio.sleep(QUEUE_PAUSE_S)
+            is_open = await self._try_to_open_queue()
+        await self._leave_queue()
+
+    async def _try_to_open_queue(self) -> bool:
+        try:
+            await self._ports.queue.open()
+        except QueueError as error:
+            log.warning("queue_unavailable", error=error.message)
+            return False
+        return True
 
     async def _watch_loop(self) -> None:
         clock = self._ports.clock

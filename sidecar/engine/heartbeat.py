@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from sidecar.engine.identity import Identity
+from sidecar.engine.supervision import LongTask
 from sidecar.errors import StoreError
 from sidecar.ports.store import SidecarBeat, Store
 
@@ -31,21 +32,18 @@ class Heartbeat:
         self._identity = identity
         self._ready = ready
         self._interval_s = interval_s
-        self._task: asyncio.Task[None] | None = None
+        self._task = LongTask("heartbeat", self._beat_for_ever)
         self.draining = False
 
     async def start(self) -> None:
         """Begin to beat."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._beat_for_ever(), name="heartbeat")
+        self._task.start()
 
     async def stop(self) -> None:
         """Stop, and say that this incarnation is gone, if the store hears it in time."""
-        task, self._task = self._task, None
-        if task is None:
+        if not self._task.running:
             return
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await self._store.leave(self._identity.incarnation)

@@ -17,6 +17,7 @@ import structlog
 
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.identity import Identity
+from sidecar.engine.supervision import LongTask
 from sidecar.errors import GoConductorError, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
@@ -54,20 +55,16 @@ class Leadership:
         self._clock = clock
         self._entropy = entropy
         self._telemetry = telemetry
-        self._task: asyncio.Task[None] | None = None
+        self._task = LongTask("leadership", self._campaign_for_ever)
         self.leading = False
 
     async def start(self) -> None:
         """Begin to campaign."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._campaign_for_ever(), name="leadership")
+        self._task.start()
 
     async def stop(self) -> None:
         """Resign if leading, and stop."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     async def _campaign_for_ever(self) -> None:
         while True:
@@ -76,8 +73,6 @@ class Leadership:
                 await self._lead(term)
             except GoConductorError as error:
                 log.warning("leadership_interrupted", error=error.message, code=error.code)
-            except Exception:
-                log.exception("leadership_failed")
             finally:
                 self._set_leading(leading=False)
                 await term.resign()

@@ -1,0 +1,140 @@
+"""One sidecar as a whole, where its queue or its election does not do what it should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecar.adapters.elections.memory import Booth, MemoryElection, MemoryTerm
+from sidecar.engine import agent as agents
+from sidecar.engine import supervision
+from sidecar.engine.agent import Agent, Ports, Settings
+from sidecar.errors import QueueUnavailable
+from sidecar.saga.states import WorkflowStatus
+from tests.conformance.store_play import call
+from tests.unit.engine.faces import until
+from tests.unit.engine.parts import ME, SOON, Parts, turns
+
+AWAY = QueueUnavailable("the broker is away")
+
+
+class TrickyElection(MemoryElection):
+    """A candidate that may fail in a way that nobody has thought of."""
+
+    def __init__(self, booth: Booth) -> None:
+        super().__init__(booth)
+        self.bugs = 0
+
+    async def campaign(self) -> MemoryTerm:
+        if self.bugs:
+            self.bugs -= 1
+            raise ValueError("a bug")
+        return await super().campaign()
+
+
+class Whole(Parts):
+    """An agent over parts that fail as they are told."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.booth = Booth()
+        self.election = TrickyElection(self.booth)
+        ports = Ports(
+            store=self.store,
+            queue=self.queue,
+            notices=self.notices,
+            service=self.service,
+            election=self.election,
+            clock=self.clock,
+            entropy=self.entropy,
+            telemetry=self.telemetry,
+        )
+        self.agent = Agent(ME, ports, Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0))
+
+    async def runs_a_workflow(self) -> None:
+        """Fails by a time-out unless the agent takes what nobody rings for."""
+        workflow = await self.start(await self.define(call("charge")))
+        await self.until_completed(workflow)
+
+    async def until_completed(self, workflow: Any) -> None:
+        """Look until a workflow has ended well."""
+        while (await self.see(workflow)).status is not WorkflowStatus.COMPLETED:  # noqa: ASYNC110  (the twin tells nobody)
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged."""
+    with capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "PAUSE_S", 0.001)
+    monkeypatch.setattr(agents, "QUEUE_PAUSE_S", 0.001)
+
+
+@pytest.fixture
+async def whole() -> AsyncIterator[Whole]:
+    made = Whole()
+    yield made
+    await made.agent.stop()
+
+
+async def test_while_the_queue_cannot_be_opened_the_looks_into_the_store_go_on(
+    whole: Whole,
+) -> None:
+    whole.queue.faults.next["open"] = [AWAY] * 10_000
+    await whole.agent.start()
+    await whole.runs_a_workflow()
+    whole.queue.faults.next["open"].clear()
+    await whole.queue.faults.until_asked("receive")
+
+
+async def test_a_queue_that_opens_after_the_draining_began_is_left_again(whole: Whole) -> None:
+    whole.queue.faults.hold("open")
+    await whole.agent.start()
+    await whole.queue.faults.until_asked("open")
+    await whole.agent.drain()
+    whole.queue.faults.let_go("open")
+    await whole.queue.faults.until_asked("pause", times=2)
+    await turns()
+    assert "receive" not in whole.queue.faults.asked
+
+
+async def test_a_broker_that_is_away_keeps_no_leader_from_resigning(
+    whole: Whole, logs: list[MutableMapping[str, Any]]
+) -> None:
+    await whole.agent.start()
+    await until(lambda: whole.agent.leadership.leading)
+    whole.queue.faults.next["pause"] = [AWAY]
+    await whole.agent.drain()
+    assert whole.booth.holder is None
+    assert "queue_not_left" in [line["event"] for line in logs]
+
+
+async def test_a_gate_that_opens_while_draining_brings_no_queue_back(whole: Whole) -> None:
+    whole.service.is_ready = False
+    await whole.agent.start()
+    await whole.agent.drain()
+    whole.service.is_ready = True
+    await whole.agent.gate.wait_open()
+    await turns()
+    assert "resume" not in whole.queue.faults.asked
+
+
+async def test_neither_heart_nor_candidate_is_ended_by_a_bug(
+    whole: Whole, logs: list[MutableMapping[str, Any]]
+) -> None:
+    whole.election.bugs = 2
+    whole.store.faults.next["beat"] = [ValueError("a bug")] * 2
+    await whole.agent.start()
+    await until(lambda: whole.agent.leadership.leading)
+    await whole.store.faults.until_asked("beat", times=4)
+    failed = [line["task"] for line in logs if line["event"] == "long_task_failed"]
+    assert sorted(failed) == ["heartbeat", "heartbeat", "leadership", "leadership"]
