@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
@@ -87,6 +87,7 @@ async def test_a_service_acts_once_and_undoes_once(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", TRADES)
+@pytest.mark.fault(12)
 async def test_what_arrives_after_its_compensation_is_refused(name: str, tmp_path: Path) -> None:
     async with _serving(name, tmp_path) as client:
         assert await _compensate(client, name, SMOOTH) == (200, {"undone": False})
@@ -235,6 +236,9 @@ def test_the_audit_counts_the_money() -> None:
 class Demo:
     """`goconductor demo` as a process, in a temporary folder of its own."""
 
+    started: ClassVar[list[Demo]] = []
+    """Of the present test."""
+
     def __init__(self, temporary: Path, *options: str) -> None:
         self._temporary = temporary
         self._output = temporary / "output"
@@ -245,7 +249,10 @@ class Demo:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(temporary)},
+                # As from a terminal, also where these tests run without one.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509  (no threads yet)
             )
+        self.started.append(self)
 
     def until(self, words: str) -> None:
         """Wait until it has said this."""
@@ -261,6 +268,13 @@ class Demo:
     def descendants(self) -> list[int]:
         """Every process that runs because of it."""
         return _descendants(self.process.pid)
+
+    def end(self) -> None:
+        """End it, if a test that failed has not."""
+        processes = self.descendants()
+        self.process.kill()
+        self.process.wait()
+        wait_gone(processes, within_s=20)
 
     def left_behind(self) -> list[Path]:
         return list(self._temporary.glob("goconductor-demo-*"))
@@ -280,6 +294,8 @@ def temporary() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="goconductor-test-"))
     folder.chmod(0o711)
     yield folder
+    while Demo.started:
+        Demo.started.pop().end()
     shutil.rmtree(folder)
 
 
@@ -326,6 +342,7 @@ def test_an_interruption_ends_everything(
 
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
+@pytest.mark.fault(67)
 def test_nothing_outlives_a_killed_demo_and_the_next_sweeps(temporary: Path) -> None:
     demo = Demo(temporary, "--keep", "--orders", "2")
     demo.until("Ctrl-C ends")
