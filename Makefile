@@ -18,12 +18,13 @@ SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check static bench format protos clean
+.PHONY: help demo test check static faults bench format protos clean
 
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
 	@echo 'make check    format, lint, types, imports, tests without any server (about a minute)'
 	@echo 'make test     all of it: installs and starts the real servers'
+	@echo 'make faults   the tests of all faults, and docs/faults.md from them'
 	@echo 'make bench    the benchmarks'
 	@echo 'make format   let ruff mend what it can'
 	@echo 'make protos   generate the gRPC stubs'
@@ -48,6 +49,11 @@ static: $(VENV)/.installed-test
 test: static
 	tests/servers/install
 	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-5000} $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Runs what proves the faults of the catalogue, and writes docs/faults.md.
+faults: $(VENV)/.installed-test
+	tests/servers/install
+	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-2000} $(BIN)/python -m tests.faults
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks

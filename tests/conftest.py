@@ -23,6 +23,8 @@ from tests.servers.processes import ServerMissingError
 settings.register_profile("goconductor", deadline=None)
 settings.load_profile("goconductor")
 
+pytest_plugins = ["tests.faults.record"]
+
 
 # A Java program starts slowly on a busy machine; the start counts as part of the first test.
 KAFKA_TIMEOUT_S = 180

@@ -107,6 +107,7 @@ async def pids(dsn: str) -> list[int]:
 
 
 @pytest.mark.postgres
+@pytest.mark.fault(40)
 async def test_connections_that_are_ended_come_back(database: str) -> None:
     bench = PostgresBench(database)
     async with listening(bench, "orders") as (notices, heard):
@@ -132,6 +133,7 @@ def hurt() -> Iterator[list[int]]:
 
 
 @pytest.mark.postgres
+@pytest.mark.fault(40, 41)
 async def test_a_connection_half_open_is_noticed(database: str, hurt: list[int]) -> None:
     bench = PostgresBench(database)
     async with listening(bench, "orders") as (notices, heard):

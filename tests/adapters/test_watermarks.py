@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from sidecar.adapters.watermarks import Watermark
 
 
 @given(st.sets(st.integers(0, 200), min_size=1), st.data())
+@pytest.mark.fault(52)
 def test_it_follows_the_oldest_open_delivery(
     offsets: set[int],
     data: st.DataObject,

@@ -14,7 +14,7 @@ TOP_LEVEL = {
 }  # fmt: skip
 TEST_ROOMS = {
     "unit", "conformance", "adapters", "simulation", "chaos", "e2e", "browser", "migrations",
-    "architecture", "benchmarks", "servers", "__init__.py", "conftest.py",
+    "architecture", "benchmarks", "faults", "servers", "__init__.py", "conftest.py",
 }  # fmt: skip
 TEXT_REQUIRED = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md"}
 # A reference to a tracker explains nothing to who has only the files. Colours (`"#123"`) and

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from sidecar.ports.election import Election
 
 Candidate = Callable[[], Awaitable[Election]]
@@ -38,6 +40,7 @@ class ElectionConformance:
         assert second.trusted()
         assert not first.trusted()
 
+    @pytest.mark.fault(44)
     async def test_a_term_that_is_cut_off_is_lost_and_another_begins(
         self, candidate: Candidate, cut: Cut
     ) -> None:
@@ -59,6 +62,7 @@ class ElectionConformance:
             await campaign
         assert not first.trusted()
 
+    @pytest.mark.fault(45)
     async def test_a_candidate_that_gives_up_leaves_the_way_free(
         self, candidate: Candidate
     ) -> None:

@@ -226,6 +226,7 @@ class MessageQueueContract(QueueContract):
             assert rung(await take(queue, 1)) == [bell(99)]
             assert await nothing_comes(queue)
 
+    @pytest.mark.fault(4)
     async def test_what_was_not_acknowledged_comes_back(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish(bells(range(20)))
@@ -235,6 +236,7 @@ class MessageQueueContract(QueueContract):
         async with opened(bench.make_queue("payments")) as queue:
             assert await take_all(queue, open_still)
 
+    @pytest.mark.fault(51)
     async def test_a_late_ack_of_another_life_is_harmless(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish([bell(1)])
@@ -287,6 +289,7 @@ class MessageQueueContract(QueueContract):
             halves = await asyncio.gather(_drain(one), _drain(other))
             assert halves[0] + halves[1] == Counter(bells(range(10_000, 10_200)))
 
+    @pytest.mark.fault(51)
     async def test_members_that_come_and_go_lose_nothing(self, bench: QueueBench) -> None:
         wanted = bells(range(300))
         seen: Counter[Doorbell] = Counter()
@@ -329,6 +332,7 @@ class MessageQueueContract(QueueContract):
         ],
         ids=["empty", "text", "bytes", "array", "version", "workflow", "step", "deep"],
     )
+    @pytest.mark.fault(61)
     async def test_poison_is_refused_and_blocks_nothing(
         self, bench: QueueBench, poison: bytes
     ) -> None:

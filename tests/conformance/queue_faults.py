@@ -40,6 +40,7 @@ async def publish_until_taken(queue: Queue, doorbells: Sequence[Doorbell]) -> No
 class MessageQueueFaultContract:
     """Every call ends in time, and what was published before or after is not lost."""
 
+    @pytest.mark.fault(56)
     async def test_publishing_without_a_broker_fails_in_time(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish([bell(1)])
@@ -90,6 +91,7 @@ class MessageQueueFaultContract:
         finally:
             await bench.thaw()
 
+    @pytest.mark.fault(56)
     async def test_a_restart_of_the_broker_loses_nothing(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish(bells(range(20)))
@@ -98,6 +100,7 @@ class MessageQueueFaultContract:
             await publish_until_taken(queue, [bell(99)])
             assert await take_all(queue, [*bells(range(20)), bell(99)])
 
+    @pytest.mark.fault(56, 60)
     async def test_a_frozen_broker_is_survived(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish([bell(1)])
@@ -111,6 +114,7 @@ class MessageQueueFaultContract:
             await publish_until_taken(queue, [bell(3)])
             await take_all(queue, [bell(3)])
 
+    @pytest.mark.fault(57)
     async def test_a_destination_deleted_in_mid_run_is_made_again(self, bench: QueueBench) -> None:
         async with opened(bench.make_queue("payments")) as queue:
             await queue.publish(bells(range(20)))

@@ -127,6 +127,7 @@ class ServiceConformance:
 
     @ACTIONS
     @pytest.mark.parametrize("behaviour", [Behaviour.BROKEN, Behaviour.HANGS, Behaviour.CUTS])
+    @pytest.mark.fault(11)
     async def test_no_whole_answer_may_have_happened(
         self, service: Service, far: Far, action: Action, behaviour: Behaviour
     ) -> None:
@@ -138,6 +139,7 @@ class ServiceConformance:
     @pytest.mark.parametrize(
         "behaviour", [Behaviour.UNREADABLE, Behaviour.TOO_LARGE, Behaviour.PENDING]
     )
+    @pytest.mark.fault(17)
     async def test_an_execute_whose_answer_cannot_be_used_is_not_asked_again(
         self, service: Service, far: Far, behaviour: Behaviour
     ) -> None:
@@ -190,6 +192,7 @@ class ServiceConformance:
         assert asked.timeout_ms == 10_000
         assert abs(asked.deadline - call.deadline) < timedelta(milliseconds=1)
 
+    @pytest.mark.fault(1)
     async def test_every_attempt_carries_the_same_key(self, service: Service, far: Far) -> None:
         for attempt in (1, 2, 3):
             await service.call(replace(a_call(), attempt=attempt))
@@ -218,6 +221,7 @@ class ServiceConformance:
             await task
         await far.wait_left()
 
+    @pytest.mark.fault(14)
     async def test_after_trouble_it_goes_on(self, service: Service, far: Far) -> None:
         for behaviour in Behaviour:
             await far.will(behaviour)

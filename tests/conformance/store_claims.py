@@ -53,6 +53,7 @@ class ClaimSuite(StoreFixtures):
         lease = step.lease_until - claimed.claimed_at
         assert abs(lease - timedelta(seconds=10) - MARGIN) < timedelta(seconds=1)
 
+    @pytest.mark.fault(3, 51)
     async def test_a_step_can_be_claimed_by_one_handle_only(
         self, store: Store, backend: Backend
     ) -> None:
@@ -76,6 +77,7 @@ class ClaimSuite(StoreFixtures):
         assert len(refusals) == 1
         assert refusals[0] in (Missing.LOCKED, Missing.NOT_CLAIMABLE)
 
+    @pytest.mark.fault(29)
     async def test_the_limit_is_kept_and_the_longest_due_come_first(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -178,6 +180,7 @@ class ClaimSuite(StoreFixtures):
         assert [(one.workflow, one.key.step) for one in taken] == [(workflow, "b")]
 
     @pytest.mark.parametrize("by", ["due", "keys"])
+    @pytest.mark.fault(32)
     async def test_a_batch_whose_answer_was_lost_gets_its_claims_again(
         self, store: Store, payments: Player, backend: Backend, by: str
     ) -> None:
@@ -192,6 +195,7 @@ class ClaimSuite(StoreFixtures):
         assert again.refused_keys == {}
         assert [one.workflow for one in await payments.claim()] == workflows[2:]
 
+    @pytest.mark.fault(32)
     async def test_a_transition_whose_answer_was_lost_is_a_duplicate_and_keeps_its_claim(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:

@@ -40,6 +40,7 @@ class FencingSuite(StoreFixtures):
         await backend.pass_time(60)
         return workflow, first, await payments.claim_one()
 
+    @pytest.mark.fault(6)
     async def test_the_attempt_rises_with_every_claim_and_fences_the_older_answer(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -54,6 +55,7 @@ class FencingSuite(StoreFixtures):
         assert await payments.answer(second) is Verdict.APPLIED
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
+    @pytest.mark.fault(50)
     async def test_the_same_answer_again_is_a_duplicate_and_writes_nothing(
         self, store: Store, payments: Player
     ) -> None:
@@ -98,6 +100,7 @@ class FencingSuite(StoreFixtures):
         assert await payments.answer(claimed) is Verdict.APPLIED
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
+    @pytest.mark.fault(6, 51)
     async def test_a_late_answer_and_a_new_claim_at_once_leave_one_truth(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -142,6 +145,7 @@ class FencingSuite(StoreFixtures):
         await backend.pass_time(3600)
         assert (await payments.claim_one()).attempt == 2
 
+    @pytest.mark.fault(42)
     async def test_a_void_epoch_is_refused_and_nothing_is_written(
         self, store: Store, payments: Player
     ) -> None:

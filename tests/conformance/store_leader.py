@@ -50,6 +50,7 @@ class LeaderSuite(StoreFixtures):
         assert_utc(lease.lease_until)
         assert await store.ended_leases("elsewhere", SILENT, 10) == []
 
+    @pytest.mark.fault(5)
     async def test_leases_of_a_silent_sidecar_end_at_once_and_of_no_other(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -109,6 +110,7 @@ class LeaderSuite(StoreFixtures):
 
     # -- deadlines ----------------------------------------------------------------------------
 
+    @pytest.mark.fault(25)
     async def test_an_overdue_workflow_is_found_and_turned_back(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -153,6 +155,7 @@ class LeaderSuite(StoreFixtures):
 
     # -- ringing again ------------------------------------------------------------------------
 
+    @pytest.mark.fault(2, 57)
     async def test_a_step_that_nobody_claims_can_be_rung_again(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -177,6 +180,7 @@ class LeaderSuite(StoreFixtures):
         assert await store.ringable_steps("default", LONG, 10) == []
 
     @pytest.mark.parametrize("why", ["nobody", "not ready", "draining", "silent", "left", "paused"])
+    @pytest.mark.fault(2)
     async def test_nobody_is_rung_who_cannot_come(
         self, store: Store, payments: Player, inventory: Player, backend: Backend, why: str
     ) -> None:

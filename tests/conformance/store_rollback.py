@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sidecar.ports.store import Missing, Moved, Store
 from sidecar.saga.changes import Verdict
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
@@ -21,6 +23,7 @@ from tests.conformance.store_play import (
 class RollbackSuite(StoreFixtures):
     """What `Batch.transitions` promises about a workflow that has turned back."""
 
+    @pytest.mark.fault(23)
     async def test_a_refusal_undoes_what_was_done_in_reverse_order(
         self, store: Store, payments: Player
     ) -> None:
@@ -60,6 +63,7 @@ class RollbackSuite(StoreFixtures):
         await payments.answer(await payments.claim_one(), refused())
         assert (await payments.claim_one()).compensation_input == '{"id":9}'
 
+    @pytest.mark.fault(11)
     async def test_an_unknown_outcome_is_tried_again_and_then_compensated(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -105,6 +109,7 @@ class RollbackSuite(StoreFixtures):
         assert (step.output, step.compensation_output) == ('"out"', '"undone"')
         assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
+    @pytest.mark.fault(22)
     async def test_a_compensation_that_is_refused_is_an_error_for_a_person(
         self, store: Store, payments: Player
     ) -> None:
@@ -121,6 +126,7 @@ class RollbackSuite(StoreFixtures):
         }
         assert await payments.claim() == []
 
+    @pytest.mark.fault(24, 26)
     async def test_a_cancel_takes_waiting_steps_away_and_awaits_those_being_called(
         self, store: Store, payments: Player, inventory: Player
     ) -> None:

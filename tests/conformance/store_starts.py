@@ -64,6 +64,7 @@ class StartSuite(StoreFixtures):
         workflow = await payments.start(definition)
         assert set(await payments.statuses(workflow)) == {"a", "b"}
 
+    @pytest.mark.fault(9, 32)
     async def test_the_same_start_after_a_lost_answer_is_one_workflow(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -75,6 +76,7 @@ class StartSuite(StoreFixtures):
         assert len(await payments.events(again.workflow)) == 2
         assert len(await payments.claim()) == 1
 
+    @pytest.mark.fault(9)
     async def test_a_start_key_with_the_same_input_is_the_same_workflow(
         self, store: Store, payments: Player
     ) -> None:
@@ -85,6 +87,7 @@ class StartSuite(StoreFixtures):
         assert again == Started(first, WorkflowStatus.IN_PROGRESS, existed=True)
         assert await store.get_workflow("default", second.id) is None
 
+    @pytest.mark.fault(9)
     async def test_a_start_key_with_another_input_is_refused_and_writes_nothing(
         self, store: Store, payments: Player
     ) -> None:
@@ -132,6 +135,7 @@ class StartSuite(StoreFixtures):
         assert (first.workflow, second.workflow) == (starts[0].id, starts[0].id)
         assert (first.existed, second.existed) == (False, True)
 
+    @pytest.mark.fault(9)
     async def test_two_handles_with_one_start_key_at_once_make_one_workflow(
         self, store: Store, backend: Backend
     ) -> None:

@@ -127,6 +127,7 @@ class TransitionSuite(StoreFixtures):
             assert isinstance(result.transitions[1], IllegalTransition)
             assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
+    @pytest.mark.fault(28)
     async def test_a_join_fires_once_when_its_last_branch_has_passed(
         self, store: Store, payments: Player, inventory: Player
     ) -> None:
@@ -221,6 +222,7 @@ class TransitionSuite(StoreFixtures):
         assert (again.attempt, again.tries) == (2, 0)
         assert await payments.answer(again) is Verdict.APPLIED
 
+    @pytest.mark.fault(19, 20)
     async def test_a_call_that_was_not_sent_comes_back_later_and_spends_no_try(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
@@ -252,6 +254,7 @@ class TransitionSuite(StoreFixtures):
         await payments.answer(again)
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
+    @pytest.mark.fault(17)
     async def test_a_poisoned_answer_refuses_the_batch_and_writes_nothing(
         self, store: Store, payments: Player
     ) -> None:

@@ -159,6 +159,7 @@ def test_the_command_does_the_same(running: Running) -> None:
     assert "rolled_back" in text
 
 
+@pytest.mark.fault(66)
 def test_a_sidecar_told_to_stop_ends_well(running: Running) -> None:
     running.sidecar.stop(within_s=35)
     assert running.sidecar.wait() == 0

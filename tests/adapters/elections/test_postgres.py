@@ -68,6 +68,7 @@ async def test_namespaces_elect_apart(database: str, candidate: Candidate) -> No
     await other.close()
 
 
+@pytest.mark.fault(43)
 async def test_a_paused_leaders_session_is_ended_by_the_server(database: str) -> None:
     """A stopped process beats no more; the server must end its session and free the lock."""
     times = ElectionTimes(beat_s=60.0, ttl_s=1.0, margin_s=0.1, retry_s=0.1)
@@ -81,6 +82,7 @@ async def test_a_paused_leaders_session_is_ended_by_the_server(database: str) ->
     await other.close()
 
 
+@pytest.mark.fault(42)
 def test_trust_ends_by_the_clock_counted_from_the_question() -> None:
     clock = ManualClock()
     term = PostgresTerm(clock, ElectionTimes(beat_s=2, ttl_s=10, margin_s=1))

@@ -51,6 +51,7 @@ COMPENSATE = {
         for status in sorted(statuses)
     ],
 )
+@pytest.mark.fault(18)
 def test_the_table(action: Action, status: int, kind: OutcomeKind) -> None:
     assert class_of(action, status) is kind
     outcome = outcome_of(action, Answer(status), NOW)
@@ -133,6 +134,7 @@ def test_a_body_that_was_too_large_does_not_change_the_class() -> None:
         ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
     ],
 )
+@pytest.mark.fault(18)
 def test_retry_after(value: str, seconds: float) -> None:
     assert waiting_time(value, NOW, timedelta(hours=1)) == timedelta(seconds=seconds)
 
@@ -187,6 +189,7 @@ def test_the_status_alone_tells_the_class(action: Action) -> None:
     st.binary(max_size=200) | st.text().map(str.encode),
     st.text(max_size=20),
 )
+@pytest.mark.fault(17)
 def test_every_answer_is_an_outcome_that_can_be_kept(
     action: Action, status: int, body: bytes, reason: str
 ) -> None:

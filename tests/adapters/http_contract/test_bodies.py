@@ -87,6 +87,7 @@ def test_what_can_be_kept_is_kept_as_it_came(body: bytes) -> None:
         (nested(500_000), "not_json"),
     ],
 )
+@pytest.mark.fault(10, 17)
 def test_what_cannot_be_kept_is_refused(body: bytes, code: str) -> None:
     with pytest.raises(BadBody) as caught:
         parsed(body)
@@ -120,6 +121,7 @@ def test_json_is_kept_but_for_nul_and_half_characters(value: object) -> None:
     | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace"))
 )
 @example(b"\xff\xfe")
+@pytest.mark.fault(17)
 def test_whatever_comes_it_is_kept_or_refused(body: bytes) -> None:
     text, code = kept(body)
     if text is not None:
@@ -172,6 +174,7 @@ def test_other_encodings_are_refused(encoding: str, body: bytes) -> None:
     assert caught.value.code == "bad_encoding"
 
 
+@pytest.mark.fault(16)
 def test_a_bomb_is_stopped_before_it_takes_memory() -> None:
     bomb = gzip.compress(b"0" * (256 * 1024 * 1024), 9)
     tracemalloc.start()

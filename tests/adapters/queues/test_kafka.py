@@ -134,6 +134,7 @@ class TestKafkaQueue(MessageQueueContract, MessageQueueFaultContract):
     """The contract, unchanged."""
 
 
+@pytest.mark.fault(52)
 async def test_no_offset_is_committed_past_an_open_delivery(bench: Bench) -> None:
     async with opened(bench.make_queue("payments")) as queue:
         assert isinstance(queue, KafkaQueue)
@@ -165,6 +166,7 @@ async def test_doorbells_spread_over_all_partitions(bench: Bench) -> None:
         assert sorted(per_partition.values()) == [10, 10, 10, 10]
 
 
+@pytest.mark.fault(60)
 async def test_a_fetcher_that_died_silently_is_noticed(bench: Bench) -> None:
     queue = bench.make_queue("payments")
     async with opened(queue):
@@ -179,6 +181,7 @@ async def test_a_fetcher_that_died_silently_is_noticed(bench: Bench) -> None:
         assert bench.telemetry.counts[key] == 1
 
 
+@pytest.mark.fault(60)
 async def test_a_coordinator_that_died_silently_is_noticed(bench: Bench) -> None:
     queue = bench.make_queue("payments")
     async with opened(queue):
@@ -227,6 +230,7 @@ async def test_a_member_that_holds_too_much_is_replaced(bench: Bench) -> None:
         assert await take_all(queue, bells(range(10)))
 
 
+@pytest.mark.fault(53)
 async def test_a_member_without_free_slots_leaves_its_work_to_others(bench: Bench) -> None:
     bench.settings = dataclasses.replace(bench.settings, poll_most_s=1.0)
     async with opened(bench.make_queue("payments")) as busy:

@@ -264,6 +264,7 @@ async def test_cookies_are_not_kept(server: RawServer, connected: Connected) -> 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.fault(18)
 async def test_a_redirect_is_not_followed(
     server: RawServer, connected: Connected, status: int
 ) -> None:

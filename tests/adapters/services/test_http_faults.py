@@ -28,6 +28,7 @@ _K = OutcomeKind
 # -- not sent, or perhaps -----------------------------------------------------------------------
 
 
+@pytest.mark.fault(19)
 async def test_a_name_that_does_not_resolve_is_not_sent(connected: Connected) -> None:
     service = await connected("http://does-not-exist.invalid:80")
     outcome = await service.call(a_call())
@@ -35,6 +36,7 @@ async def test_a_name_that_does_not_resolve_is_not_sent(connected: Connected) ->
     assert code(outcome) == "dns_failure"
 
 
+@pytest.mark.fault(19)
 async def test_a_connect_that_hangs_is_not_sent(connected: Connected) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -68,6 +70,7 @@ async def test_a_tls_handshake_that_fails_is_not_sent(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.fault(11)
 async def test_a_stale_connection_is_unknown_and_nothing_is_sent_twice(
     server: RawServer, connected: Connected, method: str
 ) -> None:
@@ -134,6 +137,7 @@ async def test_a_reset_in_the_body_is_unknown(server: RawServer, connected: Conn
     [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n"],
     ids=["in the head", "in the body"],
 )
+@pytest.mark.fault(15)
 async def test_a_drip_of_bytes_does_not_outlive_the_deadline(
     server: RawServer, connected: Connected, first: bytes
 ) -> None:
@@ -151,6 +155,7 @@ async def test_a_drip_of_bytes_does_not_outlive_the_deadline(
     await server.left.wait()
 
 
+@pytest.mark.fault(14)
 async def test_a_time_out_closes_its_connection(server: RawServer, connected: Connected) -> None:
     async def hang(request: Request, peer: Peer) -> None:
         await peer.wait_closed_by_client()
@@ -173,6 +178,7 @@ async def test_connections_are_used_again(server: RawServer, connected: Connecte
 # -- large --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(16)
 async def test_a_body_without_end_is_stopped(server: RawServer, connected: Connected) -> None:
     sent = 0
 
@@ -207,6 +213,7 @@ async def test_the_bound_of_a_body_is_exact(
     assert outcome.kind is (_K.UNUSABLE if size else _K.DONE)
 
 
+@pytest.mark.fault(16)
 async def test_a_compressed_answer_is_read_within_the_bound(
     server: RawServer, connected: Connected
 ) -> None:

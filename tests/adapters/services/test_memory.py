@@ -115,6 +115,7 @@ async def test_a_service_that_ignores_keys_acts_again() -> None:
     assert service.ledger[a_call().idempotency_key].effects == 2
 
 
+@pytest.mark.fault(11)
 async def test_it_can_act_and_then_time_out() -> None:
     service = MemoryService({("charge", Action.EXECUTE): [ACTS_THEN_TIMES_OUT, Act()]})
     first = await service.call(a_call(timeout=0.01))
@@ -136,6 +137,7 @@ async def test_an_effect_may_come_after_the_answer_was_given_up() -> None:
     assert service.effects_of(a_call().workflow, "charge") == [Action.EXECUTE]
 
 
+@pytest.mark.fault(12)
 async def test_the_barrier_refuses_an_execute_after_its_compensation() -> None:
     service = MemoryService()
     assert (await service.call(a_call(Action.COMPENSATE))).kind is _K.DONE

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -43,6 +43,13 @@ TABLES = (*MOMENTS, "definitions", "start_keys", "leaders")
 @dataclass
 class PostgresBackend:
     """Handles on one database."""
+
+    INSERT_BY_ANOTHER: ClassVar = (
+        b"INSERT INTO workflows (id, namespace, definition, version, status, revision,"
+        b" last_seq, created_at, renders, input)"
+        b" VALUES (%s, 'default', 'order', 1, 'in_progress', 1, 1, now(), false, '1')"
+    )
+    """While it is not committed, a start under the same id waits."""
 
     dsn: str
     stores: list[PostgresStore] = field(default_factory=list)

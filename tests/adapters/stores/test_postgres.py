@@ -114,6 +114,7 @@ async def test_a_start_key_that_is_being_taken_is_waited_for(
     assert isinstance(answer, KeyReused)
 
 
+@pytest.mark.fault(42)
 async def test_a_new_epoch_waits_for_the_last_write_of_the_old(
     store: PostgresStore, backend: PostgresBackend
 ) -> None:
@@ -185,6 +186,7 @@ async def test_a_schema_is_a_plain_identifier(schema: str) -> None:
         await PostgresBackend("postgresql://127.0.0.1/x").open_store(schema=schema)
 
 
+@pytest.mark.fault(44)
 async def test_a_pooler_before_the_server_is_refused(
     backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

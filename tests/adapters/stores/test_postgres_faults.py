@@ -1,45 +1,35 @@
-"""The store on PostgreSQL when others work at the same time, and when sessions and servers die."""
+"""The store on PostgreSQL when sessions and servers die."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
 import pytest
-from msgspec.structs import replace
 
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.stores.postgres import PostgresStore
-from sidecar.errors import IllegalTransition, StoreConflict, StoreUnavailable
+from sidecar.errors import StoreConflict, StoreUnavailable
 from sidecar.ports.store import (
-    Batch,
     BatchResult,
-    Claimed,
-    Missing,
     Moved,
     Started,
     Transition,
-    TransitionResult,
 )
-from sidecar.saga.changes import Verdict
-from sidecar.saga.definition import Definition
 from sidecar.saga.events import CancelRequested
-from sidecar.saga.states import WAIT_RETURNS, StepStatus, WorkflowStatus
+from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
+from tests.adapters.stores.stubborn import JOIN, Stubborn
 from tests.conformance.store_play import (
     Player,
     assert_sound,
     call,
-    done,
-    refused,
     register,
-    settle,
     start_of,
 )
 from tests.servers.postgres import PostgresServer
@@ -50,186 +40,11 @@ pytestmark = pytest.mark.postgres
 
 ROUNDS = 25
 TROUBLES_FELT = 25
-JOIN = (call("a"), call("b", after=[]), call("c", after=["a", "b"]))
 
 
 @pytest.fixture
 async def store(backend: PostgresBackend) -> PostgresStore:
     return await backend.open_store()
-
-
-class Stubborn(Player):
-    """A sidecar that does as the engine does: the same batch again, until it is durable."""
-
-    troubles = 0
-
-    def __init__(self, store: PostgresStore, durable: asyncio.Event | None = None) -> None:
-        super().__init__(store)
-        self.durable = durable or asyncio.Event()
-
-    async def persist(self, batch: Batch) -> BatchResult:
-        """Commit a batch, whatever happens to the connections, and tell that it is durable."""
-        while True:
-            try:
-                result = await self.store.commit(batch)
-            except (StoreUnavailable, StoreConflict):
-                self.troubles += 1
-                await asyncio.sleep(0)
-            else:
-                self.durable.set()
-                return result
-
-    async def insist(self, member: Transition) -> TransitionResult:
-        """Offer a transition until its workflow is not locked any more."""
-        while True:
-            result = await self.persist(self.batch(transitions=[member]))
-            if result.transitions[0] is not Missing.LOCKED:
-                return result.transitions[0]
-
-    async def run_sagas(self, definition: Definition, count: int) -> list[WorkflowId]:
-        """Run workflows one after the other to their end."""
-        ended = []
-        for _ in range(count):
-            start = start_of(definition)
-            result = await self.persist(self.batch(starts=[start]))
-            assert result.starts[0].workflow == start.id
-            while await self.status_at_last(start.id) not in WAIT_RETURNS:
-                for one in (await self.persist(self.batch(due=2))).claimed:
-                    await self.insist(settle(one, done(f'{{"by":"{one.key}"}}')))
-            ended.append(start.id)
-        return ended
-
-    async def status_at_last(self, workflow: WorkflowId) -> WorkflowStatus:
-        """Ask for a status until there is an answer."""
-        while True:
-            try:
-                return (await self.store.statuses([workflow]))[workflow]
-            except StoreUnavailable:
-                await asyncio.sleep(0)
-
-
-# -- races ------------------------------------------------------------------------------------
-
-
-async def test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for(
-    store: PostgresStore, backend: PostgresBackend
-) -> None:
-    payments = Player(store)
-    definition = await register(store, call("a"), call("b", after=[]))
-    starts = [start_of(definition) for _ in range(100)]
-    await store.commit(payments.batch(starts=starts))
-    stores = [await backend.open_store() for _ in range(8)]
-
-    async def work(rival: Player) -> list[Claimed]:
-        mine: list[Claimed] = []
-        while claimed := (await rival.store.commit(rival.batch(due=7))).claimed:
-            assert len(claimed) <= 7
-            mine += claimed
-        return mine
-
-    shares = await asyncio.gather(*(work(Player(one)) for one in stores))
-    taken = Counter((one.workflow, one.key) for share in shares for one in share)
-    assert set(taken.values()) == {1}
-    left = (await store.commit(payments.batch(due=200))).claimed
-    assert len(taken) + len(left) == 200
-
-
-async def test_the_last_two_branches_of_a_join_at_once_fire_it_once(
-    store: PostgresStore, backend: PostgresBackend
-) -> None:
-    rival = await backend.open_store()
-    here, there = Stubborn(store), Stubborn(rival)
-    definition = await register(store, *JOIN)
-    for _ in range(ROUNDS):
-        workflow = await here.start(definition)
-        first, second = await here.claim()
-        await asyncio.gather(here.insist(settle(first)), there.insist(settle(second)))
-        queued = [one for one in await here.events(workflow) if one.after == "queued"]
-        assert [one.step for one in queued].count("c") == 1
-        (claimed,) = await there.claim()
-        assert (claimed.key.step, claimed.attempt) == ("c", 1)
-        await there.answer(claimed)
-        assert await here.status(workflow) is WorkflowStatus.COMPLETED
-
-
-async def test_a_cancel_that_races_the_last_answer_has_one_winner(
-    store: PostgresStore, backend: PostgresBackend
-) -> None:
-    rival = await backend.open_store()
-    here, there = Stubborn(store), Stubborn(rival)
-    definition = await register(store, call("charge"))
-    ends = Counter[WorkflowStatus]()
-    for _ in range(ROUNDS):
-        workflow = await here.start(definition)
-        claimed = await here.claim_one()
-        cancelled, _ = await asyncio.gather(
-            there.insist(Transition(workflow, CancelRequested())),
-            here.insist(settle(claimed)),
-        )
-        status = await here.status(workflow)
-        if isinstance(cancelled, IllegalTransition):
-            assert status is WorkflowStatus.COMPLETED
-        else:
-            assert isinstance(cancelled, Moved)
-            assert status is WorkflowStatus.ROLLING_BACK
-            await here.answer(await here.claim_one())
-        await assert_sound(store, "default", workflow)
-        ends[await here.status(workflow)] += 1
-    assert set(ends) <= {WorkflowStatus.COMPLETED, WorkflowStatus.ROLLED_BACK}
-
-
-async def test_a_cancel_that_races_a_claim_never_leaves_a_call_nobody_answers_for(
-    store: PostgresStore, backend: PostgresBackend
-) -> None:
-    rival = await backend.open_store()
-    here, there = Stubborn(store), Stubborn(rival)
-    definition = await register(store, *JOIN)
-    for _ in range(ROUNDS):
-        workflow = await here.start(definition)
-        result, moved = await asyncio.gather(
-            store.commit(here.batch(due=2)),
-            there.insist(Transition(workflow, CancelRequested())),
-        )
-        assert isinstance(moved, Moved)
-        held = {one.key for one in result.claimed}
-        steps = (await here.see(workflow)).steps
-        running = {key for key, step in steps.items() if step.status is StepStatus.RUNNING}
-        assert held == running
-        for one in result.claimed:
-            assert await here.answer(one, refused()) is Verdict.APPLIED
-        assert await here.status(workflow) is WorkflowStatus.ROLLED_BACK
-
-
-async def test_batches_that_want_the_same_workflows_and_keys_do_not_deadlock(
-    store: PostgresStore, backend: PostgresBackend
-) -> None:
-    players = [Player(store), *[Player(await backend.open_store()) for _ in range(3)]]
-    definition = await register(store, call("charge"))
-    starts = [start_of(definition, start_key=f"key-{number}") for number in range(30)]
-
-    async def start_all(player: Player, order: int) -> list[WorkflowId]:
-        mine = [replace(one, id=start_of(definition).id) for one in starts[::order]]
-        result = await player.store.commit(player.batch(starts=mine))
-        return [one.workflow for one in result.starts][::order]
-
-    started = await asyncio.gather(
-        *(start_all(player, (-1) ** number) for number, player in enumerate(players))
-    )
-    assert len({tuple(one) for one in started}) == 1
-
-    async def cancel_all(player: Player, order: int) -> None:
-        members = [Transition(one, CancelRequested(), wait=True) for one in started[0][::order]]
-        result = await player.store.commit(player.batch(transitions=members))
-        assert all(isinstance(one, Moved) for one in result.transitions)
-
-    await asyncio.gather(
-        *(cancel_all(player, (-1) ** number) for number, player in enumerate(players))
-    )
-    for one in started[0]:
-        assert await players[0].status(one) is WorkflowStatus.ROLLED_BACK
-
-
-# -- lost connections -------------------------------------------------------------------------
 
 
 async def test_a_session_that_was_ended_between_commits_costs_one_try(
@@ -246,6 +61,7 @@ async def test_a_session_that_was_ended_between_commits_costs_one_try(
     assert await payments.status(started.workflow) is WorkflowStatus.IN_PROGRESS
 
 
+@pytest.mark.fault(32)
 async def test_a_lost_session_still_at_work_is_ended_before_its_batch_is_repeated(
     store: PostgresStore, backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,12 +70,7 @@ async def test_a_lost_session_still_at_work_is_ended_before_its_batch_is_repeate
     start = start_of(await register(store, call("charge")))
     batch = payments.batch(starts=[start], due=5)
     async with backend.session() as rival:
-        await rival.execute(
-            b"INSERT INTO workflows (id, namespace, definition, version, status, revision,"
-            b" last_seq, created_at, renders, input)"
-            b" VALUES (%s, 'default', 'order', 1, 'in_progress', 1, 1, now(), false, '1')",
-            [start.id],
-        )
+        await rival.execute(backend.INSERT_BY_ANOTHER, [start.id])
         first_try = asyncio.create_task(store.commit(batch))
         await backend.until_somebody_waits()
         (pid,) = await backend.waiting_sessions()
@@ -280,6 +91,7 @@ async def test_a_lost_session_still_at_work_is_ended_before_its_batch_is_repeate
     assert (await payments.claim_one()).attempt == 1
 
 
+@pytest.mark.fault(69)
 async def test_a_commit_that_is_given_up_leaves_the_store_usable(
     store: PostgresStore, backend: PostgresBackend
 ) -> None:
@@ -299,7 +111,27 @@ async def test_a_commit_that_is_given_up_leaves_the_store_usable(
     assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
 
+@pytest.mark.fault(34)
+async def test_more_questions_than_connections_hold_up_neither_commits_nor_each_other_for_long(
+    backend: PostgresBackend,
+) -> None:
+    store = await backend.open_store(readers=2)
+    payments = Player(store)
+    definition = await register(store, call("charge"))
+    async with backend.session() as holder:
+        await holder.execute(b"LOCK TABLE sidecars IN ACCESS EXCLUSIVE MODE")
+        beats = [asyncio.create_task(payments.beat()) for _ in range(50)]
+        await backend.until_somebody_waits()
+        workflow = (await store.commit(payments.batch(starts=[start_of(definition)]))).starts[0]
+        assert (await store.commit(payments.batch(due=5))).claimed[0].workflow == workflow.workflow
+        results = await asyncio.gather(*beats, return_exceptions=True)
+        assert {type(one) for one in results} <= {StoreUnavailable, StoreConflict}
+        await holder.rollback()
+    await asyncio.gather(*(payments.beat() for _ in range(50)))
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.fault(69)
 async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
     store: PostgresStore, backend: PostgresBackend, turns: int
 ) -> None:
@@ -316,6 +148,7 @@ async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
     await asyncio.gather(*(store.ping() for _ in range(2 * store.pool.max_size)))
 
 
+@pytest.mark.fault(33)
 async def test_sagas_end_while_sessions_are_ended_all_the_time(backend: PostgresBackend) -> None:
     """Nobody ends the next before a commit went through: else, on a slow machine, none would."""
     stores = [await backend.open_store(writers=2) for _ in range(2)]
@@ -347,6 +180,7 @@ async def test_sagas_end_while_sessions_are_ended_all_the_time(backend: Postgres
 
 
 @pytest.mark.slow
+@pytest.mark.fault(33)
 async def test_what_was_acknowledged_is_there_after_the_server_was_killed(
     own_server: PostgresServer,
 ) -> None:

@@ -96,6 +96,7 @@ async def test_while_the_queue_cannot_be_opened_the_looks_into_the_store_go_on(
     await whole.queue.faults.until_asked("receive")
 
 
+@pytest.mark.fault(66)
 async def test_a_queue_that_opens_after_the_draining_began_is_left_again(whole: Whole) -> None:
     whole.queue.faults.hold("open")
     await whole.agent.start()
@@ -107,6 +108,7 @@ async def test_a_queue_that_opens_after_the_draining_began_is_left_again(whole: 
     assert "receive" not in whole.queue.faults.asked
 
 
+@pytest.mark.fault(66)
 async def test_a_broker_that_is_away_keeps_no_leader_from_resigning(
     whole: Whole, logs: list[MutableMapping[str, Any]]
 ) -> None:
@@ -128,6 +130,7 @@ async def test_a_gate_that_opens_while_draining_brings_no_queue_back(whole: Whol
     assert "resume" not in whole.queue.faults.asked
 
 
+@pytest.mark.fault(69)
 async def test_neither_heart_nor_candidate_is_ended_by_a_bug(
     whole: Whole, logs: list[MutableMapping[str, Any]]
 ) -> None:

@@ -148,6 +148,7 @@ async def test_an_input_that_cannot_be_kept_is_refused_by_its_field(
     assert "submit" not in faces.store.asked
 
 
+@pytest.mark.fault(10)
 async def test_an_input_at_the_limits_is_kept_as_it_was_sent(faces: Faces) -> None:
     for value in (DEEP[0], "\\u0000", None, "x" * (1024 * 1024 - 2), 2**64 - 1, {"a": None}):
         workflow = await faces.start(input=value)

@@ -53,6 +53,7 @@ def turned_away() -> GateRules:
 # -- the rules ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(68)
 def test_it_starts_closed_until_the_service_was_ready() -> None:
     rules = GateRules()
     assert (rules.state, rules.reason) == (GateState.CLOSED, GateReason.STARTING)
@@ -100,6 +101,7 @@ def test_a_claim_given_back_says_nothing_about_the_service() -> None:
     assert rules.state is GateState.CLOSED
 
 
+@pytest.mark.fault(21)
 def test_after_the_breaker_a_ready_service_gets_one_trial() -> None:
     rules = turned_away()
     states = [rules.state]
@@ -138,6 +140,7 @@ def test_not_ready_closes_it(state: GateState) -> None:
     assert (rules.state, rules.reason) == (GateState.CLOSED, GateReason.NOT_READY)
 
 
+@pytest.mark.fault(21)
 def test_pauses_are_jittered_capped_and_start_anew() -> None:
     rules = GateRules()
     assert rules.pause(0.0) == pytest.approx(0.16)
@@ -227,6 +230,7 @@ async def watching() -> AsyncIterator[Watching]:
         await each.gate.stop()
 
 
+@pytest.mark.fault(68)
 async def test_it_opens_when_the_service_comes_up(watching: Watching) -> None:
     watched = await watching(FAST)
     gate = watched.gate
@@ -272,6 +276,7 @@ async def test_the_breaker_leads_to_a_trial_of_one(watching: Watching) -> None:
     assert [is_open for is_open, _ in watched.heard] == [True, False, True, False, True]
 
 
+@pytest.mark.fault(20, 66)
 async def test_a_call_that_was_not_sent_makes_it_ask_at_once(watching: Watching) -> None:
     watched = await watching(NEVER_CHECKS)
     watched.service.is_ready = True

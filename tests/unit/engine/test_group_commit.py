@@ -141,12 +141,14 @@ async def test_a_poisoned_member_fails_alone(bench: Bench) -> None:
     assert len(stored) == 19
 
 
+@pytest.mark.fault(31)
 async def test_a_conflict_is_tried_again_unseen(bench: Bench) -> None:
     bench.store.faults = [StoreConflict("40001"), StoreConflict("40P01")]
     assert isinstance(await bench.committer.submit(bench.start()), Started)
     assert bench.telemetry.total(metrics.COMMIT_RETRIES) == 2
 
 
+@pytest.mark.fault(32)
 async def test_a_lost_answer_repeats_the_same_batch_and_finds_its_claims(bench: Bench) -> None:
     started = await bench.committer.submit(bench.start())
     bench.store.answers_lost = 1

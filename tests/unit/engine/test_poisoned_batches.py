@@ -108,6 +108,7 @@ def settled(claimed: Claimed) -> Transition:
 
 
 @pytest.mark.parametrize("error", [BUG, StoreError("25P03"), KeyError("x")], ids=repr)
+@pytest.mark.fault(17)
 async def test_a_poisoned_settlement_costs_no_one_else_an_answer(
     bench: Bench, error: Exception
 ) -> None:

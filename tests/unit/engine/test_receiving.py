@@ -78,6 +78,7 @@ async def break_in_trial(parts: Parts) -> None:
 # -- acknowledging --------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(4, 53)
 async def test_a_doorbell_is_acknowledged_once_its_claim_is_durable(making: Making) -> None:
     parts = await making()
     (workflow,) = await started(parts)
@@ -94,6 +95,7 @@ async def test_a_doorbell_is_acknowledged_once_its_claim_is_durable(making: Maki
     assert parts.slots.used == 1
 
 
+@pytest.mark.fault(3, 50)
 async def test_a_doorbell_with_nothing_to_do_is_acknowledged(making: Making) -> None:
     parts = await making()
     (workflow,) = await started(parts)
@@ -121,6 +123,7 @@ async def test_a_locked_step_is_asked_for_again_and_not_acknowledged_before(
     assert parts.count(metrics.DOORBELLS_RECEIVED, "claimed") == 2
 
 
+@pytest.mark.fault(71)
 async def test_a_doorbell_that_names_nothing_is_given_up_after_some_tries(
     making: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +188,7 @@ async def test_it_takes_no_more_than_it_has_free_slots_for(making: Making) -> No
     await until(lambda: len(parts.claimed) == 4)
 
 
+@pytest.mark.fault(20)
 async def test_it_takes_nothing_while_the_gate_is_closed(making: Making) -> None:
     parts = await making(opened=False)
     await started(parts)
@@ -256,6 +260,7 @@ async def test_a_gate_that_closes_while_it_waits_for_a_slot_is_waited_for(making
 
 
 @pytest.mark.parametrize("same_store", [False, True])
+@pytest.mark.fault(2, 57)
 async def test_an_idle_sidecar_finds_what_nobody_rang_for(
     making: Making, *, same_store: bool
 ) -> None:

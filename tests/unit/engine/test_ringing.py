@@ -107,6 +107,7 @@ async def test_doorbells_that_are_lost_are_counted_and_forgotten(
     assert parts.telemetry.total(metrics.DOORBELLS_RUNG) == 1
 
 
+@pytest.mark.fault(56)
 async def test_what_gathers_beyond_the_bound_costs_the_oldest(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ async def test_what_gathers_during_a_publication_goes_with_the_next(parts: Parts
 # -- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(66)
 async def test_stopping_publishes_what_has_gathered(parts: Parts) -> None:
     await parts.ringer.start()
     parts.ringer.ring(doorbells(2))

@@ -51,6 +51,7 @@ def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "fault", [ValueError("a bug"), None, asyncio.CancelledError()], ids=["raise", "end", "cancel"]
 )
+@pytest.mark.fault(69)
 async def test_whatever_ends_it_is_told_and_it_begins_anew(
     fault: BaseException | None, logs: list[MutableMapping[str, Any]]
 ) -> None:

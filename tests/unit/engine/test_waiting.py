@@ -69,6 +69,7 @@ async def test_time_may_run_out(faces: Faces) -> None:
     assert faces.hub.waiters == 0
 
 
+@pytest.mark.fault(40)
 async def test_an_end_whose_notice_was_lost_is_found_with_one_query_for_all(deaf: Faces) -> None:
     workflows = [await deaf.start() for _ in range(20)]
     with deaf.hub.watch(workflows[0].id) as first:

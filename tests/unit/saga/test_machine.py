@@ -59,6 +59,7 @@ def test_independent_steps_are_undone_in_parallel() -> None:
     assert run.status("a") is StepStatus.COMPENSATING
 
 
+@pytest.mark.fault(26)
 def test_a_sibling_in_flight_is_awaited_and_undone() -> None:
     run = Run(DIAMOND)
     run.done("a")
@@ -78,6 +79,7 @@ def test_a_sibling_not_yet_sent_is_cancelled() -> None:
     assert changes.takes_away
 
 
+@pytest.mark.fault(11)
 def test_unknown_is_retried_then_compensated_too() -> None:
     run = Run(CHAIN)
     for _ in range(2):
@@ -88,6 +90,7 @@ def test_unknown_is_retried_then_compensated_too() -> None:
     assert run.step("a").execute.tries == 3
 
 
+@pytest.mark.fault(11)
 def test_unknown_sticks_through_a_later_refusal() -> None:
     run = Run(CHAIN)
     run.answer("a", OutcomeKind.UNKNOWN)
@@ -102,6 +105,7 @@ def test_an_unusable_answer_is_not_retried_and_is_undone() -> None:
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.BUSY, OutcomeKind.NOT_NOW, OutcomeKind.NOT_SENT])
+@pytest.mark.fault(19, 20)
 def test_waiting_spends_no_try_but_the_budget(kind: OutcomeKind) -> None:
     run = Run(CHAIN)
     count = 0
@@ -133,6 +137,7 @@ def test_a_release_costs_nothing() -> None:
     assert run.status("a") is StepStatus.SUCCEEDED
 
 
+@pytest.mark.fault(1, 5, 10)
 def test_a_lease_that_ends_is_an_unknown_outcome() -> None:
     run = Run(CHAIN)
     attempt = run.claim("a")
@@ -202,6 +207,7 @@ def test_a_completed_workflow_cannot_be_cancelled() -> None:
         run.apply(CancelRequested())
 
 
+@pytest.mark.fault(25)
 def test_a_deadline_turns_back_only_when_it_has_passed() -> None:
     run = Run(definition(step("a"), step("b", "a"), timeout=timedelta(minutes=5)))
     run.done("a")
@@ -211,6 +217,7 @@ def test_a_deadline_turns_back_only_when_it_has_passed() -> None:
     assert run.workflow.reason is Reason.TIMED_OUT
 
 
+@pytest.mark.fault(22)
 def test_a_compensation_that_gives_up_is_an_error_and_holds_up_only_its_own() -> None:
     run = Run(DIAMOND)
     run.done("a", "b", "c")

@@ -108,6 +108,7 @@ def _legal(before: Run, changes: Changes) -> None:
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+@pytest.mark.fault(8)
 def test_the_whole_product(state: object) -> None:
     outcomes = {"applied": 0, "illegal": 0}
     for event in EVENTS:

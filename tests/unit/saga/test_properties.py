@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def graphs(draw: st.DrawFn) -> Definition:
 
 @settings(max_examples=300, deadline=None)
 @given(graphs(), st.data())
+@pytest.mark.fault(23)
 def test_a_workflow_ends_done_or_undone(defined: Definition, data: st.DataObject) -> None:
     run = Run(defined)
     undone: list[str] = []
