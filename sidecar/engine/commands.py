@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from sidecar.definitions import compile_stored, parse_definition
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.group_commit import Committer
@@ -24,7 +26,7 @@ from sidecar.engine.queries import Queries, workflow_id
 from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
 from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Missing, Start, Store, Transition
+from sidecar.ports.store import KeyReused, Missing, Outdated, Start, Store, Transition
 from sidecar.saga.definition import Definition
 from sidecar.saga.events import CancelRequested
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
@@ -94,20 +96,21 @@ class Commands:
         who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`.
         """
         text = storable(input, "input")
-        wanted = await self._runnable(namespace, definition, version)
-        result = await self._committer.submit(
-            Start(
-                id=id or self.new_id(),
-                definition=wanted,
-                input=text,
-                input_hash=hashlib.sha256(canonical(input)).hexdigest(),
-                start_key=checked_start_key(start_key),
-                labels=checked_labels(labels or {}),
-                trace=valid_trace(trace),
-                actor=actor,
-            ),
-            within=COMMIT_WITHIN,
+        member = Start(
+            id=id or self.new_id(),
+            definition=await self._runnable(namespace, definition, version),
+            input=text,
+            input_hash=hashlib.sha256(canonical(input)).hexdigest(),
+            start_key=checked_start_key(start_key),
+            labels=checked_labels(labels or {}),
+            trace=valid_trace(trace),
+            actor=actor,
+            latest=version is None,
         )
+        result = await self._committer.submit(member, within=COMMIT_WITHIN)
+        while isinstance(result, Outdated):  # each time a still later version
+            member = replace(member, definition=await self._compiled.latest(namespace, definition))
+            result = await self._committer.submit(member, within=COMMIT_WITHIN)
         if isinstance(result, KeyReused):
             raise StartKeyReused(
                 f"The start key was used for workflow {result.workflow}, with another input.",
@@ -134,7 +137,7 @@ class Commands:
         return await self._queries.get(namespace, known)
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
-        """The definition to start."""
+        """The definition to start; of the latest the store makes sure."""
         if version is None:
-            return await self._compiled.latest(namespace, name)
+            return await self._compiled.supposed_latest(namespace, name)
         return await self._compiled.get(DefinitionRef(namespace, name, version))

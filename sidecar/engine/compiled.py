@@ -1,9 +1,9 @@
 """Definitions ready to run, kept in memory.
 
 A version never changes, so what was compiled once is good for ever; only which version is the
-latest has to be asked. Requests that ask for the same name while an answer is under way share
-the next one: each still gets an answer that was read after it asked, and a thousand starts at
-once cost a few queries.
+latest changes. A start supposes that it is the one last seen, and has the store refuse it if not.
+Requests that ask for the same name while an answer is under way share the next one: each still
+gets an answer that was read after it asked, and a thousand at once cost a few queries.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class CompiledDefinitions:
         self._store = store
         self._most = most
         self._kept: OrderedDict[DefinitionRef, Definition] = OrderedDict()
+        self._last_seen: dict[tuple[str, str], DefinitionRef] = {}
         self._looking: dict[tuple[str, str], asyncio.Task[Definition | None]] = {}
         self._next: dict[tuple[str, str], asyncio.Task[Definition | None]] = {}
 
@@ -46,7 +47,9 @@ class CompiledDefinitions:
             found = compile_stored(stored.document, *ref)
             self._kept[ref] = found
             while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+                gone, _ = self._kept.popitem(last=False)
+                if self._last_seen.get((gone.namespace, gone.name)) == gone:
+                    del self._last_seen[gone.namespace, gone.name]
         return found
 
     async def get(self, ref: DefinitionRef) -> Definition:
@@ -60,6 +63,15 @@ class CompiledDefinitions:
                 f"There is no version {ref.version} of definition {ref.name}.", field="version"
             )
         return self.compile(stored)
+
+    async def supposed_latest(self, namespace: str, name: str) -> Definition:
+        """Return what was the latest version when it was last looked at, mostly without waiting.
+
+        Raises `NotFound`, `StoreError`.
+        """
+        seen = self._last_seen.get((namespace, name))
+        found = self.kept(seen) if seen is not None else None
+        return await self.latest(namespace, name) if found is None else found
 
     async def latest(self, namespace: str, name: str) -> Definition:
         """Return the latest version, as of now or later. Raises `NotFound`, `StoreError`."""
@@ -92,4 +104,8 @@ class CompiledDefinitions:
         finally:
             if self._looking.get(key) is mine:
                 del self._looking[key]
-        return None if stored is None else self.compile(stored)
+        if stored is None:
+            return None
+        found = self.compile(stored)
+        self._last_seen[key] = DefinitionRef(*key, found.version)
+        return found

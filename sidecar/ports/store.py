@@ -37,7 +37,8 @@ class Start(Struct, frozen=True):
     """A new workflow. The store stamps `created_at` and the deadline by its own clock.
 
     `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
-    between "the same start again" and "another start under the same key".
+    between "the same start again" and "another start under the same key". `latest`: only if no
+    later version of the definition exists when it is written, else the answer is `Outdated`.
     """
 
     id: WorkflowId
@@ -48,6 +49,7 @@ class Start(Struct, frozen=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     trace: str | None = None
     actor: str = "api"
+    latest: bool = False
 
 
 class Transition(Struct, frozen=True):
@@ -121,6 +123,10 @@ class KeyReused(Struct, frozen=True):
     workflow: WorkflowId
 
 
+class Outdated(Struct, frozen=True):
+    """There is a later version of the definition; nothing was written."""
+
+
 class Missing(StrEnum):
     """Why nothing could be done for a member."""
 
@@ -167,7 +173,7 @@ class Moved(Struct, frozen=True):
 TransitionResult = Moved | Missing | Exception
 """An exception is `IllegalTransition` or `RenderError`: that member wrote nothing."""
 
-StartResult = Started | KeyReused
+StartResult = Started | KeyReused | Outdated
 
 
 class BatchResult(Struct, frozen=True):

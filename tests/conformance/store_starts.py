@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import KeyReused, Started, Store
+from sidecar.ports.store import KeyReused, Outdated, Started, Store
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import NO_INDEX, StepKey
@@ -123,6 +123,36 @@ class StartSuite(StoreFixtures):
         second = await register(store, call("charge"), call("ship"))
         assert second.version == 2
         assert await payments.start(second, start_key="k") == workflow
+
+    @pytest.mark.parametrize("key", [None, "key-1"])
+    @pytest.mark.parametrize("warm", [False, True])
+    async def test_a_start_of_the_latest_version_is_refused_where_a_later_one_exists(
+        self, store: Store, payments: Player, key: str | None, warm: bool
+    ) -> None:
+        old = await register(store, call("charge"))
+        if warm:
+            await payments.start(old)
+        new = await register(store, call("charge"), call("reserve"))
+        late = replace(start_of(old, start_key=key), latest=True)
+        named = start_of(old, start_key="key-2")
+        result = await payments.commit(payments.batch(starts=[late, named]))
+        assert isinstance(result.starts[0], Outdated)
+        assert isinstance(result.starts[1], Started)
+        assert await store.get_workflow("default", late.id) is None
+        again = replace(start_of(new, start_key=key), latest=True)
+        (started,) = (await payments.commit(payments.batch(starts=[again]))).starts
+        assert isinstance(started, Started)
+        assert (started.workflow, started.existed) == (again.id, False)
+
+    async def test_a_start_key_taken_under_an_older_version_is_found_all_the_same(
+        self, store: Store, payments: Player
+    ) -> None:
+        old = await register(store, call("charge"))
+        first = await payments.start(old, start_key="key-1")
+        await register(store, call("charge"), call("reserve"))
+        late = replace(start_of(old, start_key="key-1"), latest=True)
+        (found,) = (await payments.commit(payments.batch(starts=[late]))).starts
+        assert found == Started(first, WorkflowStatus.IN_PROGRESS, existed=True)
 
     async def test_two_starts_of_one_batch_with_one_key_are_one_workflow(
         self, store: Store, payments: Player

@@ -167,6 +167,10 @@ class MemoryTables:
         else:
             self.open.pop(known, None)
 
+    def has_later(self, ref: DefinitionRef) -> bool:
+        """Whether there is a later version of a definition."""
+        return len(self.definitions.get((ref.namespace, ref.name), ())) > ref.version
+
     def definition(self, ref: DefinitionRef) -> StoredDefinition | None:
         """Return one version of a definition."""
         versions = self.definitions.get((ref.namespace, ref.name), [])

@@ -72,7 +72,7 @@ class QuickDecisions:
             changes = machine.start(
                 start.definition, new, now=now, render=self._render, actor=start.actor
             )
-            quick.written.begin(start, changes, reserve=start.start_key is not None)
+            quick.written.begin(start, changes, quick=True)
             quick.starts[place] = Started(start.id, changes.workflow.status, changes=changes)
 
     def _advance_all(self, batch: Batch, now: datetime) -> dict[int, Changes]:

@@ -30,12 +30,14 @@ class NewRow(NamedTuple):
     """What only the first row of a workflow is told.
 
     `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
-    with it, and that it is not to be written without.
+    with it, and that it is not to be written without; `latest` that it is not to be written if a
+    later version of its definition exists.
     """
 
     renders: bool
     input_hash: str
     reserve: bool
+    latest: bool
 
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.written import Written
-from sidecar.ports.store import Batch, KeyReused, Start, Started, StartResult
+from sidecar.ports.store import Batch, KeyReused, Outdated, Start, Started, StartResult
 from sidecar.saga import machine
 from sidecar.saga.definition import Render
 from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import WorkflowId
+from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
 SQL = load(__file__)
 
@@ -34,8 +35,10 @@ class Starts:
         self._written = written
         self._known: Cursor | None = None
         self._keys: Cursor | None = None
+        self._later: Cursor | None = None
         self._statuses: dict[WorkflowId, WorkflowStatus] = {}
         self._holders: dict[tuple[str, str], _Holder] = {}
+        self._outdated: set[DefinitionRef] = set()
 
     async def ask(self, connection: Connection) -> None:
         """Send the questions. A start key that is being taken by another batch is waited for."""
@@ -43,6 +46,10 @@ class Starts:
         if not starts:
             return
         self._known = await send(connection, SQL["known"], ids=[one.id for one in starts])
+        latest = {_ref(one) for one in starts if one.latest}
+        if latest:
+            records = [_ref_record(one) for one in sorted(latest)]
+            self._later = await send(connection, SQL["outdated"], latest=rows.packed(records))
         keyed = [one for one in starts if one.start_key is not None]
         if keyed:
             keyed.sort(key=lambda one: (one.definition.name, one.start_key))
@@ -54,6 +61,8 @@ class Starts:
         """Take the answers in."""
         for row in await self._known.fetchall() if self._known else ():
             self._statuses[WorkflowId(row["id"])] = WorkflowStatus(row["status"])
+        for row in await self._later.fetchall() if self._later else ():
+            self._outdated.add(DefinitionRef(row["namespace"], row["definition"], row["version"]))
         for row in await self._keys.fetchall() if self._keys else ():
             status = WorkflowStatus(row["status"]) if row["status"] else None
             holder = _Holder(WorkflowId(row["workflow_id"]), row["input_hash"], status)
@@ -73,9 +82,11 @@ class Starts:
             if holder.input_hash != start.input_hash or status is None:
                 return KeyReused(holder.workflow)
             return Started(holder.workflow, status, existed=True)
+        if start.latest and (_ref(start) in self._outdated or (start.start_key and not holder)):
+            return Outdated()
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
         changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
-        self._written.begin(start, changes, reserve=False)
+        self._written.begin(start, changes, quick=False)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _status(self, workflow: WorkflowId) -> WorkflowStatus | None:
@@ -83,10 +94,19 @@ class Starts:
         return begun.status if begun is not None else self._statuses.get(workflow)
 
 
-def _key_record(start: Start) -> dict[str, str | None]:
+def _ref(start: Start) -> DefinitionRef:
+    definition = start.definition
+    return DefinitionRef(definition.namespace, definition.name, definition.version)
+
+
+def _ref_record(ref: DefinitionRef) -> dict[str, Any]:
+    return {"namespace": ref.namespace, "definition": ref.name, "version": ref.version}
+
+
+def _key_record(start: Start) -> dict[str, Any]:
     return {
-        "namespace": start.definition.namespace,
-        "definition": start.definition.name,
+        **_ref_record(_ref(start)),
+        "latest": start.latest,
         "start_key": start.start_key,
         "workflow_id": start.id,
         "input_hash": start.input_hash,

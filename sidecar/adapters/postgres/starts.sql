@@ -2,13 +2,26 @@
 -- Those that exist: an earlier try of the same batch had taken effect.
 SELECT id::text AS id, status FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 
+-- name: outdated
+-- Definitions of which a later version exists. It is asked before keys are taken: what it lets pass
+-- may still get no key, but a key is never taken for what it does not let pass.
+SELECT v.namespace, v.definition, v.version
+FROM json_to_recordset(%(latest)s::json) AS v (namespace text, definition text, version integer)
+WHERE EXISTS (
+    SELECT FROM definitions d
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
+
 -- name: reserve_keys
 -- Whoever comes first has the key. The keys come sorted, so that no two batches wait for each
 -- other.
 INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
 SELECT v.namespace, v.definition, v.start_key, v.workflow_id, v.input_hash
 FROM json_to_recordset(%(keys)s::json) AS v (
-    namespace text, definition text, start_key text, workflow_id uuid, input_hash text)
+    namespace text, definition text, start_key text, workflow_id uuid, input_hash text,
+    latest boolean, version integer)
+WHERE v.latest IS NULL OR NOT EXISTS (
+    SELECT FROM definitions d
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
 ON CONFLICT (namespace, definition, start_key) DO NOTHING
 
 -- name: read_keys

@@ -57,17 +57,23 @@ moved AS (SELECT NULL::uuid AS id WHERE false),
 stepped AS (SELECT * FROM steps WHERE false)
 
 -- name: starts
--- New workflows; one whose start key somebody else has loses.
+-- New workflows; one whose start key somebody else has loses, and so does one that wants the latest
+-- version where a later one exists.
 starting AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(starting)s::json) AS v (
         id uuid, namespace text, definition text, version integer, status text, reason text,
         revision bigint, last_seq integer, created_at timestamptz, deadline_at timestamptz,
         ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
-        input text, output text, error text, input_hash text, reserve boolean)
+        input text, output text, error text, input_hash text, reserve boolean, latest boolean)
+), fit AS MATERIALIZED (
+    SELECT v.* FROM starting v
+    WHERE v.latest IS NULL OR NOT EXISTS (
+        SELECT FROM definitions d
+        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
 ), reserved AS (
     INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
     SELECT v.namespace, v.definition, v.start_key, v.id, v.input_hash
-    FROM starting v WHERE v.reserve ORDER BY v.definition, v.start_key
+    FROM fit v WHERE v.reserve ORDER BY v.definition, v.start_key
     ON CONFLICT (namespace, definition, start_key) DO NOTHING
     RETURNING workflow_id
 ), begun AS (
@@ -76,7 +82,7 @@ starting AS MATERIALIZED (
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
         v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
         v.input::json, v.output::json, v.error::json
-    FROM starting v
+    FROM fit v
     WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
     RETURNING id
 )

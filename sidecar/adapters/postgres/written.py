@@ -45,10 +45,14 @@ class Written:
     events: list[dict[str, Any]] = field(default_factory=list)
     claims: set[Key] = field(default_factory=set)
 
-    def begin(self, start: Start, changes: Changes, *, reserve: bool) -> None:
-        """Keep a new workflow; `reserve` if its start key is still to be taken."""
-        renders = start.definition.renders
-        self.new[changes.workflow.id] = rows.NewRow(renders, start.input_hash, reserve)
+    def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
+        """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
+        self.new[changes.workflow.id] = rows.NewRow(
+            renders=start.definition.renders,
+            input_hash=start.input_hash,
+            reserve=quick and start.start_key is not None,
+            latest=quick and start.latest,
+        )
         self._add(changes, ())
 
     def add(self, changes: Changes, before: Workflow) -> None:

@@ -30,6 +30,7 @@ from sidecar.ports.store import (
     KeyReused,
     Missing,
     Moved,
+    Outdated,
     Start,
     Started,
     StartResult,
@@ -149,19 +150,20 @@ class _Transaction:
         existing = self._row(start.id)
         if existing is not None:
             return Started(start.id, existing.workflow.status)
-        definition = start.definition
-        ref = DefinitionRef(definition.namespace, definition.name, definition.version)
+        wanted = start.definition
+        ref = DefinitionRef(wanted.namespace, wanted.name, wanted.version)
+        name = (ref.namespace, ref.name, start.start_key or "")
         if start.start_key is not None:
-            name = (ref.namespace, ref.name, start.start_key)
             taken = self._start_keys.get(name) or self._tables.start_keys.get(name)
             if taken is not None:
                 return self._again(start, taken)
+        if start.latest and self._tables.has_later(ref):
+            return Outdated()
+        if start.start_key is not None:
             self._start_keys[name] = StartKey(start.id, start.input_hash)
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
-        known = self._store.definition(ref)
-        changes = machine.start(
-            known, new, now=self._now, render=self._store.render, actor=start.actor
-        )
+        known, render = self._store.definition(ref), self._store.render
+        changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         self._rows[start.id] = Row(changes.workflow, history=changes.events)
         return Started(start.id, changes.workflow.status, changes=changes)
 

@@ -26,6 +26,7 @@ from sidecar.ports.store import (
     KeyReused,
     Missing,
     Moved,
+    Outdated,
     Start,
     Started,
     Store,
@@ -209,7 +210,7 @@ class DictStore:
 
     async def submit(
         self, member: Start | Transition, *, within: float | None = None
-    ) -> Started | KeyReused | Moved | Missing:
+    ) -> Started | KeyReused | Outdated | Moved | Missing:
         """Stand in for the committer."""
         self._enter("submit")
         if isinstance(member, Start):
@@ -223,13 +224,17 @@ class DictStore:
         self.write(changes)
         return Moved(changes)
 
-    def _start(self, member: Start) -> Started | KeyReused:
+    def _start(self, member: Start) -> Started | KeyReused | Outdated:
         for one in self.workflows.values():
             same = one.definition.name == member.definition.name
             if same and member.start_key is not None and one.start_key == member.start_key:
                 if self.hashes[one.id] != member.input_hash:
                     return KeyReused(one.id)
                 return Started(one.id, one.status, existed=True)
+        definition = member.definition
+        known = self.definitions.get((definition.namespace, definition.name), ())
+        if member.latest and len(known) > definition.version:
+            return Outdated()
         new = NewWorkflow(member.id, member.input, member.labels, member.start_key, member.trace)
         changes = start(member.definition, new, now=self.clock.now(), render=render)
         self.hashes[member.id] = member.input_hash

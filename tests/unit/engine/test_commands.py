@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sidecar.definitions import parse_definition
 from sidecar.engine.intake import read_json
 from sidecar.errors import (
     Conflict,
@@ -89,6 +90,24 @@ async def test_starts_at_once_share_the_look_for_the_latest_version(faces: Faces
     faces.store.gate.set()
     await asyncio.gather(*starts)
     assert faces.store.asked.count("get_definition") <= 2
+
+
+async def test_a_start_supposes_that_the_version_last_seen_is_the_latest(faces: Faces) -> None:
+    await faces.start()
+    faces.store.asked.clear()
+    await faces.start()
+    assert "get_definition" not in faces.store.asked
+
+
+async def test_a_version_that_another_sidecar_registered_is_the_one_that_starts(
+    faces: Faces,
+) -> None:
+    await faces.start()
+    for version in (2, 3):
+        changed = DOCUMENT.replace(b"/charges", b"/v%d/charges" % version)
+        parsed = parse_definition(changed, "application/yaml")
+        await faces.store.put_definition("default", "order", parsed.document, parsed.digest)
+        assert (await faces.start()).definition.version == version
 
 
 async def test_whoever_asks_during_a_look_gets_one_that_began_afterwards(faces: Faces) -> None:
