@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,10 +28,13 @@ from sidecar.saga.workflow import StepKey, WorkflowId
 
 log = structlog.get_logger("sidecar.receiving")
 
+T = TypeVar("T")
+
 LOOK_BATCH_MAX = 200
 QUEUE_PAUSE_S = 0.5
 ASK_AGAIN_S = 0.05
 ASK_AGAIN_TIMES = 20
+CLAIMS_END_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,8 @@ class Receiver:
         self._look = look
         self._interval = look.first_s
         self._task: asyncio.Task[None] | None = None
-        self._claims: set[asyncio.Task[None]] = set()
-        self._hesitating: set[asyncio.Task[None]] = set()
+        self._claims: set[asyncio.Task[Any]] = set()
+        self._hesitating: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Start to receive."""
@@ -74,14 +78,18 @@ class Receiver:
             self._task = asyncio.create_task(loop(), name="receiver")
 
     async def stop(self) -> None:
-        """Take nothing any more; claims under way are finished."""
+        """Take nothing any more; claims under way are finished, if the store answers in time."""
         task, self._task = self._task, None
         for one in self._hesitating:  # for room that may never come
             one.cancel()
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await asyncio.gather(*self._claims, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLAIMS_END_WITHIN_S):
+                await asyncio.gather(*self._claims, return_exceptions=True)
+        except TimeoutError:
+            log.warning("claims_given_up", count=len(self._claims))
 
     def retry(self, workflow: WorkflowId, key: StepKey) -> None:
         """Claim one step as soon as there is room: the local timer of a retry."""
@@ -191,15 +199,9 @@ class Receiver:
         if limit <= 0:
             return 0
         self._slots.take(limit)
-        found: int | None = None
-        try:
-            found = await self._committer.claim_due(limit)
-        except GoConductorError as error:
-            log.warning("look_failed", error=error.message)
-        except Exception:
-            log.exception("look_failed")
-        finally:
-            self._slots.give_back(limit)
+        # Apart, since a claim that is given up may be durable all the same: `stop` waits for it.
+        look = self._spawn(self._claim_due(limit))
+        found = await asyncio.shield(look)
         if found is None:
             await asyncio.sleep(QUEUE_PAUSE_S)
             return 0
@@ -207,6 +209,18 @@ class Receiver:
         if found:
             self._interval = self._look.first_s
         return found
+
+    async def _claim_due(self, limit: int) -> int | None:
+        """Return how many steps were claimed, None if that could not be asked."""
+        try:
+            return await self._committer.claim_due(limit)
+        except GoConductorError as error:
+            log.warning("look_failed", error=error.message)
+        except Exception:
+            log.exception("look_failed")
+        finally:
+            self._slots.give_back(limit)
+        return None
 
     async def _claim_one(self, workflow: WorkflowId, key: StepKey) -> None:
         await self._room()
@@ -218,13 +232,13 @@ class Receiver:
         finally:
             self._slots.give_back()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._claims.add(task)
         task.add_done_callback(self._claimed)
         return task
 
-    def _claimed(self, task: asyncio.Task[None]) -> None:
+    def _claimed(self, task: asyncio.Task[Any]) -> None:
         self._claims.discard(task)
         self._hesitating.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

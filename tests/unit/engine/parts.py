@@ -87,7 +87,9 @@ class TrickyStore(MemoryStore):
     async def commit(self, batch: Batch) -> BatchResult:
         self.batches.append(batch)
         await self.faults.meet("commit")
-        return await super().commit(batch)
+        result = await super().commit(batch)
+        await self.faults.meet("committed")
+        return result
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None

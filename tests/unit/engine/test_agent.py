@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from sidecar.adapters.elections.memory import Booth, MemoryElection, MemoryTerm
 from sidecar.engine import agent as agents
-from sidecar.engine import supervision
+from sidecar.engine import receiving, supervision
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.errors import QueueUnavailable
 from sidecar.saga.states import WorkflowStatus
@@ -141,3 +141,32 @@ async def test_neither_heart_nor_candidate_is_ended_by_a_bug(
     await whole.store.faults.until_asked("beat", times=4)
     failed = [line["task"] for line in logs if line["event"] == "long_task_failed"]
     assert sorted(failed) == ["heartbeat", "heartbeat", "leadership", "leadership"]
+
+
+async def test_what_a_look_has_claimed_when_the_draining_begins_is_still_done(
+    whole: Whole,
+) -> None:
+    await whole.store.open()
+    workflow = await whole.start(await whole.define(call("charge")))
+    whole.store.faults.hold("committed")
+    await whole.agent.start()
+    await whole.store.faults.until_asked("committed", times=2)  # the first was the start
+    stopping = asyncio.create_task(whole.agent.stop())
+    await turns()
+    whole.store.faults.let_go("committed")
+    await stopping
+    await whole.store.open()  # to look at what is left
+    assert (await whole.see(workflow)).status is WorkflowStatus.COMPLETED
+
+
+async def test_a_store_that_is_away_does_not_hold_up_a_draining_that_has_nothing_to_wait_for(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    monkeypatch.setattr(receiving, "CLAIMS_END_WITHIN_S", 0.01)
+    whole.store.faults.hold("commit")
+    await whole.agent.start()
+    await whole.store.faults.until_asked("commit")
+    await whole.agent.drain()
+    events = [line["event"] for line in logs]
+    assert "claims_given_up" in events
+    assert "drain_ended_early" not in events
