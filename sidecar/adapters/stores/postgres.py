@@ -52,6 +52,9 @@ from sidecar.saga.definition import Render
 COMMIT_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 3.0
 ACQUIRE_WITHIN_S = 5.0
+RECONNECT_FOR_S = 3.0
+"""How long the pool tries to replace a lost connection by itself: its pauses double, so that after
+a long outage they would be minutes. Then whoever asks next makes it try at once."""
 DOUBTS_KEPT = 1_000
 
 _READING = {"autocommit": True, "prepare_threshold": 2}
@@ -200,6 +203,7 @@ class PostgresStore(PostgresQueries):
             min_size=1,
             max_size=self._readers,
             timeout=ACQUIRE_WITHIN_S,
+            reconnect_timeout=RECONNECT_FOR_S,
             open=False,
         )
         with translated():
