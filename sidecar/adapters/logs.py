@@ -43,7 +43,21 @@ def configure(*, json: bool, level: str = "info") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[Libraries()])
+
+
+class Libraries(logging.Handler):
+    """Hands on what libraries log by Python's own means, so that it is a line like all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record again."""
+        log = structlog.get_logger("sidecar.libraries")
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):
+            said = str(record.msg)  # a library's message that does not fit its values
+        tell("library", library=record.name, said=said, exc_info=record.exc_info)
 
 
 def bounded(

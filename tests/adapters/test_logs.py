@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,3 +81,26 @@ def test_an_exception_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> No
         structlog.get_logger("x").exception("failed")
     (line,) = written(capsys)
     assert "ValueError: invalid literal" in line["exception"]
+
+
+def test_what_libraries_log_is_a_line_like_all_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logs.configure(json=True)
+    logging.getLogger("driver.pool").warning("cannot connect to %s:\n\tnobody is there", "db")
+    logging.getLogger("driver").error("%d of them", "not a number")
+    try:
+        int("broken")
+    except ValueError:
+        logging.getLogger("driver").exception("failed")
+    first, second, third = written(capsys)
+    assert first.pop("timestamp")
+    assert first == {
+        "event": "library",
+        "level": "warning",
+        "library": "driver.pool",
+        "said": "cannot connect to db:\\n\\tnobody is there",
+    }
+    assert (second["level"], second["said"]) == ("error", "%d of them")
+    assert "ValueError: invalid literal" in third["exception"]
