@@ -123,7 +123,7 @@ class Caller:
             outcome=outcome.kind.value,
         )
         if outcome.kind is not OutcomeKind.DONE:
-            log.info("attempt_ended", outcome=outcome.kind.value, error=outcome.error)
+            log.info("attempt_ended", outcome=outcome.kind.value, error=_told(outcome.error))
             if claimed.action is Action.COMPENSATE and claimed.tries + 1 >= ALERT_AFTER_TRIES:
                 log.error("compensation_keeps_failing", tries=claimed.tries + 1)
         event = Answered(
@@ -215,6 +215,14 @@ class Caller:
         else:
             if isinstance(answer, Missing):
                 log.error("settled_workflow_is_missing", answer=answer.value)
+
+
+def _told(error: JsonText | None) -> str | None:
+    """Return what the log says of an error: not the body that came with it."""
+    if error is None:
+        return None
+    found = json.loads(error)
+    return f"{found.get('code')}: {found.get('message')}"
 
 
 def compensation_body(claimed: Claimed) -> JsonText:

@@ -10,11 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar.adapters.elections.memory import Booth, MemoryElection, MemoryTerm
+from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
 from sidecar.engine import receiving, supervision
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.errors import QueueUnavailable
-from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.bodies import error_body
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import Action, WorkflowStatus
 from tests.conformance.store_play import call
 from tests.unit.engine.faces import until
 from tests.unit.engine.parts import ME, SOON, Parts, turns
@@ -170,3 +173,17 @@ async def test_a_store_that_is_away_does_not_hold_up_a_draining_that_has_nothing
     events = [line["event"] for line in logs]
     assert "claims_given_up" in events
     assert "drain_ended_early" not in events
+
+
+async def test_the_body_that_came_with_an_error_is_not_logged(
+    whole: Whole, logs: list[MutableMapping[str, Any]]
+) -> None:
+    said = error_body("http_422", "no such card", status=422, detail={"card": "4111-1111"})
+    no = Act(Outcome(OutcomeKind.REFUSED, error=said))
+    whole.service.script = {("charge", Action.EXECUTE): no}
+    await whole.agent.start()
+    await whole.start(await whole.define(call("charge")))
+    await until(lambda: "attempt_ended" in [line["event"] for line in logs])
+    (line,) = (line for line in logs if line["event"] == "attempt_ended")
+    assert line["error"] == "http_422: no such card"
+    assert "4111" not in str(logs)
