@@ -1,7 +1,8 @@
 """The metrics and health listener, apart from the API.
 
 `/healthz` tells whether the process is alive (never whether others are: a restart would mend
-nothing); `/readyz` whether it takes work: the store answers and the service's gate is open.
+nothing); `/readyz` whether it takes work: the store answers, the service's gate is open, and
+nothing that commits has failed of late.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def build_health_app(agent: Agent, render_metrics: Callable[[], bytes]) -> web.A
             "ready": ready,
             **checks,
             "gate_reason": agent.gate.reason,
+            "commits": agent.committer.sound,
             "draining": agent.heartbeat.draining,
         }
         status = 200 if ready else 503

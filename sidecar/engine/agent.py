@@ -161,8 +161,8 @@ class Agent:
 
     @property
     def ready(self) -> bool:
-        """Whether this sidecar takes work: the gate is open and it is not draining."""
-        return self.gate.is_open and not self._draining
+        """Whether this sidecar takes work: the gate is open, it commits, and is not draining."""
+        return self.gate.is_open and self.committer.sound and not self._draining
 
     async def ping_store(self) -> None:
         """Raise `StoreUnavailable` unless the store answers."""

@@ -9,64 +9,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.adapters.elections.memory import Booth, MemoryElection, MemoryTerm
 from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
 from sidecar.engine import receiving, supervision
-from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.errors import QueueUnavailable
 from sidecar.saga.bodies import error_body
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
 from tests.conformance.store_play import call
 from tests.unit.engine.faces import until
-from tests.unit.engine.parts import ME, SOON, Parts, turns
+from tests.unit.engine.parts import turns
+from tests.unit.engine.whole import Whole
 
 AWAY = QueueUnavailable("the broker is away")
-
-
-class TrickyElection(MemoryElection):
-    """A candidate that may fail in a way that nobody has thought of."""
-
-    def __init__(self, booth: Booth) -> None:
-        super().__init__(booth)
-        self.bugs = 0
-
-    async def campaign(self) -> MemoryTerm:
-        if self.bugs:
-            self.bugs -= 1
-            raise ValueError("a bug")
-        return await super().campaign()
-
-
-class Whole(Parts):
-    """An agent over parts that fail as they are told."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.booth = Booth()
-        self.election = TrickyElection(self.booth)
-        ports = Ports(
-            store=self.store,
-            queue=self.queue,
-            notices=self.notices,
-            service=self.service,
-            election=self.election,
-            clock=self.clock,
-            entropy=self.entropy,
-            telemetry=self.telemetry,
-        )
-        self.agent = Agent(ME, ports, Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0))
-
-    async def runs_a_workflow(self) -> None:
-        """Fails by a time-out unless the agent takes what nobody rings for."""
-        workflow = await self.start(await self.define(call("charge")))
-        await self.until_completed(workflow)
-
-    async def until_completed(self, workflow: Any) -> None:
-        """Look until a workflow has ended well."""
-        while (await self.see(workflow)).status is not WorkflowStatus.COMPLETED:  # noqa: ASYNC110  (the twin tells nobody)
-            await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)
