@@ -126,7 +126,11 @@ class PostgresElection:
         try:
             async with asyncio.timeout(self._times.ttl_s):
                 connection = await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, prepare_threshold=None
+                    self._dsn,
+                    autocommit=True,
+                    prepare_threshold=None,
+                    # A standby has locks of its own: one leader there and one here.
+                    target_session_attrs="read-write",
                 )
                 await self._guard(connection)
                 asked_at = self._clock.monotonic()

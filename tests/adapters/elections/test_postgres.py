@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from structlog.testing import capture_logs
 
 from sidecar.adapters.clock import ManualClock, SystemClock
 from sidecar.adapters.elections.postgres import ElectionTimes, PostgresElection, PostgresTerm
 from sidecar.adapters.entropy import SystemEntropy
 from tests.conformance.election import Candidate, Cut, ElectionConformance
+from tests.servers.facts import until
 
 pytestmark = pytest.mark.postgres
 
@@ -80,6 +83,20 @@ async def test_a_paused_leaders_session_is_ended_by_the_server(database: str) ->
         assert (await other.campaign()).trusted()
     await paused.close()
     await other.close()
+
+
+async def test_nobody_is_elected_by_a_server_that_cannot_be_written(database: str) -> None:
+    """A standby would lend its lock to a second leader, of an address that names several hosts."""
+    read_only = make_conninfo(database, options="-c default_transaction_read_only=on")
+    parts = {"clock": SystemClock(), "entropy": SystemEntropy(), "times": QUICK}
+    election = PostgresElection(read_only, "default", **parts)
+    with capture_logs() as logs:
+        campaign = asyncio.create_task(election.campaign())
+        await until(lambda: campaign.done() or "election_unavailable" in str(logs))
+    assert not campaign.done()
+    campaign.cancel()
+    await asyncio.wait([campaign])
+    await election.close()
 
 
 @pytest.mark.fault(42)
