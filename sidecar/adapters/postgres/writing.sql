@@ -57,7 +57,8 @@ moved AS (SELECT NULL::uuid AS id WHERE false),
 stepped AS (SELECT * FROM steps WHERE false)
 
 -- name: starts
--- New workflows; one whose start key somebody else has loses, and so does one that wants the latest
+-- New workflows; one whose start key somebody else has loses. So does one that is there (its batch
+-- had taken effect in part, and its members come again in others), and one that wants the latest
 -- version where a later one exists.
 starting AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(starting)s::json) AS v (
@@ -84,6 +85,7 @@ starting AS MATERIALIZED (
         v.input::json, v.output::json, v.error::json
     FROM fit v
     WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
+    ON CONFLICT (id) DO NOTHING
     RETURNING id
 )
 

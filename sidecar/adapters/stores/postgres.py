@@ -16,6 +16,7 @@ by the batch's ticket.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -39,10 +40,11 @@ from sidecar.adapters.postgres.queries import PostgresQueries
 from sidecar.adapters.postgres.quick import Quick, QuickDecisions
 from sidecar.adapters.postgres.sql import Connection
 from sidecar.adapters.postgres.writing import Answer, write
-from sidecar.errors import StoreError, StoreUnavailable
+from sidecar.errors import SchemaMismatch, StoreConflict, StoreError, StoreUnavailable
 from sidecar.ports.store import (
     Batch,
     BatchResult,
+    Claimed,
     Missing,
     StartResult,
     TransitionResult,
@@ -53,9 +55,11 @@ COMMIT_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 3.0
 ACQUIRE_WITHIN_S = 5.0
 RECONNECT_FOR_S = 3.0
-"""How long the pool tries to replace a lost connection by itself: its pauses double, so that after
-a long outage they would be minutes. Then whoever asks next makes it try at once."""
+"""How long the pool tries to replace a lost connection by itself: its pauses double, and would be
+minutes after a long outage. Then whoever asks next makes it try at once."""
 DOUBTS_KEPT = 1_000
+OWED_GOOD_FOR_S = 1.0
+"""Claims that could not be told for longer are left to their leases: too little is left of those."""
 
 _READING = {"autocommit": True, "prepare_threshold": 2}
 """A query is its own transaction: no BEGIN, no COMMIT."""
@@ -71,6 +75,15 @@ class _Writer:
 
     connection: Connection
     session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """Claims that were made and not told yet, whose they are, and since when."""
+
+    incarnation: str
+    since: float
+    claimed: tuple[Claimed, ...]
 
 
 class PostgresStore(PostgresQueries):
@@ -97,6 +110,7 @@ class PostgresStore(PostgresQueries):
         self._writer_count = writers
         self._readers = readers
         self._in_doubt: OrderedDict[Ticket, Doubted] = OrderedDict()
+        self._owed: _Owed | None = None
         self._open = False
 
     async def open(self) -> None:
@@ -140,6 +154,7 @@ class PostgresStore(PostgresQueries):
                     writer = await self._new_writer()
                 result = await self._run(writer, batch, self._in_doubt.get(ticket, ()))
             clean = True
+            result = self._with_owed(batch, result)
         except (StoreError, *DRIVER_ERRORS) as error:
             meaning = error if isinstance(error, StoreError) else translate(error)
             if writer is not None and not isinstance(meaning, StoreUnavailable):
@@ -172,7 +187,31 @@ class PostgresStore(PostgresQueries):
             return rest.joined(None)
         # From here on the batch has taken effect in part.
         self._doubt((batch.incarnation, batch.ticket), None)
-        return rest.joined(await self._under_locks(writer, rest.batch, repeated=False))
+        try:
+            later = await self._under_locks(writer, rest.batch, repeated=False)
+        except Exception as error:
+            if not _comes_again(error):
+                self._owe(batch, answer)
+            raise
+        return rest.joined(later)
+
+    def _owe(self, batch: Batch, answer: Answer) -> None:
+        owed = self._owed
+        if owed is None or owed.incarnation != batch.incarnation:
+            owed = _Owed(batch.incarnation, time.monotonic(), ())
+        self._owed = _Owed(owed.incarnation, owed.since, (*owed.claimed, *answer.claimed))
+
+    def _with_owed(self, batch: Batch, result: BatchResult) -> BatchResult:
+        """Add the claims of a batch that took effect in part before one of its members failed.
+
+        Its members come again in other batches, under which these would never be found.
+        """
+        if self._owed is None or self._owed.incarnation != batch.incarnation:
+            return result
+        owed, self._owed = self._owed, None
+        if time.monotonic() - owed.since > OWED_GOOD_FOR_S:
+            return result
+        return replace(result, claimed=(*owed.claimed, *result.claimed))
 
     async def _under_locks(self, writer: _Writer, batch: Batch, *, repeated: bool) -> BatchResult:
         work = Transaction(
@@ -262,6 +301,13 @@ class _Rest:
             claimed=(*self._answer.claimed, *(later.claimed if later else ())),
             refused_keys=self._answer.refused,
         )
+
+
+def _comes_again(error: Exception) -> bool:
+    """Whether the same batch is offered again after this error: under its ticket all is found."""
+    if isinstance(error, DRIVER_ERRORS):
+        error = translate(error)
+    return isinstance(error, StoreConflict | StoreUnavailable | SchemaMismatch)
 
 
 async def _rolled_back(writer: _Writer) -> bool:
