@@ -59,7 +59,7 @@ RECONNECT_FOR_S = 3.0
 minutes after a long outage. Then whoever asks next makes it try at once."""
 DOUBTS_KEPT = 1_000
 OWED_GOOD_FOR_S = 1.0
-"""Claims that could not be told for longer are left to their leases: too little is left of those."""
+"""Claims that could not be told for longer are left to their leases."""
 
 _READING = {"autocommit": True, "prepare_threshold": 2}
 """A query is its own transaction: no BEGIN, no COMMIT."""
