@@ -224,6 +224,8 @@ class Agent:
                 await part.close()
             except GoConductorError as error:
                 log.warning("close_failed", part=type(part).__name__, error=error.message)
+            except Exception:
+                log.exception("close_failed", part=type(part).__name__)
         log.info("stopped")
 
     async def _leave_queue(self) -> None:
@@ -231,6 +233,9 @@ class Agent:
             await self._ports.queue.pause()
         except QueueError as error:
             log.warning("queue_not_left", error=error.message)
+        except Exception:
+            # The draining must go on to its end.
+            log.exception("queue_not_left")
 
     def _after_commit(self, batch: Batch, result: BatchResult, began: float) -> None:
         for claimed in result.claimed:
@@ -272,8 +277,12 @@ class Agent:
             await self._ports.queue.open()
         except QueueError as error:
             log.warning("queue_unavailable", error=error.message)
-            return False
-        return True
+        except Exception:
+            # Nobody else would start to receive.
+            log.exception("queue_failed_to_open")
+        else:
+            return True
+        return False
 
     async def _watch_loop(self) -> None:
         clock = self._ports.clock

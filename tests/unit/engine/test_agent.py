@@ -22,6 +22,7 @@ from tests.unit.engine.parts import turns
 from tests.unit.engine.whole import Whole
 
 AWAY = QueueUnavailable("the broker is away")
+BUG = ValueError("a bug")
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +45,11 @@ async def whole() -> AsyncIterator[Whole]:
     await made.agent.stop()
 
 
+@pytest.mark.parametrize("fault", [AWAY, BUG], ids=repr)
 async def test_while_the_queue_cannot_be_opened_the_looks_into_the_store_go_on(
-    whole: Whole,
+    whole: Whole, fault: Exception
 ) -> None:
-    whole.queue.faults.next["open"] = [AWAY] * 10_000
+    whole.queue.faults.next["open"] = [fault] * 10_000
     await whole.agent.start()
     await whole.runs_a_workflow()
     whole.queue.faults.next["open"].clear()
@@ -67,12 +69,13 @@ async def test_a_queue_that_opens_after_the_draining_began_is_left_again(whole: 
 
 
 @pytest.mark.fault(66)
+@pytest.mark.parametrize("fault", [AWAY, BUG], ids=repr)
 async def test_a_broker_that_is_away_keeps_no_leader_from_resigning(
-    whole: Whole, logs: list[MutableMapping[str, Any]]
+    whole: Whole, fault: Exception, logs: list[MutableMapping[str, Any]]
 ) -> None:
     await whole.agent.start()
     await until(lambda: whole.agent.leadership.leading)
-    whole.queue.faults.next["pause"] = [AWAY]
+    whole.queue.faults.next["pause"] = [fault]
     await whole.agent.drain()
     assert whole.booth.holder is None
     assert "queue_not_left" in [line["event"] for line in logs]
