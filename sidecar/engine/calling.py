@@ -221,8 +221,11 @@ def _told(error: JsonText | None) -> str | None:
     """Return what the log says of an error: not the body that came with it."""
     if error is None:
         return None
-    found = json.loads(error)
-    return f"{found.get('code')}: {found.get('message')}"
+    try:
+        found = json.loads(error)
+        return f"{found['code']}: {found['message']}"
+    except (ValueError, TypeError, KeyError):
+        return "not an error object"  # the answer counts all the same
 
 
 def compensation_body(claimed: Claimed) -> JsonText:

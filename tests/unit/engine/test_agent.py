@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger, capture_logs
 
 from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
-from sidecar.engine import receiving, supervision
+from sidecar.engine import calling, receiving, supervision
 from sidecar.errors import QueueUnavailable
 from sidecar.saga.bodies import error_body
 from sidecar.saga.outcomes import Outcome, OutcomeKind
@@ -134,14 +134,16 @@ async def test_a_store_that_is_away_does_not_hold_up_a_draining_that_has_nothing
 
 
 async def test_the_body_that_came_with_an_error_is_not_logged(
-    whole: Whole, logs: list[MutableMapping[str, Any]]
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told = CapturingLogger()
+    monkeypatch.setattr(calling, "log", told)
     said = error_body("http_422", "no such card", status=422, detail={"card": "4111-1111"})
     no = Act(Outcome(OutcomeKind.REFUSED, error=said))
     whole.service.script = {("charge", Action.EXECUTE): no}
     await whole.agent.start()
     await whole.start(await whole.define(call("charge")))
-    await until(lambda: "attempt_ended" in [line["event"] for line in logs])
-    (line,) = (line for line in logs if line["event"] == "attempt_ended")
-    assert line["error"] == "http_422: no such card"
-    assert "4111" not in str(logs)
+    await until(lambda: bool(told.calls))
+    (line,) = told.calls
+    assert line.args == ("attempt_ended",)
+    assert line.kwargs == {"outcome": "refused", "error": "http_422: no such card"}
