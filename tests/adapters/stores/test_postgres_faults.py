@@ -153,12 +153,12 @@ async def test_sagas_end_while_sessions_are_ended_all_the_time(backend: Postgres
     """Nobody ends the next before a commit went through: else, on a slow machine, none would."""
     stores = [await backend.open_store(writers=2) for _ in range(2)]
     definition = await register(stores[0], *JOIN)
-    durable = asyncio.Event()
+    durable, quiet = asyncio.Event(), asyncio.Event()
     players = [Stubborn(store, durable) for store in stores for _ in range(2)]
     ended: list[WorkflowId] = []
 
     async def disturb() -> None:
-        while True:
+        while not quiet.is_set():
             await durable.wait()
             durable.clear()
             try:
@@ -171,10 +171,10 @@ async def test_sagas_end_while_sessions_are_ended_all_the_time(backend: Postgres
             ended.extend(await player.run_sagas(definition, 1))
 
     async with asyncio.TaskGroup() as group:
-        disturbing = group.create_task(disturb())
-        working = [group.create_task(work(one)) for one in players]
-        await asyncio.gather(*working)
-        disturbing.cancel()
+        group.create_task(disturb())
+        await asyncio.gather(*(group.create_task(work(one)) for one in players))
+        quiet.set()
+        durable.set()
     assert len(ended) >= len(players)
     await assert_all_completed(players[0], ended)
 
