@@ -1,0 +1,21 @@
+"""Real processes under real faults, and a checker that believes only the ledger and PostgreSQL.
+
+    proxy            a TCP proxy that delays, throttles, cuts, swallows, holds, resets and refuses
+    faults           what a service can be told to do wrong, how often, and to whom
+    book             what a service has done: a file that only grows, written before each answer
+    ledger           the services themselves, all in one process of their own
+    rows             what PostgreSQL says when all is at rest
+    checker          the invariants; a run in which too little happened is invalid, not green
+    definitions      the workflows that are run, and what their services will say
+    sidecars         sidecar processes that can be killed, stopped and brought back
+    world            all of it put together
+
+A test opens a `World`, loads it, does harm, waits for rest and lets it be verified:
+
+    with World(seed=7, supervise=True) as world:
+        load = world.begin_load(200, MIX)
+        world.kill9("payments-1")
+        load.result()
+        world.quiesce(within_s=30)
+        world.verify(Expectations(at_least={"completed": 80, "rolled_back": 20, "kills": 1}))
+"""

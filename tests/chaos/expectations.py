@@ -1,0 +1,96 @@
+"""What a run was asked to do, what it may come to, and what it must have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Rule(StrEnum):
+    """The invariants that the checker claims; each has a planted violation in its unit test."""
+
+    TERMINALITY = "terminality"
+    COMPLETED = "completed"
+    ROLLED_BACK = "rolled_back"
+    ERROR = "error"
+    ONE_END = "one_end"
+    UNDO_ORDER = "undo_order"
+    ORDER = "order"
+    EFFECTS = "effects"
+    SAME_BODY = "same_body"
+    ONE_REQUEST = "one_request"
+    DATA_FLOW = "data_flow"
+    NO_LOSS = "no_loss"
+    AT_REST = "at_rest"
+    HISTORY = "history"
+    TRANSITION = "transition"
+    ATTEMPTS = "attempts"
+    CLAIMS = "claims"
+    EPOCHS = "epochs"
+    CANCEL = "cancel"
+    LEAK = "leak"
+    EXIT = "exit"
+    """A sidecar ended in a way that nobody had asked for; the world says so."""
+    VACUOUS = "vacuous"
+    """Too little happened: the run proves nothing. Not a defect found, and not a pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong."""
+
+    rule: Rule
+    text: str
+    workflow: str | None = None
+
+    def __str__(self) -> str:
+        where = f" {self.workflow}" if self.workflow else ""
+        return f"[{self.rule}]{where} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start that was asked for; `workflow` is None as long as nobody knows whether it took.
+
+    `ends` are the ends to which it may come when nothing disturbs it.
+    """
+
+    key: str
+    definition: str
+    input: Any
+    ends: frozenset[str]
+    workflow: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """One cancel that was asked for, and the status of its answer; None: nobody answered."""
+
+    workflow: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """What is legal in this run, and what must have happened.
+
+    `at_least` counts by name. From the tables: `completed`, `rolled_back`, `error`, `started`,
+    `late_answer`, `epochs`, and `cause:WORD` for the causes of events (`cause:lease_ended`,
+    `cause:unknown`). From the ledger: `repeated`, `barred`, `too_late`, `refused`, and
+    `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
+    `doubtful`, and `proxy:NAME:COUNT`.
+
+    `also_legal` are ends that this run's faults allow besides each start's own. `exits` are the
+    statuses with which a sidecar may end unasked. `clock_slack_s` is how much two moments of a
+    history may be apart in the wrong way, since sidecars know the database's clock only roughly.
+    """
+
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    also_legal: frozenset[str] = frozenset()
+    keys_honoured: bool = True
+    exits: frozenset[int] = frozenset({-9})
+    clock_slack_s: float = 0.25
+    advisory_locks: int = 1
+    """The leader's; one, since a run has one namespace."""

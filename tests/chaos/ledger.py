@@ -1,0 +1,88 @@
+"""The services' process as a test holds it: started, steered, killed, brought back, read.
+
+Nothing is asked of the process that its file can tell: `entries` reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.chaos.book import Entry, read_entries
+from tests.chaos.faults import Rule
+from tests.chaos.sidecars import stable_port
+from tests.servers.processes import ServerProcess, accepts_connections
+
+_ROOT = Path(__file__).parents[2]
+_READY_WITHIN_S = 15.0
+_START = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); "
+_START += "runpy.run_module('tests.chaos.ledger_service', run_name='__main__')"
+
+
+class Ledger:
+    """All services of a run."""
+
+    def __init__(self, folder: Path, *, honours_keys: bool = True) -> None:
+        self.path = folder / "ledger.jsonl"
+        self.port = stable_port()
+        self._log = folder / "ledger.log"
+        self._more = () if honours_keys else ("--forgets-keys",)
+        self._rules: tuple[Rule, ...] = ()
+        self._process = self._start()
+
+    @property
+    def url(self) -> str:
+        """What a sidecar has as its `service_url`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def fault(self, *rules: Rule) -> None:
+        """Put these rules in the place of all others; none heals."""
+        self._rules = rules
+        self._control({"rules": [rule.json() for rule in rules]})
+
+    def fired(self) -> Counter[str]:
+        """How often each kind of fault has struck, by the file."""
+        return Counter(entry.fault for entry in self.entries() if entry.fault is not None)
+
+    def entries(self) -> list[Entry]:
+        """All that is written, in order."""
+        return read_entries(self.path)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL: connections to it are refused from now on."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Bring it back on its port with its file, and with the rules that were in force."""
+        self._process.stop()
+        self._process = self._start()
+        self.fault(*self._rules)
+
+    def stop(self) -> None:
+        """End it; stopping twice is fine."""
+        self._process.stop()
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return self._process.tail()
+
+    def _start(self) -> ServerProcess:
+        command = [sys.executable, "-c", _START, _ROOT, str(self.port), self.path, *self._more]
+        process = ServerProcess(command, log=self._log)
+        process.wait_until(lambda: accepts_connections(self.port), within_s=_READY_WITHIN_S)
+        return process
+
+    def _control(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = Request(f"{self.url}/control", data=json.dumps(body).encode())  # noqa: S310
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
+            told: dict[str, Any] = json.load(answer)
+        return told

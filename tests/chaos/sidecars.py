@@ -1,0 +1,134 @@
+"""Sidecar processes that can be killed, stopped, and brought back at the same addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from tests.servers.processes import ServerProcess
+
+FAILPOINTS = "GOCONDUCTOR_FAILPOINTS"
+SHORT_TIMES: dict[str, Any] = {
+    "lease_margin": "500ms",
+    "look": {"min": "100ms", "max": "500ms"},
+    "heartbeat": "500ms",
+    "silent_after": "2s",
+    "drain": "5s",
+    "concurrency": 32,
+}
+_TRIES = 200
+
+
+class Sidecar:
+    """One sidecar, alive or not. Only its own `start` begins a process."""
+
+    def __init__(self, name: str, service: str, folder: Path, config: Mapping[str, Any]) -> None:
+        self.name = name
+        self.service = service
+        self.http = stable_port()
+        self.metrics = stable_port()
+        self.environment: dict[str, str] = {}
+        self.wanted = False
+        """Whether it should be running; a process that ends while it is wanted has crashed."""
+        self._file = folder / f"{name}.yaml"
+        self._log = folder / f"{name}.log"
+        self._process: ServerProcess | None = None
+        listen = {"http": f"127.0.0.1:{self.http}", "metrics": f"127.0.0.1:{self.metrics}"}
+        whole = {"service": service, "listen": listen, **SHORT_TIMES, **config}
+        self._file.write_text(json.dumps(whole), encoding="utf-8")
+
+    @property
+    def process(self) -> ServerProcess:
+        """Its newest process."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was never started")
+        return self._process
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs (one that is stopped does)."""
+        return self._process is not None and self._process.alive
+
+    @property
+    def api(self) -> str:
+        """Where its REST API is."""
+        return f"http://127.0.0.1:{self.http}"
+
+    def start(self) -> None:
+        """Start a process with the present environment."""
+        # `env` becomes the program: the number of the process and its bond to us stay.
+        ours = [
+            one for name in os.environ if name.startswith("GOCONDUCTOR_") for one in ("-u", name)
+        ]
+        set_ = [f"{name}={value}" for name, value in self.environment.items()]
+        command = [
+            "/usr/bin/env",
+            *ours,
+            *set_,
+            sys.executable,
+            "-m",
+            "sidecar.cli.main",
+            "sidecar",
+        ]
+        self._process = ServerProcess([*command, "--config", self._file], log=self._log)
+        self.wanted = True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.process.pid, number)
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready."""
+        return self._told("/readyz") is not None
+
+    def leads(self) -> bool:
+        """Whether it says that it leads."""
+        return "goconductor_leading 1" in (self._told("/metrics") or "")
+
+    def _told(self, path: str) -> str | None:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.metrics}{path}", timeout=2) as answer:
+                text: str = answer.read().decode()
+                return text if answer.status == 200 else None
+        except (OSError, HTTPException):
+            return None
+
+    def end(self) -> None:
+        """End it in good order, also if it was stopped."""
+        self.wanted = False
+        if self.alive:
+            self.signal(signal.SIGCONT)
+            self.process.stop()
+
+    def tail(self, lines: int) -> str:
+        """The last lines that its processes wrote."""
+        if not self._log.exists():
+            return ""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def stable_port() -> int:
+    """A free loopback port that no outgoing connection is given by the kernel.
+
+    A server that is killed and comes back must find its port free.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(_TRIES):
+        port = random.SystemRandom().randrange(10_240, min(first, 32_768))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port was found")

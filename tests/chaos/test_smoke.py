@@ -1,0 +1,29 @@
+"""The chaos room itself: without faults all is well, and a killed sidecar costs nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.expectations import Expectations
+from tests.chaos.world import World
+from tests.servers.postgres import PostgresServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(120)]
+
+
+def test_without_faults_every_workflow_ends_as_it_must(postgres_server: PostgresServer) -> None:
+    with World(seed=1, postgres=postgres_server) as world:
+        world.run_load(60)
+        world.quiesce(within_s=30)
+        world.verify(Expectations(at_least={"started": 60, "completed": 20, "rolled_back": 10}))
+
+
+def test_a_killed_sidecar_costs_nothing(postgres_server: PostgresServer) -> None:
+    with World(seed=2, postgres=postgres_server, supervise=True) as world:
+        load = world.begin_load(60, parallel=4)
+        world.wait_ended(10)
+        world.kill9("payments-1")
+        load.result()
+        world.quiesce(within_s=30)
+        least = {"started": 60, "completed": 20, "rolled_back": 10, "kills": 1, "restarts": 1}
+        world.verify(Expectations(at_least=least))
