@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tests.chaos.book import Entry
 from tests.chaos.effects import Case, of_effects
-from tests.chaos.expectations import Cancel, Expectations, Rule, Start, Violation
+from tests.chaos.expectations import Cancel, Exit, Expectations, Rule, Start, Violation
 from tests.chaos.history import of_history
 from tests.chaos.rows import ENDS, OPEN, Graph, Rows
 
@@ -25,6 +25,7 @@ def check(
     expectations: Expectations,
     *,
     cancels: Sequence[Cancel] = (),
+    exits: Sequence[Exit] = (),
     seen: Mapping[str, int] = _NOBODY,
 ) -> list[Violation]:
     """Return all that is wrong with a run; `seen` is what the world has counted itself."""
@@ -36,6 +37,7 @@ def check(
         *_cancels(rows, cancels),
         *_leaks(rows, expectations),
         *_strangers(entries, rows),
+        *_exits(exits, expectations),
     ]
     for case in _cases(entries, rows, keys_honoured=expectations.keys_honoured):
         found += of_effects(case)
@@ -105,6 +107,7 @@ def _terminality(
             yield Violation(Rule.TERMINALITY, f"is {row.status} still", row.id)
             continue
         legal = ends.get(str(row.start_key), ENDS) | expectations.also_legal
+        legal |= expectations.also_legal_for.get(row.definition, frozenset())
         if row.status not in legal:
             text = f"ended as {row.status} ({row.reason}), and legal is {sorted(legal)}"
             yield Violation(Rule.TERMINALITY, text, row.id)
@@ -159,6 +162,12 @@ def _strangers(entries: Sequence[Entry], rows: Rows) -> Iterator[Violation]:
     known = {row.id for row in rows.workflows}
     for workflow in sorted({entry.workflow for entry in entries} - known):
         yield Violation(Rule.NO_LOSS, "its services were called, and it does not exist", workflow)
+
+
+def _exits(exits: Sequence[Exit], expectations: Expectations) -> Iterator[Violation]:
+    for one in exits:
+        if one.status not in expectations.exits:
+            yield Violation(Rule.EXIT, f"{one.sidecar} ended by itself with status {one.status}")
 
 
 def _vacuous(counted: Mapping[str, int], expectations: Expectations) -> Iterator[Violation]:

@@ -32,7 +32,7 @@ class Rule(StrEnum):
     CANCEL = "cancel"
     LEAK = "leak"
     EXIT = "exit"
-    """A sidecar ended in a way that nobody had asked for; the world says so."""
+    """A sidecar ended by itself, and not in a way that the run allows."""
     VACUOUS = "vacuous"
     """Too little happened: the run proves nothing. Not a defect found, and not a pass."""
 
@@ -73,6 +73,14 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Exit:
+    """A sidecar ended while it should have been running."""
+
+    sidecar: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Expectations:
     """What is legal in this run, and what must have happened.
 
@@ -80,15 +88,17 @@ class Expectations:
     `late_answer`, `epochs`, and `cause:WORD` for the causes of events (`cause:lease_ended`,
     `cause:unknown`). From the ledger: `repeated`, `barred`, `too_late`, `refused`, and
     `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
-    `doubtful`, and `proxy:NAME:COUNT`.
+    `doubtful`, `exits`, `proxy:COUNT` of all proxies and `proxy:SIDECAR:LEG:COUNT` of one.
 
-    `also_legal` are ends that this run's faults allow besides each start's own. `exits` are the
+    `also_legal` are ends that this run's faults allow besides each start's own, and
+    `also_legal_for` those that they allow to workflows of one definition. `exits` are the
     statuses with which a sidecar may end unasked. `clock_slack_s` is how much two moments of a
     history may be apart in the wrong way, since sidecars know the database's clock only roughly.
     """
 
     at_least: Mapping[str, int] = field(default_factory=dict)
     also_legal: frozenset[str] = frozenset()
+    also_legal_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     keys_honoured: bool = True
     exits: frozenset[int] = frozenset({-9})
     clock_slack_s: float = 0.25

@@ -201,9 +201,7 @@ class FaultProxy:
         tasks = tuple(self._connections.values())
         for connection in tuple(self._connections):
             connection.reset()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._counts["connections"] += 1
@@ -220,7 +218,7 @@ class FaultProxy:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a connection is served by a task")
-        connection = _Connection(self, (reader, writer), ahead)
+        connection = _Connection(self, (reader, writer), ahead, task)
         self._connections[connection] = task
         try:
             await connection.serve()
@@ -250,14 +248,38 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class _Connection:
     """One client and its upstream: a reader and a writer for each direction."""
 
-    def __init__(self, proxy: FaultProxy, client: Stream, ahead: Stream) -> None:
+    def __init__(
+        self, proxy: FaultProxy, client: Stream, ahead: Stream, task: asyncio.Task[None]
+    ) -> None:
         self._proxy = proxy
         self._client = client
         self._ahead = ahead
+        self._task = task
+        self._reset = False
         self.torn = False
 
     async def serve(self) -> None:
         """Carry bytes until both directions have ended, or something broke."""
+        try:
+            await self._carry()
+        except asyncio.CancelledError:
+            if not self._reset:
+                raise
+        finally:
+            for _, writer in (self._client, self._ahead):
+                writer.close()
+
+    def reset(self) -> None:
+        """Reset both ends, also if what was to pass is being held."""
+        self._reset = True
+        self._break()
+        self._task.cancel()
+
+    def _break(self) -> None:
+        for _, writer in (self._client, self._ahead):
+            _reset(writer)
+
+    async def _carry(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for direction, source, target in (
@@ -268,15 +290,7 @@ class _Connection:
                     group.create_task(self._take(direction, source[0], line))
                     group.create_task(self._give(direction, target[1], line))
         except* OSError:
-            self.reset()
-        finally:
-            for _, writer in (self._client, self._ahead):
-                writer.close()
-
-    def reset(self) -> None:
-        """Reset both ends."""
-        for _, writer in (self._client, self._ahead):
-            _reset(writer)
+            self._break()
 
     async def _take(
         self, direction: str, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]

@@ -12,7 +12,8 @@ from tests.chaos.sidecars import Sidecar
 
 _VIOLATIONS = 40
 _WORKFLOWS = 3
-_TAIL_LINES = 25
+_TAIL_LINES = 15
+_LINE_LENGTH = 400
 
 
 class ChaosError(AssertionError):
@@ -43,7 +44,7 @@ def report(seed: int, what: str, found: Sequence[Violation], world: Told) -> Cha
         lines.append(f"the tables could not be read: {error}")
     for name, sidecar in world.sidecars.items():
         lines.append(f"--- {name}{'' if sidecar.alive else ' (not running)'}")
-        lines.append(sidecar.tail(_TAIL_LINES))
+        lines += [line[:_LINE_LENGTH] for line in sidecar.tail(_TAIL_LINES).splitlines()]
     lines += ["--- ledger", world.ledger.tail()]
     return ChaosError("\n".join(lines))
 

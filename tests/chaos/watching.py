@@ -10,23 +10,15 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
+from tests.chaos.expectations import Exit
 from tests.chaos.rows import LeaderSample, read_leader
 from tests.chaos.sidecars import FAILPOINTS, Sidecar
 
 _EVERY_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """A sidecar ended while it should have been running."""
-
-    sidecar: str
-    status: int
 
 
 class Watch:

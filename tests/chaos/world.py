@@ -326,20 +326,15 @@ class World:
         return seen
 
     def _check(self, expectations: Expectations) -> list[Violation]:
-        unasked = [
-            Violation(Rule.EXIT, f"{one.sidecar} ended by itself with status {one.status}")
-            for one in self._watch.exits
-            if one.status not in expectations.exits
-        ]
-        found = check(
+        return check(
             self.ledger.entries(),
             self.rows(),
             self._asking.starts,
             expectations,
             cancels=self._asking.cancels,
+            exits=self._watch.exits,
             seen=self._seen(),
         )
-        return unasked + found
 
     def _error(self, what: str, found: Sequence[Violation] = ()) -> ChaosError:
         return report(self.seed, what, found, self)

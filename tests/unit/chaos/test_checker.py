@@ -1,0 +1,90 @@
+"""The checker finds what is planted for every invariant that it claims, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.chaos.checker import check
+from tests.chaos.expectations import Expectations, Rule, Start, Violation
+from tests.chaos.rows import Graph
+from tests.unit.chaos.plants import PLANTS, Plant, entry
+from tests.unit.chaos.sound_run import DONE, UNDONE, Run, sound_run
+
+SOUND = Expectations(
+    at_least={
+        "completed": 1, "rolled_back": 1, "started": 2, "applied": 10, "refused": 1, "epochs": 2,
+        "cause:undo": 3, "kills": 1,
+    }
+)  # fmt: skip
+
+
+def judge(run: Run, expectations: Expectations = SOUND) -> list[Violation]:
+    return check(
+        run.entries,
+        run.rows(),
+        run.starts,
+        expectations,
+        cancels=run.cancels,
+        exits=run.exits,
+        seen={"kills": 1},
+    )
+
+
+def test_a_sound_run_has_no_violation() -> None:
+    assert judge(sound_run()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [pytest.param(rule, spoil, id=f"{rule}-{name}") for rule, name, spoil in PLANTS],
+)
+def test_what_is_planted_is_found(rule: Rule, spoil: Plant) -> None:
+    run = sound_run()
+    spoil(run)
+    assert rule in {one.rule for one in judge(run)}
+
+
+def test_every_rule_has_a_planted_violation() -> None:
+    assert {rule for rule, _, _ in PLANTS} == set(Rule)
+
+
+def test_without_keys_an_effect_may_happen_twice_but_not_be_left() -> None:
+    run = sound_run()
+    run.entries.append(replace(entry(run, DONE, "charge"), attempt=2))
+    forgetful = replace(SOUND, keys_honoured=False)
+    assert judge(run, forgetful) == []
+    run.entries.remove(entry(run, UNDONE, "pack", "compensate"))
+    assert Rule.ROLLED_BACK in {one.rule for one in judge(run, forgetful)}
+
+
+def test_ends_that_the_faults_allow_are_legal_for_the_definition_alone() -> None:
+    run = sound_run()
+    run.starts[1] = replace(run.starts[1], ends=frozenset({"completed"}))
+    assert judge(run) != []
+    for_orders = replace(SOUND, also_legal_for={"order": frozenset({"rolled_back"})})
+    assert judge(run, for_orders) == []
+    for_others = replace(SOUND, also_legal_for={"another": frozenset({"rolled_back"})})
+    assert judge(run, for_others) != []
+
+
+def test_a_start_in_doubt_may_have_taken_or_not() -> None:
+    run = sound_run()
+    run.starts[0] = replace(run.starts[0], workflow=None)
+    run.starts.append(Start("never", "order", {}, frozenset({"completed"})))
+    assert judge(run, replace(SOUND, at_least={"doubtful": 2})) == []
+
+
+def test_a_graph_is_read_from_its_document() -> None:
+    steps = [
+        {"name": "a"},
+        {"name": "b", "compensate": "none"},
+        {"name": "c", "after": ["a"], "pivot": True},
+        {"name": "d", "after": []},
+    ]
+    graph = Graph.read({"steps": steps})
+    assert graph.after == {"a": (), "b": ("a",), "c": ("a",), "d": ()}
+    assert graph.undoable == {"a", "c", "d"}
+    assert graph.pivots == {"c"}
+    assert graph.descendants("a") == {"b", "c"}
