@@ -1,8 +1,8 @@
-"""What the services have done: a file of JSON lines that only grows, each written before its answer.
+"""What the services have done: a file of JSON lines, each written before its answer.
 
-The book plays the contract strictly. With `honours_keys` a key acts at most once and is always
-answered alike; a compensation of what never came is recorded and answered well; an execute that
-comes after its compensation is refused. Without, every request acts.
+It only grows. The book plays the contract strictly: with `honours_keys` a key acts at most once
+and is always answered alike; a compensation of what never came is recorded and answered well; an
+execute that comes after its compensation is refused. Without, every request acts.
 
 What a service says is steered by the field `behave` of a step's input:
 

@@ -1,10 +1,12 @@
-"""The chaos room itself: without faults all is well, and a killed sidecar costs nothing."""
+"""The chaos room itself: it is quiet where all is well, and speaks where something is wrong."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.chaos.expectations import Expectations
+from tests.chaos.faults import Kind, Rule
+from tests.chaos.report import ChaosError
 from tests.chaos.world import World
 from tests.servers.postgres import PostgresServer
 
@@ -27,3 +29,16 @@ def test_a_killed_sidecar_costs_nothing(postgres_server: PostgresServer) -> None
         world.quiesce(within_s=30)
         least = {"started": 60, "completed": 20, "rolled_back": 10, "kills": 1, "restarts": 1}
         world.verify(Expectations(at_least=least))
+
+
+def test_a_service_that_forgets_keys_is_found_out(postgres_server: PostgresServer) -> None:
+    with World(seed=3, postgres=postgres_server, honours_keys=False) as world:
+        world.ledger.fault(Rule(Kind.FAIL_AFTER, action="execute", times=3))
+        world.run_load(12)
+        world.quiesce(within_s=30)
+        with pytest.raises(ChaosError, match=r"seed 3: violated\n\[.*had its effect 2 times"):
+            world.verify(Expectations())
+        legal = Expectations(at_least={"fault:fail_after": 3}, keys_honoured=False)
+        world.verify(legal)
+        with pytest.raises(ChaosError, match="it proves nothing"):
+            world.verify(Expectations(at_least={"kills": 1}, keys_honoured=False))

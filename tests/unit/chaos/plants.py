@@ -41,10 +41,9 @@ def change_row(run: Run, workflow: str, **fields: object) -> None:
 
 
 def change_step(run: Run, workflow: str, step: str, **fields: object) -> None:
-    run.steps = [
-        replace(row, **fields) if (row.workflow, row.step) == (workflow, step) else row  # type: ignore[arg-type]
-        for row in run.steps
-    ]
+    for number, row in enumerate(run.steps):
+        if (row.workflow, row.step) == (workflow, step):
+            run.steps[number] = replace(row, **fields)  # type: ignore[arg-type]
 
 
 def change_event(run: Run, wanted: Callable[[EventRow], bool], **fields: object) -> None:

@@ -1,4 +1,4 @@
-"""Each fault of the proxy against a small echo server: what the client sees, and what is counted."""
+"""Each fault of the proxy against an echo server: what the client sees, and what is counted."""
 
 from __future__ import annotations
 
