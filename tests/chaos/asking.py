@@ -36,6 +36,7 @@ class Asking:
         self._lock = threading.Lock()
         self._starts: dict[str, Start] = {}
         self._cancels: list[Cancel] = []
+        self._numbers = 0
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="chaos-client")
         self._closed = threading.Event()
 
@@ -52,12 +53,19 @@ class Asking:
             return list(self._cancels)
 
     def start(
-        self, order: Order, number: int, *, at: str | None = None, insist_s: float = 30.0
+        self,
+        order: Order,
+        number: int | None = None,
+        *,
+        at: str | None = None,
+        insist_s: float = 30.0,
     ) -> str | None:
         """Start one workflow; None if nobody knows whether it took.
 
-        `at` is the address of the only sidecar to ask; with `insist_s` of 0 it is asked once.
+        The start key is made of its number: the same one again must give the same workflow. `at`
+        is the address of the only sidecar to ask; with `insist_s` of 0 it is asked once.
         """
+        number = self._take_numbers(1) if number is None else number
         start = Start(f"{self._seed}-{number}", order.definition, order.input(number), order.ends)
         with self._lock:
             self._starts.setdefault(start.key, start)
@@ -67,9 +75,7 @@ class Asking:
         while True:
             status, told = ask(at or draw.choice(self._addresses()), "/v1/workflows", body)
             if status in (200, 201):
-                with self._lock:
-                    self._starts[start.key] = replace(start, workflow=told["id"])
-                return str(told["id"])
+                return self._accepted(start, str(told["id"]))
             if status is not None and status not in _MAY_REPEAT:
                 raise AssertionError(f"a start was answered {status}: {told}")
             if time.monotonic() > deadline or self._closed.wait(_PAUSE_S):
@@ -81,7 +87,7 @@ class Asking:
         """Start so many workflows, in threads of their own; the result are those accepted."""
         if count < 1:
             raise ValueError("a load has at least one workflow")
-        first = len(self.starts)
+        first = self._take_numbers(count)
         orders = iter(list(enumerate(drawn(mix, count, self._seed + first), first)))
         lock = threading.Lock()
 
@@ -98,6 +104,19 @@ class Asking:
 
         parts = [self._pool.submit(work) for _ in range(min(parallel, count))]
         return self._pool.submit(lambda: [one for part in parts for one in part.result()])
+
+    def _take_numbers(self, count: int) -> int:
+        with self._lock:
+            first, self._numbers = self._numbers, self._numbers + count
+            return first
+
+    def _accepted(self, start: Start, workflow: str) -> str:
+        with self._lock:
+            known = self._starts[start.key].workflow
+            if known not in (None, workflow):
+                raise AssertionError(f"the start key {start.key} gave {known} and {workflow}")
+            self._starts[start.key] = replace(start, workflow=workflow)
+            return workflow
 
     def cancel(self, workflow: str, *, at: str | None = None) -> int | None:
         """Ask once that a workflow be undone; the answer's status, None if it is in doubt."""

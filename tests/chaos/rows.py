@@ -165,6 +165,15 @@ def unfinished(connection: psycopg.Connection[Any], schema: str = "goconductor")
     return int(row[0]) if row else 0
 
 
+def ended(connection: psycopg.Connection[Any], schema: str = "goconductor") -> int:
+    """How many workflows have ended, or stand in error."""
+    row = connection.execute(
+        f"SELECT count(*) FROM {schema}.workflows"  # noqa: S608
+        " WHERE status IN ('completed', 'rolled_back', 'error')".encode()
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def read_leader(
     connection: psycopg.Connection[Any], schema: str = "goconductor"
 ) -> LeaderSample | None:

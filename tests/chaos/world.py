@@ -29,7 +29,7 @@ from tests.chaos.expectations import Expectations, Rule, Violation
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.report import ChaosError, report
-from tests.chaos.rows import ENDS, Rows, read_rows, unfinished
+from tests.chaos.rows import Rows, ended, read_rows, unfinished
 from tests.chaos.sidecars import Sidecar
 from tests.chaos.watching import Watch
 from tests.servers.kafka import KafkaServer
@@ -160,9 +160,17 @@ class World:
     # -- work -----------------------------------------------------------------------------------
 
     def start(
-        self, order: Order, number: int, *, at: str | None = None, insist_s: float = 30.0
+        self,
+        order: Order,
+        number: int | None = None,
+        *,
+        at: str | None = None,
+        insist_s: float = 30.0,
     ) -> str | None:
-        """Start one workflow at a sidecar (any, if `at` is None); None: in doubt."""
+        """Start one workflow at a sidecar (any, if `at` is None); None: in doubt.
+
+        The same number again is the same start key. With `insist_s=0` it is asked for once.
+        """
         return self._asking.start(order, number, at=self._address(at), insist_s=insist_s)
 
     def cancel(self, workflow: str, *, at: str | None = None) -> int | None:
@@ -194,7 +202,7 @@ class World:
     def wait_ended(self, count: int, *, within_s: float = 30.0) -> None:
         """Return when so many workflows have ended: the run is in its middle."""
         self.wait_until(
-            lambda: sum(row.status in ENDS for row in self.rows().workflows) >= count,
+            lambda: (self._asked(ended) or 0) >= count,
             within_s=within_s,
             what=f"{count} workflows ended",
         )
@@ -202,7 +210,7 @@ class World:
     def quiesce(self, *, within_s: float) -> None:
         """Return when every workflow has ended and no step is claimed or claimable."""
         deadline = time.monotonic() + within_s
-        while self._left() != 0:
+        while self._asked(unfinished) != 0:
             if time.monotonic() > deadline:
                 raise self._error(f"not at rest within {within_s} s", self._check(Expectations()))
             threading.Event().wait(_POLL_S)
@@ -308,11 +316,11 @@ class World:
 
     # -- judging --------------------------------------------------------------------------------
 
-    def _left(self) -> int | None:
-        """What is not at rest; None while PostgreSQL is away."""
+    def _asked(self, question: Callable[[psycopg.Connection[Any]], int]) -> int | None:
+        """The answer of PostgreSQL; None while it is away."""
         try:
             with self.connect() as connection:
-                return unfinished(connection)
+                return question(connection)
         except psycopg.OperationalError:
             return None
 
