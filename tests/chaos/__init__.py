@@ -5,10 +5,15 @@
     book             what a service has done: a file that only grows, written before each answer
     ledger           the services themselves, all in one process of their own
     rows             what PostgreSQL says when all is at rest
-    checker          the invariants; a run in which too little happened is invalid, not green
+    expectations     what a run may come to, and what it must have shown
+    checker          the invariants, with `effects` (by the ledger) and `history` (by the events);
+                     a run in which too little happened is invalid, not green
     definitions      the workflows that are run, and what their services will say
+    asking           the client that starts and cancels them, and forgets nothing
     sidecars         sidecar processes that can be killed, stopped and brought back
+    watching         the orchestrator: who has died, who leads
     world            all of it put together
+    report           what is said of a run that went wrong
 
 A test opens a `World`, loads it, does harm, waits for rest and lets it be verified:
 
