@@ -68,6 +68,8 @@ class LongTask:
                 log.exception("long_task_failed", task=self._name)
             except Exception:
                 log.exception("long_task_failed", task=self._name)
+            if _is_asked_to_end():
+                return  # what it did at its end has failed, or has swallowed the request
             self._failed_at = asyncio.get_running_loop().time()
             await asyncio.sleep(PAUSE_S)
 

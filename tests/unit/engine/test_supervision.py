@@ -102,3 +102,25 @@ async def test_it_stops_in_the_pause_after_a_failure(monkeypatch: pytest.MonkeyP
     await until(lambda: not task.sound)
     await task.stop()
     assert work.runs == 1
+
+
+@pytest.mark.parametrize("fault", [ValueError("a bug"), None], ids=["raise", "swallow"])
+async def test_it_stops_although_its_end_goes_wrong(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    monkeypatch.setattr(supervision, "PAUSE_S", 3600.0)
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if fault is not None:
+                raise fault from None
+
+    task = LongTask("work", work)
+    task.start()
+    await begun.wait()
+    async with asyncio.timeout(5):
+        await task.stop()
