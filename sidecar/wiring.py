@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ from sidecar.api.rest.server import RestServer
 from sidecar.config import Address, SidecarConfig
 from sidecar.config import model as config_model
 from sidecar.definitions import compile_stored, render
+from sidecar.engine import failpoints
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.engine.duties import DutyTimes
 from sidecar.engine.identity import Identity
@@ -57,9 +59,10 @@ T = TypeVar("T")
 
 
 def run_sidecar(config: SidecarConfig) -> int:
-    """Run a sidecar until it is told to stop; return the exit code."""
+    """Run a sidecar until it is told to stop; return the exit code. Raises `ConfigError`."""
     json = config.log.format == "json" or (config.log.format == "auto" and not sys.stderr.isatty())
     logs.configure(json=json, level=config.log.level)
+    failpoints.arm_from(os.environ)
     import uvloop
 
     # What starting up has made stays for good; and a saga leaves little garbage in cycles, so

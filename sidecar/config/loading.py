@@ -24,8 +24,9 @@ from sidecar.definitions.model import LATER
 from sidecar.errors import ConfigError, DefinitionError
 
 PREFIX = "GOCONDUCTOR_"
-# What commands that ask a sidecar read; whoever exported it may start a sidecar all the same.
-_NOT_SETTINGS = ("GOCONDUCTOR_CONFIG", "GOCONDUCTOR_SERVER")
+# What commands that ask a sidecar read, whoever exported it may start a sidecar all the same; and
+# what the engine reads for tests, which is no setting.
+_NOT_SETTINGS = ("GOCONDUCTOR_CONFIG", "GOCONDUCTOR_SERVER", "GOCONDUCTOR_FAILPOINTS")
 
 # Kubernetes sets these in every container for a Service whose name begins with "goconductor".
 _LINKS = re.compile(

@@ -21,6 +21,7 @@ from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
 from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
@@ -196,10 +197,15 @@ class Agent:
         log.info("draining", in_flight=self.slots.used)
         try:
             async with asyncio.timeout(self._settings.drain_s):
+                failpoint(Site.DRAIN_BEGAN)
                 await self.receiver.stop()
+                failpoint(Site.DRAIN_STOPPED_RECEIVING)
                 await self._leave_queue()
+                failpoint(Site.DRAIN_LEFT_QUEUE)
                 await self.leadership.stop()
+                failpoint(Site.DRAIN_RESIGNED)
                 await self.slots.wait_unused()
+                failpoint(Site.DRAINED)
         except TimeoutError:
             log.warning("drain_ended_early", in_flight=self.slots.used)
 

@@ -18,6 +18,7 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.slots import Slots
 from sidecar.errors import GoConductorError, IllegalTransition, StoreDataError
@@ -114,6 +115,7 @@ class Caller:
             action=claimed.action.value,
             attempt=claimed.attempt,
         )
+        failpoint(Site.AFTER_CLAIM)
         outcome = await self._outcome(claimed, began)
         self._telemetry.count(
             metrics.ATTEMPTS,
@@ -141,8 +143,11 @@ class Caller:
         call = self._call(claimed, definition)
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
             return RELEASED
+        executes = claimed.action is Action.EXECUTE
+        failpoint(Site.BEFORE_CALL if executes else Site.BEFORE_COMPENSATE_CALL)
         before = self._clock.monotonic()
         outcome = await self._service.call(call)
+        failpoint(Site.AFTER_CALL if executes else Site.AFTER_COMPENSATE_CALL)
         self._telemetry.observe(
             metrics.CALL_SECONDS, self._clock.monotonic() - before, action=claimed.action.value
         )
@@ -196,6 +201,7 @@ class Caller:
         lease_end = began + claimed.call_ms / 1000 + self._margin_s
         within = max(0.0, lease_end - self._clock.monotonic())
         try:
+            failpoint(Site.BEFORE_GIVE_BACK)
             await self._committer.submit(Transition(claimed.workflow, event), within=within)
         except GoConductorError as error:
             log.warning("left_to_its_lease", error=error.message)
@@ -203,6 +209,7 @@ class Caller:
     async def _settle(self, claimed: Claimed, event: Answered) -> None:
         transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
         try:
+            failpoint(Site.BEFORE_SETTLE)
             answer = await self._committer.submit(transition)
         except StoreDataError as error:
             # The message says it all; the trace would only show our own transaction.
@@ -215,6 +222,7 @@ class Caller:
         else:
             if isinstance(answer, Missing):
                 log.error("settled_workflow_is_missing", answer=answer.value)
+        failpoint(Site.AFTER_SETTLE)
 
 
 def _told(error: JsonText | None) -> str | None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from sidecar.definitions import compile_stored, parse_definition
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.intake import (
     canonical,
@@ -74,6 +75,7 @@ class Commands:
         stored, created = await self._store.put_definition(
             namespace, parsed.name, parsed.document, parsed.digest
         )
+        failpoint(Site.AFTER_REGISTER)
         self._compiled.compile(stored)
         return definition_view(stored), created
 
@@ -107,10 +109,12 @@ class Commands:
             actor=actor,
             latest=version is None,
         )
+        failpoint(Site.BEFORE_START)
         result = await self._committer.submit(member, within=COMMIT_WITHIN)
         while isinstance(result, Outdated):  # each time a still later version
             member = replace(member, definition=await self._compiled.latest(namespace, definition))
             result = await self._committer.submit(member, within=COMMIT_WITHIN)
+        failpoint(Site.AFTER_START)
         if isinstance(result, KeyReused):
             raise StartKeyReused(
                 f"The start key was used for workflow {result.workflow}, with another input.",
@@ -125,6 +129,7 @@ class Commands:
         """
         known = workflow_id(workflow)
         await self._queries.require(namespace, known)
+        failpoint(Site.BEFORE_CANCEL)
         try:
             result = await self._committer.submit(
                 Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
@@ -132,6 +137,7 @@ class Commands:
             )
         except IllegalTransition as error:
             raise Conflict(f"The workflow cannot be cancelled: it is {error.state}.") from error
+        failpoint(Site.AFTER_CANCEL)
         if isinstance(result, Missing):
             raise NotFound(f"There is no workflow {known}.", field="id")
         return await self._queries.get(namespace, known)

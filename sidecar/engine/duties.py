@@ -22,6 +22,7 @@ from datetime import timedelta
 import structlog
 
 from sidecar.engine.backing_off import BackingOff
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.ringing import Ringer
 from sidecar.errors import (
@@ -45,6 +46,13 @@ log = structlog.get_logger("sidecar.duties")
 BATCH_MAX = 200
 RING_PER_SERVICE = 200
 """How many steps of one service are looked at in one round; the next round takes the next page."""
+
+_AFTER = {
+    "leases": Site.AFTER_LEASES,
+    "deadlines": Site.AFTER_DEADLINES,
+    "ring_again": Site.AFTER_RING_AGAIN,
+    "sidecars": Site.AFTER_SIDECARS,
+}
 
 PUT_OFF_S = 5.0
 PUT_OFF_MAX_S = 300.0
@@ -117,7 +125,9 @@ class Duties:
 
     async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> None:
         try:
+            failpoint(Site.BEFORE_DUTY)
             done = await duty(epoch)
+            failpoint(_AFTER[name])
         except (StaleEpoch, StoreConflict, StoreUnavailable):
             raise
         except Exception:
@@ -181,6 +191,7 @@ class Duties:
         if not transitions:
             return 0
         try:
+            failpoint(Site.BEFORE_DUTY_COMMIT)
             result = await self._store.commit(self._batch(epoch, transitions))
         except (StaleEpoch, StoreConflict, StoreUnavailable, SchemaMismatch):
             raise
@@ -191,6 +202,7 @@ class Duties:
             middle = len(transitions) // 2
             done = await self._commit(epoch, transitions[:middle])
             return done + await self._commit(epoch, transitions[middle:])
+        failpoint(Site.AFTER_DUTY_COMMIT)
         for one, answer in zip(transitions, result.transitions, strict=True):
             if isinstance(answer, Exception):
                 self._put_off(one, answer)

@@ -25,6 +25,7 @@ from typing import Protocol
 
 import structlog
 
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
@@ -245,6 +246,7 @@ class Gate:
 
     async def _ask(self) -> bool:
         try:
+            failpoint(Site.GATE_PROBE)
             return await self._service.ready()
         except Exception:
             # A gate that died would stay as it is for ever; what cannot say yes is not ready.
@@ -274,6 +276,7 @@ class Gate:
         else:
             self._open.set()
         was_open, is_open = before is not GateState.CLOSED, state is not GateState.CLOSED
+        failpoint(Site.GATE_CHANGED)
         self._telemetry.fact(f"gate.{state}", reason=str(reason))
         if was_open is not is_open:
             self._telemetry.gauge(metrics.GATE_OPEN, int(is_open))

@@ -28,6 +28,7 @@ import structlog
 from msgspec.structs import replace
 
 from sidecar.engine.commit_line import Key, Line, Waiting
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.supervision import LongTask
 from sidecar.errors import (
@@ -55,6 +56,7 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.events import Answered
 
 log = structlog.get_logger("sidecar.group_commit")
 
@@ -221,6 +223,7 @@ class Committer:
 
     def _conclude(self, batch: Batch, result: BatchResult, began: float) -> None:
         try:
+            _pass_sites(batch, result)
             self._after(batch, result, began)
         except Exception:
             # The commit is durable: whoever waits for it must not pay for what comes after it.
@@ -256,6 +259,7 @@ class Committer:
         began = self._clock.monotonic()
         while True:
             try:
+                failpoint(Site.BEFORE_COMMIT)
                 result = await self._store.commit(batch)
             except StoreConflict as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="conflict")
@@ -334,6 +338,17 @@ class Committer:
         if waiting.rides >= RIDES_BEFORE_WAITING:
             waiting.member = replace(transition, wait=True)
         self._offer(waiting)
+
+
+def _pass_sites(batch: Batch, result: BatchResult) -> None:
+    """Pass the failpoints of a batch that is durable, by what there was in it."""
+    failpoint(Site.AFTER_COMMIT)
+    if batch.starts:
+        failpoint(Site.AFTER_COMMIT_OF_STARTS)
+    if any(isinstance(one.event, Answered) for one in batch.transitions):
+        failpoint(Site.AFTER_COMMIT_OF_SETTLEMENTS)
+    if result.claimed:
+        failpoint(Site.AFTER_COMMIT_OF_CLAIMS)
 
 
 def _stopping() -> StoreUnavailable:

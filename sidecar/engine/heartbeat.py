@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.supervision import LongTask
 from sidecar.errors import StoreError
@@ -46,12 +47,14 @@ class Heartbeat:
         await self._task.stop()
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
+                failpoint(Site.GOODBYE)
                 await self._store.leave(self._identity.incarnation)
         except (StoreError, TimeoutError) as error:
             log.warning("could_not_say_goodbye", error=str(error))
 
     async def beat(self) -> None:
         """Write one beat now. Raises `StoreError`."""
+        failpoint(Site.HEARTBEAT)
         await self._store.beat(
             SidecarBeat(
                 incarnation=self._identity.incarnation,

@@ -16,6 +16,7 @@ import asyncio
 import structlog
 
 from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.supervision import LongTask
 from sidecar.errors import GoConductorError, StaleEpoch, StoreConflict, StoreUnavailable
@@ -75,11 +76,14 @@ class Leadership:
                 log.warning("leadership_interrupted", error=error.message, code=error.code)
             finally:
                 self._set_leading(leading=False)
+                failpoint(Site.RESIGN)
                 await term.resign()
             await asyncio.sleep(PAUSE_AFTER_FAULT_S * (0.5 + self._entropy.chance()))
 
     async def _lead(self, term: Term) -> None:
+        failpoint(Site.AFTER_ELECTION)
         epoch = await self._store.mint_epoch(self._identity.namespace, self._identity.incarnation)
+        failpoint(Site.AFTER_MINT_EPOCH)
         self._set_leading(leading=True)
         log.info("leading", epoch=epoch.number)
         self._telemetry.fact("leading", epoch=epoch.number)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.slots import Slots
@@ -136,6 +137,7 @@ class Receiver:
             if not waiting:
                 break
             keys = [(one.doorbell.workflow, one.doorbell.key) for one in waiting]
+            failpoint(Site.BEFORE_CLAIM)
             answers = await self._committer.claim(keys)
             done: list[Delivery] = []
             again: list[Delivery] = []
@@ -159,7 +161,9 @@ class Receiver:
         if not deliveries:
             return
         try:
+            failpoint(Site.BEFORE_ACK)
             await self._queue.ack(deliveries)
+            failpoint(Site.AFTER_ACK)
         except QueueError as error:
             log.warning("ack_failed", count=len(deliveries), error=error.message)
 
@@ -186,12 +190,16 @@ class Receiver:
 
     async def _receive(self, limit: int, wait: float) -> Sequence[Delivery | Refused]:
         try:
-            return await self._queue.receive(limit, wait)
+            deliveries = await self._queue.receive(limit, wait)
+            if deliveries:
+                failpoint(Site.AFTER_RECEIVE)
         except QueueError as error:
             log.warning("queue_unavailable", error=error.message)
         except Exception:
             # A receiver that died would never take anything again.
             log.exception("receive_failed")
+        else:
+            return deliveries
         await asyncio.sleep(QUEUE_PAUSE_S * (0.5 + self._entropy.chance()))
         return ()
 
@@ -213,6 +221,7 @@ class Receiver:
     async def _claim_due(self, limit: int) -> int | None:
         """Return how many steps were claimed, None if that could not be asked."""
         try:
+            failpoint(Site.LOOK)
             return await self._committer.claim_due(limit)
         except GoConductorError as error:
             log.warning("look_failed", error=error.message)
@@ -228,6 +237,7 @@ class Receiver:
         if (mine := asyncio.current_task()) is not None:
             self._hesitating.discard(mine)
         try:
+            failpoint(Site.BEFORE_CLAIM)
             await self._committer.claim([(workflow, key)])
         finally:
             self._slots.give_back()

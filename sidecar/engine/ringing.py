@@ -12,6 +12,7 @@ from datetime import datetime
 
 import structlog
 
+from sidecar.engine.failpoints import Site, failpoint
 from sidecar.errors import QueueError
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.notices import Notices
@@ -108,6 +109,7 @@ class Ringer:
                 ended.append(workflow.id)
                 self._count_end(workflow, now)
         if ended:
+            failpoint(Site.BEFORE_NOTICE)
             self._notices.announce(ended=ended)
 
     def ring(self, doorbells: Iterable[Doorbell]) -> None:
@@ -133,6 +135,7 @@ class Ringer:
     def _set_timer(self, delay: float, workflow: WorkflowId, key: StepKey) -> None:
         def due() -> None:
             self._timers.discard(timer)
+            failpoint(Site.LOCAL_RETRY)
             self._retry(workflow, key)
 
         timer = asyncio.get_running_loop().call_later(delay, due)
@@ -158,7 +161,9 @@ class Ringer:
                 await self._wake.wait()
             doorbells, self._doorbells = self._doorbells, []
             try:
+                failpoint(Site.BEFORE_RING)
                 await self._queue.publish(doorbells)
+                failpoint(Site.AFTER_RING)
             except QueueError as error:
                 self._telemetry.count(metrics.DOORBELLS_LOST, len(doorbells))
                 log.warning("doorbells_lost", count=len(doorbells), error=error.message)

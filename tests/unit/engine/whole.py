@@ -1,8 +1,9 @@
-"""A whole agent over the twins in memory, and an election that fails as it is told."""
+"""A whole sidecar over the twins in memory, and twins that fail as they are told."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.adapters.elections.memory import Booth, MemoryElection, MemoryTerm
@@ -26,8 +27,13 @@ class TrickyElection(MemoryElection):
         return await super().campaign()
 
 
+@dataclass
 class Whole(Parts):
     """An agent over parts that fail as they are told."""
+
+    settings: Settings = field(
+        default_factory=lambda: Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +49,7 @@ class Whole(Parts):
             entropy=self.entropy,
             telemetry=self.telemetry,
         )
-        self.agent = Agent(ME, ports, Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0))
+        self.agent = Agent(ME, ports, self.settings)
 
     async def runs_a_workflow(self) -> None:
         """Fails by a time-out unless the agent takes what nobody rings for."""
@@ -52,5 +58,9 @@ class Whole(Parts):
 
     async def until_completed(self, workflow: Any) -> None:
         """Look until a workflow has ended well."""
-        while (await self.see(workflow)).status is not WorkflowStatus.COMPLETED:  # noqa: ASYNC110  (the twin tells nobody)
+        await self.until_status(workflow, WorkflowStatus.COMPLETED)
+
+    async def until_status(self, workflow: Any, status: WorkflowStatus) -> None:
+        """Look until a workflow stands there."""
+        while (await self.see(workflow)).status is not status:  # noqa: ASYNC110  (the twin tells nobody)
             await asyncio.sleep(0)
