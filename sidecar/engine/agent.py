@@ -12,6 +12,7 @@ its lease, and ended at once by a leader because this incarnation said goodbye.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -197,17 +198,24 @@ class Agent:
         log.info("draining", in_flight=self.slots.used)
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                failpoint(Site.DRAIN_BEGAN)
-                await self.receiver.stop()
-                failpoint(Site.DRAIN_STOPPED_RECEIVING)
-                await self._leave_queue()
-                failpoint(Site.DRAIN_LEFT_QUEUE)
-                await self.leadership.stop()
-                failpoint(Site.DRAIN_RESIGNED)
-                await self.slots.wait_unused()
-                failpoint(Site.DRAINED)
+                await self._drain_stage(Site.DRAIN_BEGAN)
+                await self._drain_stage(Site.DRAIN_STOPPED_RECEIVING, self.receiver.stop)
+                await self._drain_stage(Site.DRAIN_LEFT_QUEUE, self._leave_queue)
+                await self._drain_stage(Site.DRAIN_RESIGNED, self.leadership.stop)
+                await self._drain_stage(Site.DRAINED, self.slots.wait_unused)
         except TimeoutError:
             log.warning("drain_ended_early", in_flight=self.slots.used)
+
+    async def _drain_stage(
+        self, reached: Site, work: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Do one part of the draining; a bug in it keeps no other from being done."""
+        try:
+            if work is not None:
+                await work()
+            failpoint(reached)
+        except Exception:
+            log.exception("drain_stage_failed", stage=reached.value)
 
     async def stop(self) -> None:
         """Drain, and let go of everything."""

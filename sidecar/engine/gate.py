@@ -26,6 +26,7 @@ from typing import Protocol
 import structlog
 
 from sidecar.engine.failpoints import Site, failpoint
+from sidecar.engine.supervision import LongTask
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
@@ -173,7 +174,7 @@ class Gate:
         self._since = clock.monotonic()
         self._open = asyncio.Event()
         self._ask_now = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = LongTask("gate", self.run)
 
     @property
     def is_open(self) -> bool:
@@ -224,16 +225,13 @@ class Gate:
 
     async def start(self) -> None:
         """Start to ask the service; harmless when repeated."""
-        if self._task is None:
+        if not self._task.running:
             self._telemetry.gauge(metrics.GATE_OPEN, 0)
-            self._task = asyncio.create_task(self.run(), name="gate")
+            self._task.start()
 
     async def stop(self) -> None:
         """Stop asking; the gate stays as it is. Harmless when repeated."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     async def run(self) -> None:
         """Ask the service for ever, as often as the state of the gate calls for."""
@@ -276,9 +274,13 @@ class Gate:
         else:
             self._open.set()
         was_open, is_open = before is not GateState.CLOSED, state is not GateState.CLOSED
-        failpoint(Site.GATE_CHANGED)
         self._telemetry.fact(f"gate.{state}", reason=str(reason))
         if was_open is not is_open:
             self._telemetry.gauge(metrics.GATE_OPEN, int(is_open))
             for listener in self._listeners:
-                listener(is_open=is_open, reason=str(reason))
+                try:
+                    failpoint(Site.GATE_CHANGED)
+                    listener(is_open=is_open, reason=str(reason))
+                except Exception:
+                    # Whoever brought an outcome has an answer in hand, which must be settled.
+                    log.exception("gate_change_not_heard", is_open=is_open)

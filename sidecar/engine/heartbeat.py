@@ -51,6 +51,9 @@ class Heartbeat:
                 await self._store.leave(self._identity.incarnation)
         except (StoreError, TimeoutError) as error:
             log.warning("could_not_say_goodbye", error=str(error))
+        except Exception:
+            # Whoever stops the heart has more to stop.
+            log.exception("could_not_say_goodbye")
 
     async def beat(self) -> None:
         """Write one beat now. Raises `StoreError`."""

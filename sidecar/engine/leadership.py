@@ -75,9 +75,11 @@ class Leadership:
             except GoConductorError as error:
                 log.warning("leadership_interrupted", error=error.message, code=error.code)
             finally:
-                self._set_leading(leading=False)
-                failpoint(Site.RESIGN)
-                await term.resign()
+                try:
+                    self._set_leading(leading=False)
+                    failpoint(Site.RESIGN)
+                finally:  # a term that is not given back would keep everybody from leading
+                    await term.resign()
             await asyncio.sleep(PAUSE_AFTER_FAULT_S * (0.5 + self._entropy.chance()))
 
     async def _lead(self, term: Term) -> None:

@@ -1,9 +1,10 @@
 """From doorbells to claims.
 
 A sidecar takes only what it has free slots for, and nothing while the gate is closed. Doorbells
-are acknowledged once the claim is durable, or once it is certain that there is nothing to do;
-a step whose row is locked is asked for again. A sidecar that has heard nothing for a while
-looks into the store for itself, so a lost doorbell costs seconds and needs no leader.
+are acknowledged once the claim is durable, or once it is certain that there is nothing to do, or
+given up after a bug; a step whose row is locked is asked for again. A sidecar that has heard
+nothing for a while looks into the store for itself, so a lost doorbell costs seconds and needs no
+leader.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.slots import Slots
+from sidecar.engine.supervision import LongTask
 from sidecar.errors import GoConductorError, QueueError
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.entropy import Entropy
@@ -68,24 +70,19 @@ class Receiver:
         self._telemetry = telemetry
         self._look = look
         self._interval = look.first_s
-        self._task: asyncio.Task[None] | None = None
+        self._task = LongTask("receiver", self._receive_for_ever)
         self._claims: set[asyncio.Task[Any]] = set()
         self._hesitating: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Start to receive."""
-        if self._task is None:
-            loop = self._looking if self._queue.capabilities.same_store else self._hearing
-            self._task = asyncio.create_task(loop(), name="receiver")
+        self._task.start()
 
     async def stop(self) -> None:
         """Take nothing any more; claims under way are finished, if the store answers in time."""
-        task, self._task = self._task, None
         for one in self._hesitating:  # for room that may never come
             one.cancel()
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
         try:
             async with asyncio.timeout(CLAIMS_END_WITHIN_S):
                 await asyncio.gather(*self._claims, return_exceptions=True)
@@ -94,8 +91,11 @@ class Receiver:
 
     def retry(self, workflow: WorkflowId, key: StepKey) -> None:
         """Claim one step as soon as there is room: the local timer of a retry."""
-        if self._task is not None:
+        if self._task.running:
             self._hesitating.add(self._spawn(self._claim_one(workflow, key)))
+
+    async def _receive_for_ever(self) -> None:
+        await (self._looking() if self._queue.capabilities.same_store else self._hearing())
 
     # -- a queue that is the store: receiving is claiming ---------------------------------------
 
@@ -123,6 +123,11 @@ class Receiver:
     async def _answer(self, deliveries: Sequence[Delivery | Refused]) -> None:
         try:
             await self._claim(deliveries)
+        except Exception:
+            # What hangs unacknowledged holds up all that comes after it; the steps stand in the
+            # store, where a look or the leader finds them.
+            log.exception("claim_failed", count=len(deliveries))
+            await self._ack(deliveries)
         finally:
             self._slots.give_back(len(deliveries))
 
@@ -166,6 +171,9 @@ class Receiver:
             failpoint(Site.AFTER_ACK)
         except QueueError as error:
             log.warning("ack_failed", count=len(deliveries), error=error.message)
+        except Exception:
+            # They come again; what was not claimed yet must still be.
+            log.exception("ack_failed", count=len(deliveries))
 
     # -- both -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from datetime import datetime
 import structlog
 
 from sidecar.engine.failpoints import Site, failpoint
+from sidecar.engine.supervision import LongTask
 from sidecar.errors import QueueError
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.notices import Notices
@@ -50,23 +51,20 @@ class Ringer:
         self._doorbells: list[Doorbell] = []
         self._timers: set[asyncio.TimerHandle] = set()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = LongTask("ringer", self._publish)
 
     async def start(self) -> None:
         """Start publishing."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._publish(), name="ringer")
+        self._task.start()
 
     async def stop(self) -> None:
         """Publish what has gathered if the queue takes it within a second, then stop."""
-        if self._task is None:
+        if not self._task.running:
             return
-        task, self._task = self._task, None
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
         left, self._doorbells = self._doorbells, []
         if left:
             try:
@@ -74,6 +72,10 @@ class Ringer:
                     await self._queue.publish(left)
             except (QueueError, TimeoutError):
                 self._telemetry.count(metrics.DOORBELLS_LOST, len(left))
+            except Exception:
+                # What is stopped after the ringer still has to be.
+                self._telemetry.count(metrics.DOORBELLS_LOST, len(left))
+                log.exception("ringing_failed", count=len(left))
             else:
                 self._telemetry.count(metrics.DOORBELLS_RUNG, len(left))
 
@@ -130,7 +132,7 @@ class Ringer:
 
     @property
     def _may_set_timer(self) -> bool:
-        return self._task is not None and len(self._timers) < TIMERS_MAX
+        return self._task.running and len(self._timers) < TIMERS_MAX
 
     def _set_timer(self, delay: float, workflow: WorkflowId, key: StepKey) -> None:
         def due() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from structlog.testing import CapturingLogger, capture_logs
 from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
 from sidecar.engine import calling, receiving, supervision
-from sidecar.errors import QueueUnavailable
+from sidecar.errors import QueueUnavailable, StoreUnavailable
 from sidecar.saga.bodies import error_body
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
@@ -146,3 +147,28 @@ async def test_the_body_that_came_with_an_error_is_not_logged(
     (line,) = told.calls
     assert line.args == ("attempt_ended",)
     assert line.kwargs == {"outcome": "refused", "error": "http_422: no such card"}
+
+
+async def test_a_bug_in_opening_the_queue_is_not_the_end_of_receiving(whole: Whole) -> None:
+    whole.queue.faults.next["open"] = [ValueError("a bug")] * 3
+    await whole.agent.start()
+    await whole.runs_a_workflow()
+    await whole.queue.faults.until_asked("open", times=4)
+
+
+async def test_a_part_that_does_not_close_keeps_no_other_open(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    async def close() -> None:
+        raise ValueError("a bug")
+
+    await whole.agent.start()
+    monkeypatch.setattr(whole.queue, "close", close)
+    whole.store.faults.next["leave"] = [ValueError("a bug")]
+    await whole.agent.stop()
+    assert whole.booth.holder is None
+    with pytest.raises(StoreUnavailable):
+        await whole.store.ping()
+    events = [line["event"] for line in logs]
+    assert "close_failed" in events
+    assert "could_not_say_goodbye" in events
