@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, BatchResult, Lease, Moved
+from sidecar.ports.store import Batch, BatchResult, Epoch, Lease, Moved
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition
-from sidecar.saga.events import Answered
+from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
@@ -26,12 +26,13 @@ from sidecar.saga.states import (
     WorkflowStatus,
 )
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
-from tests.simulation.sides import NAMESPACE, SimClock
+from tests.simulation.sides import SimClock
 from tests.simulation.workload import mark
 
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
+DUTIES = (LeaseEnded, DeadlinePassed)
 
 
 class Checkers:
@@ -55,6 +56,7 @@ class Checkers:
         self._bodies: dict[str, str] = {}
         self._listed: set[tuple[WorkflowId, StepKey, Action, int]] = set()
         self._claimed_at: dict[tuple[WorkflowId, StepKey, Action, int], datetime] = {}
+        self._epoch = 0
         self.seen: Counter[str] = Counter()
 
     # -- after every commit ---------------------------------------------------------------------
@@ -76,10 +78,18 @@ class Checkers:
                 self._complain(f"{after.id}: {text}")
 
     def fenced(self, batch: Batch) -> None:
-        """A batch that took effect must have carried the epoch in force, if any."""
+        """A batch that took effect must have carried the epoch in force, if it needs any."""
         epoch = batch.epoch
-        if epoch is not None and epoch.number != self._tables.epochs.get(NAMESPACE):
+        if epoch is None and any(isinstance(one.event, DUTIES) for one in batch.transitions):
+            self._complain("a duty was done without an epoch")
+        if epoch is not None and epoch.number != self._epoch:
             self._complain(f"a write under the void epoch {epoch.number} was accepted")
+
+    def minted(self, epoch: Epoch) -> None:
+        """Every term has a higher epoch than all before it."""
+        if epoch.number <= self._epoch:
+            self._complain(f"epoch {epoch.number} was minted after epoch {self._epoch}")
+        self._epoch = epoch.number
 
     def applied(self, batch: Batch, result: BatchResult) -> None:
         """An answer that was not late must have been one to the newest attempt."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import structlog
 
-BUGS = frozenset({"batch_failed", "leadership_failed", "step_abandoned_until_its_lease_ends"})
-"""Events that tell of an exception nobody expected."""
+EXPECTED = frozenset({"compensation_failed", "compensation_keeps_failing"})
+"""Errors that are for a person: whatever else is logged as an error tells of a bug."""
+
+ERRORS = frozenset({"error", "exception", "critical"})
 
 
 @contextmanager
@@ -19,11 +21,11 @@ def listening(
 ) -> Iterator[None]:
     """Listen to the log for the length of a run; `tell` None hears of bugs alone."""
 
-    def hear(_: Any, __: str, event: Any) -> Any:
+    def hear(_: Any, method: str, event: Any) -> Any:
         name = event.pop("event")
         if tell is not None:
             tell(f"log {name} {event}")
-        if name in BUGS:
+        if method in ERRORS and name not in EXPECTED:
             complain(f"the engine logged {name}: {_cause(event)!r}")
         raise structlog.DropEvent
 

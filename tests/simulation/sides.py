@@ -20,7 +20,7 @@ from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.errors import QueueUnavailable, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, BatchResult, Lease
+from sidecar.ports.store import Batch, BatchResult, Epoch, Lease
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import SimLoop
@@ -62,6 +62,10 @@ class Watch(Protocol):
 
     def listed(self, leases: Sequence[Lease]) -> None:
         """The store says that these leases are over."""
+        ...
+
+    def minted(self, epoch: Epoch) -> None:
+        """A term begins under this epoch."""
         ...
 
 
@@ -119,6 +123,18 @@ class StoreSide:
         self._watch.listed(found)
         await asyncio.sleep(self._faults.latency(0.001))
         return found
+
+    async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
+        if self._faults.strikes(Fault.QUERY_LOST):
+            raise StoreUnavailable("the connection was lost")
+        epoch: Epoch = await asyncio.shield(self._loop.spawn(self._mint(namespace, holder)))
+        return epoch
+
+    async def _mint(self, namespace: str, holder: str) -> Epoch:
+        await asyncio.sleep(self._faults.latency(0.001))
+        epoch = await self._store.mint_epoch(namespace, holder)
+        self._watch.minted(epoch)
+        return epoch
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))

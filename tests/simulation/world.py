@@ -294,8 +294,8 @@ def simulate(seed: int, *, telling: bool = False) -> Report:
             main.add_done_callback(lambda _: loop.stop())
             try:
                 loop.run_forever()
-                if main.done() and not report.wrong:
-                    main.result()
+                if main.done() and not report.wrong and (error := main.exception()) is not None:
+                    report.wrong.append(f"the run ended with {error!r}")
             except (Deadlock, Endless) as error:
                 report.wrong.append(f"{type(error).__name__}: {error}")
             loop.abandon()
