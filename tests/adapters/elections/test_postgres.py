@@ -110,3 +110,31 @@ def test_trust_ends_by_the_clock_counted_from_the_question() -> None:
     assert term.trusted()
     clock.advance(0.2)
     assert not term.trusted()
+
+
+async def test_a_lock_that_is_gone_ends_the_term(candidate: Candidate) -> None:
+    """The session lives, but holds nothing: a pooler may have given it to somebody else."""
+    leader = await candidate()
+    assert isinstance(leader, PostgresElection)
+    term = await leader.campaign()
+    assert leader._session is not None
+    await leader._session.execute("SELECT pg_advisory_unlock_all()")
+    async with asyncio.timeout(10):
+        await term.lost()
+        assert (await (await candidate()).campaign()).trusted()
+    assert not term.trusted()
+
+
+async def test_a_lock_granted_to_one_who_has_given_up_is_let_go(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_late(_: object) -> None:
+        raise TimeoutError
+
+    gives_up = await candidate()
+    assert isinstance(gives_up, PostgresElection)
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.AsyncCursor, "fetchone", too_late)
+        assert await gives_up._try() is None
+    async with asyncio.timeout(10):
+        assert (await (await candidate()).campaign()).trusted()

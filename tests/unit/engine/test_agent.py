@@ -13,6 +13,7 @@ from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
 from sidecar.engine import calling, receiving, supervision
 from sidecar.errors import QueueUnavailable, StoreUnavailable
+from sidecar.ports.service import Call
 from sidecar.saga.bodies import error_body
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
@@ -172,3 +173,26 @@ async def test_a_part_that_does_not_close_keeps_no_other_open(
     events = [line["event"] for line in logs]
     assert "close_failed" in events
     assert "could_not_say_goodbye" in events
+
+
+async def test_a_drain_waits_for_the_answers_that_are_on_their_way(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_answer, answer = asyncio.Event(), asyncio.Event(), whole.service.call
+
+    async def answer_later(call: Call) -> Outcome:
+        asked.set()
+        await may_answer.wait()
+        return await answer(call)
+
+    monkeypatch.setattr(whole.service, "call", answer_later)
+    await whole.agent.start()
+    workflow = await whole.start(await whole.define(call("charge")))
+    await asked.wait()
+    draining = asyncio.create_task(whole.agent.drain())
+    await until(lambda: not whole.agent.leadership.leading)
+    await turns()
+    assert not draining.done()
+    may_answer.set()
+    await draining
+    assert (await whole.see(workflow)).status is WorkflowStatus.COMPLETED
