@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from sidecar.adapters.stores.postgres import PostgresStore
-from sidecar.ports.store import BatchResult, Claimed, Missing, Moved, Transition
+from sidecar.ports.store import BatchResult, Claimed, Missing, Moved, Started, Transition
 from sidecar.saga.events import CancelRequested
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
@@ -25,6 +25,7 @@ from tests.conformance.store_play import (
     refused,
     register,
     settle,
+    start_of,
 )
 
 __all__ = ["backend", "migrated"]
@@ -167,3 +168,28 @@ async def test_an_epoch_is_held_until_its_leader_has_written(
         await holder.rollback()
     assert isinstance((await writing).transitions[0], Moved)
     assert (await minting).number == epoch.number + 1
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "under locks"])
+async def test_start_keys_are_taken_in_one_order(
+    store: PostgresStore, backend: PostgresBackend, *, quick: bool
+) -> None:
+    """Else two batches with the same keys could wait for each other for ever."""
+    here, there = Player(store), Player(await backend.open_store())
+    definition = await register(store, call("charge"))
+    if quick:  # from now on it knows the time
+        await here.start(definition)
+    batch = here.batch(starts=[start_of(definition, start_key=key) for key in ("last", "first")])
+    async with backend.session() as rival:
+        await rival.execute(
+            b"INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)"
+            b" VALUES ('default', 'order', 'first', gen_random_uuid(), '')"
+        )
+        starting = asyncio.create_task(store.commit(batch))
+        await until_it_waits(backend, starting)
+        taken = await there.start(definition, start_key="last")
+        await rival.rollback()
+    last, first = (await starting).starts
+    assert isinstance(last, Started)
+    assert isinstance(first, Started)
+    assert (last.workflow, last.existed, first.existed) == (taken, True, False)

@@ -20,7 +20,7 @@ from sidecar.adapters.postgres.kept import KeptStates
 from sidecar.adapters.postgres.writing import Answer
 from sidecar.adapters.postgres.written import Written
 from sidecar.adapters.stores.postgres import PostgresStore
-from sidecar.errors import StoreUnavailable
+from sidecar.errors import StoreConflict, StoreError, StoreUnavailable
 from sidecar.ports.store import Missing, Moved, Started
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import Definition
@@ -201,8 +201,19 @@ async def test_of_two_starts_with_one_key_in_one_batch_the_second_is_told_of_the
     assert locking == [1]
 
 
+@pytest.mark.parametrize(
+    ("fault", "meaning"),
+    [
+        (psycopg.OperationalError("the connection is lost"), StoreUnavailable),
+        (psycopg.errors.DeadlockDetected("and the connection is as good as before"), StoreConflict),
+    ],
+    ids=["lost", "conflict"],
+)
 async def test_a_batch_that_took_effect_in_part_takes_effect_once(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: psycopg.Error,
+    meaning: type[StoreError],
 ) -> None:
     player = Player(store)
     definition = await register(store, call("a"), call("b"))
@@ -219,10 +230,10 @@ async def test_a_batch_that_took_effect_in_part_takes_effect_once(
 
     async def fail(self: Transaction) -> Answer:
         monkeypatch.setattr(Transaction, "run", run)
-        raise psycopg.OperationalError("the connection is lost")
+        raise fault
 
     monkeypatch.setattr(Transaction, "run", fail)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(meaning):
         await store.commit(batch)
     result = await player.commit(batch)
     assert [one.workflow for one in result.starts] == [start.id]
