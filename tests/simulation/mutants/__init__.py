@@ -1,0 +1,12 @@
+"""Bugs planted on purpose: tests that do not find them prove nothing.
+
+    planting            how a bug is put into a function or a statement, and taken out again
+    core, engine,       the bugs, by where they are
+    memory, postgres
+    catalogue           all of them
+    hunting             who finds them: the simulation, or tests in a process of their own
+    plugin              plants a bug in that process
+
+`python -m tests.simulation.mutants` hunts all of them, or those whose names hold the words given
+to it, and prints what found each.
+"""
