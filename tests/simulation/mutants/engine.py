@@ -92,7 +92,7 @@ CALLS = (
     tested(
         "a drain does not wait for answers",
         "sidecar.engine.agent:Agent.drain",
-        "await self.slots.wait_unused()",
+        "await self._drain_stage(Site.DRAINED, self.slots.wait_unused)",
         "pass",
         f"{UNIT}/test_agent.py::test_a_drain_waits_for_the_answers_that_are_on_their_way",
     ),

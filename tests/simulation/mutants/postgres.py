@@ -7,6 +7,7 @@ from tests.simulation.mutants.planting import masked, tested
 SUITE = "tests/adapters/stores/test_postgres.py::TestPostgresStore"
 ALONE = "tests/adapters/stores/test_postgres.py"
 FAULTS = "tests/adapters/stores/test_postgres_faults.py"
+RACES = "tests/adapters/stores/test_postgres_races.py"
 QUICK = "tests/adapters/stores/test_postgres_quick.py"
 LOCKS = "tests/adapters/stores/test_postgres_locks.py"
 ELECTION = "tests/adapters/elections/test_postgres.py"
@@ -33,14 +34,14 @@ CLAIMS = (
         f"{WRITING}:SQL.due",
         "FOR UPDATE OF s SKIP LOCKED",
         "",
-        f"{FAULTS}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
+        f"{RACES}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
     ),
     masked(
         "what is due is not materialized",
         f"{WRITING}:SQL.due",
         "due AS MATERIALIZED (",
         "due AS (",
-        f"{FAULTS}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
+        f"{RACES}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
         f"{SUITE}::test_the_limit_is_kept_and_the_longest_due_come_first",
         by="PostgreSQL folds no part of a statement into another that locks rows; the word says"
         " aloud what FOR UPDATE has done already",
