@@ -32,6 +32,7 @@ from sidecar.engine.queries import Queries
 from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer
 from sidecar.engine.slots import Slots
+from sidecar.engine.supervision import LongTask
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError
 from sidecar.ports import telemetry as metrics
@@ -87,6 +88,8 @@ class Agent:
         self._settings = settings
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._gate_moved = asyncio.Event()
+        self._following = LongTask("follow-gate", self._follow_gate)
         clock, entropy, telemetry = ports.clock, ports.entropy, ports.telemetry
         self.slots = Slots(settings.concurrency)
         self.compiled = CompiledDefinitions(ports.store)
@@ -180,6 +183,7 @@ class Agent:
         await self.waiting.open()
         await self.committer.start()
         await self.ringer.start()
+        self._following.start()
         await self.gate.start()
         await self.heartbeat.start()
         await self.leadership.start()
@@ -220,7 +224,8 @@ class Agent:
     async def stop(self) -> None:
         """Drain, and let go of everything."""
         await self.drain()
-        await self.leadership.stop()  # the budget may have ended before its turn came
+        await self._following.stop()  # the budget may have ended before its turn came
+        await self.leadership.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -243,6 +248,7 @@ class Agent:
         log.info("stopped")
 
     async def _leave_queue(self) -> None:
+        await self._following.stop()
         try:
             await self._ports.queue.pause()
         except QueueError as error:
@@ -258,22 +264,25 @@ class Agent:
 
     def _gate_changed(self, *, is_open: bool, reason: str) -> None:
         log.info("gate_open" if is_open else "gate_closed", reason=reason)
-        task = asyncio.create_task(self._follow_gate(is_open=is_open), name="follow-gate")
-        self._tasks.append(task)
-        task.add_done_callback(self._followed)
+        self._gate_moved.set()
 
-    def _followed(self, task: asyncio.Task[None]) -> None:
-        if task in self._tasks:
-            self._tasks.remove(task)
+    async def _follow_gate(self) -> None:
+        """Take part in the queue while the gate is open, and leave it to others while it is not.
 
-    async def _follow_gate(self, *, is_open: bool) -> None:
+        What the queue refuses is asked of it again: the gate may not move for a long time.
+        """
         queue = self._ports.queue
-        if is_open and self._draining:
-            return
-        try:
-            await (queue.resume() if is_open else queue.pause())
-        except QueueError as error:
-            log.warning("queue_did_not_follow_the_gate", error=error.message)
+        while True:
+            await self._gate_moved.wait()
+            is_open = self.gate.is_open
+            try:
+                await (queue.resume() if is_open else queue.pause())
+            except QueueError as error:
+                log.warning("queue_did_not_follow_the_gate", error=error.message)
+                await asyncio.sleep(QUEUE_PAUSE_S)
+                continue
+            if is_open is self.gate.is_open:
+                self._gate_moved.clear()
 
     async def _open_queue(self) -> None:
         """Open the queue however long it takes; without it the looks into the store go on."""

@@ -92,6 +92,13 @@ async def test_a_gate_that_opens_while_draining_brings_no_queue_back(whole: Whol
     assert "resume" not in whole.queue.faults.asked
 
 
+async def test_a_queue_that_refuses_to_follow_the_gate_is_asked_again(whole: Whole) -> None:
+    whole.queue.faults.next["resume"] = [AWAY, BUG, AWAY]
+    await whole.agent.start()
+    await whole.queue.faults.until_asked("resume", times=4)
+    await whole.agent.gate.wait_open()
+
+
 @pytest.mark.fault(69)
 async def test_neither_heart_nor_candidate_is_ended_by_a_bug(
     whole: Whole, logs: list[MutableMapping[str, Any]]
