@@ -1,7 +1,8 @@
 """A service that answers at once: `python -m tests.benchmarks.stub PORT`.
 
-It speaks just enough HTTP/1.1 to cost next to nothing. `GET /count` tells how many calls of
-each path it has answered, so that no run can pretend to have made its calls.
+It speaks just enough HTTP/1.1 to cost next to nothing. It says yes to everything but `/refuse`.
+`GET /count` tells how many calls of each path it has answered, so that no run can pretend to
+have made its calls.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import ClassVar, cast
 
 import uvloop
 
-_DONE = (
-    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
-)
+_HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+_DONE = _HEAD % (b"200 OK", 11, b'{"ok":true}')
+_REFUSED = _HEAD % (b"422 Unprocessable Content", 12, b'{"ok":false}')
 
 
 class Stub(asyncio.Protocol):
@@ -51,7 +52,7 @@ class Stub(asyncio.Protocol):
             self._transport.write(head + body)
             return
         self.counts[path] += 1
-        self._transport.write(_DONE)
+        self._transport.write(_REFUSED if path == "/refuse" else _DONE)
 
 
 async def serve(port: int) -> None:
