@@ -18,14 +18,15 @@ SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check static faults bench format protos clean
+.PHONY: help demo test check static faults bench bench-peers format protos clean
 
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
 	@echo 'make check    format, lint, types, imports, tests without any server (about a minute)'
 	@echo 'make test     all of it: installs and starts the real servers'
 	@echo 'make faults   the tests of all faults, and docs/faults.md from them'
-	@echo 'make bench    the benchmarks'
+	@echo 'make bench    the benchmarks, in two minutes'
+	@echo 'make bench-peers  the table with other systems beside it: installs them, a quarter of an hour'
 	@echo 'make format   let ruff mend what it can'
 	@echo 'make protos   generate the gRPC stubs'
 	@echo 'make clean    remove what make has made'
@@ -57,6 +58,14 @@ faults: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks
+
+# BENCH_ARGS chooses parts, or the page: BENCH_ARGS='--write docs/performance.md'
+BENCH_ARGS ?=
+
+bench-peers: $(VENV)/.installed-test
+	tests/servers/install
+	PYTHON=$(PYTHON) tests/benchmarks/peers/install
+	$(BIN)/python -m tests.benchmarks.table $(BENCH_ARGS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format $(LINTED)
