@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--system", action="append", choices=SYSTEMS)
     parser.add_argument("--concurrency", action="append", type=int)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.5, help="measured in each cell")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured in each cell")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before, in each cell")
     parser.add_argument("--write", type=Path, help=f"a page with {BEGIN} and {END}")
     options = parser.parse_args()
