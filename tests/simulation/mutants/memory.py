@@ -51,6 +51,7 @@ MEMORY = (
         "sidecar.adapters.stores.memory:_Transaction._start",
         "if taken is not None:",
         "if False:",
+        within=600,
     ),
     tested(
         "a start that is repeated begins anew",
