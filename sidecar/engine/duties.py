@@ -14,6 +14,7 @@ from being moved: its batch is halved until it stands alone, and it is put off.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -58,16 +59,30 @@ PUT_OFF_S = 5.0
 PUT_OFF_MAX_S = 300.0
 """How long a workflow that could not be moved is left alone: at first, and at last."""
 
+PAUSE_GROWS = 1.5
+
 
 @dataclass(frozen=True, slots=True)
 class DutyTimes:
-    """`every` is the pause between rounds; the others say how long is too long."""
+    """`every` is the pause between rounds, growing to `idle_every` while there is nothing to do.
+
+    `ring_every` and `forget_every` say how often those duties are due, which need not be done in
+    each round; the others how long is too long.
+    """
 
     every: timedelta = timedelta(seconds=1)
+    idle_every: timedelta = timedelta(seconds=4)
+    ring_every: timedelta = timedelta(seconds=5)
+    forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
     ring_after: timedelta = timedelta(seconds=10)
     ring_at_most_every: timedelta = timedelta(minutes=5)
     forget_after: timedelta = timedelta(hours=1)
+
+    def longer_pause(self, pause: float) -> float:
+        """Seconds to wait after a round that found nothing to do, where it was `pause` before."""
+        longest = max(self.every, self.idle_every).total_seconds()
+        return min(pause * PAUSE_GROWS, longest)
 
 
 class Duties:
@@ -97,6 +112,11 @@ class Duties:
             times.ring_after.total_seconds(), times.ring_at_most_every.total_seconds()
         )
         self._pages: dict[str, Ringable] = {}
+        self._periods = {
+            "ring_again": times.ring_every.total_seconds(),
+            "sidecars": times.forget_every.total_seconds(),
+        }
+        self._done_at: dict[str, float] = {}
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "deadlines": self._end_overdue,
@@ -104,26 +124,36 @@ class Duties:
             "sidecars": self._forget_sidecars,
         }
 
-    async def round(self, epoch: Epoch, *, may_end_leases: bool) -> None:
-        """Do each duty once, whatever becomes of the others; what was done stays done.
+    async def round(self, epoch: Epoch, *, may_end_leases: bool) -> int:
+        """Do each duty that is due, whatever becomes of the others; return how much was done.
 
         Raises `StaleEpoch` at once, and in the end the `StoreUnavailable` or `StoreConflict` for
         which some duty could not be done.
         """
         interrupted: StoreError | None = None
+        done = 0
         for name, duty in self._duties.items():
-            if name == "leases" and not may_end_leases:
+            if (name == "leases" and not may_end_leases) or not self._is_due(name):
                 continue
             try:
-                await self._do(name, duty, epoch)
+                done += await self._do(name, duty, epoch)
             except StoreConflict as error:
                 interrupted = interrupted or error
             except StoreUnavailable as error:
                 interrupted = error
         if interrupted is not None:
             raise interrupted
+        return done
 
-    async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> None:
+    def _is_due(self, name: str) -> bool:
+        """Whether the duty's period is over; it begins anew then, whatever becomes of the duty."""
+        now = self._clock.monotonic()
+        if now - self._done_at.get(name, -math.inf) < self._periods.get(name, 0.0):
+            return False
+        self._done_at[name] = now
+        return True
+
+    async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> int:
         try:
             failpoint(Site.BEFORE_DUTY)
             done = await duty(epoch)
@@ -133,12 +163,13 @@ class Duties:
         except Exception:
             self._telemetry.count(metrics.DUTY_RUNS, duty=name, result="failed")
             log.exception("duty_failed", duty=name)
-            return
+            return 0
         self._telemetry.count(metrics.DUTY_RUNS, duty=name, result="done")
         if done:
             self._telemetry.count(metrics.DUTY_DONE, done, duty=name)
             self._telemetry.fact(f"duty.{name}", items=done)
             log.info("duty_done", duty=name, items=done)
+        return done
 
     async def _end_leases(self, epoch: Epoch) -> int:
         namespace, silent = self._identity.namespace, self._times.silent_after

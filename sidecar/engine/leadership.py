@@ -91,28 +91,32 @@ class Leadership:
         self._telemetry.fact("leading", epoch=epoch.number)
         unbroken_since = self._clock.monotonic()
         silence = self._times.silent_after.total_seconds()
+        pause = every = self._times.every.total_seconds()
         while term.trusted():
             sure = self._clock.monotonic() - unbroken_since >= silence
             try:
                 async with asyncio.timeout(ROUND_WITHIN_S):
-                    await self._duties.round(epoch, may_end_leases=sure)
+                    done = await self._duties.round(epoch, may_end_leases=sure)
+                pause = every if done else self._times.longer_pause(pause)
             except StaleEpoch:
                 raise
             except StoreConflict as error:
                 # Nothing was written; the next round finds the same work.
                 self._round_failed("conflict", error)
+                pause = every
             except (StoreUnavailable, TimeoutError) as error:
                 self._round_failed("unavailable", error)
                 unbroken_since = self._clock.monotonic()
-            await self._pause(term)
+                pause = every
+            await self._pause(term, pause)
 
     def _round_failed(self, result: str, error: Exception) -> None:
         self._telemetry.count(metrics.DUTY_RUNS, duty="round", result=result)
         log.warning("duties_interrupted", result=result, error=str(error) or "no answer in time")
 
-    async def _pause(self, term: Term) -> None:
+    async def _pause(self, term: Term, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._times.every.total_seconds()):
+            async with asyncio.timeout(seconds):
                 await term.lost()
         except TimeoutError:
             return

@@ -37,9 +37,13 @@ steps: [{ name: park, service: elsewhere, execute: /do/park, compensate: none }]
 TICK_S = 0.005
 OFTEN_AGAIN = {**RETRY_ONCE, "max_attempts": 10, "initial_interval": "10ms"}
 WITHIN_S = 15.0
+SHORT = timedelta(milliseconds=1)
 
 OFTEN = Settings(
-    look=SOON, heartbeat_s=0.001, drain_s=5.0, duties=DutyTimes(every=timedelta(milliseconds=1))
+    look=SOON,
+    heartbeat_s=0.001,
+    drain_s=5.0,
+    duties=DutyTimes(every=SHORT, idle_every=SHORT, ring_every=SHORT, forget_every=SHORT),
 )
 
 T = TypeVar("T")

@@ -26,6 +26,7 @@ from tests.conformance.store_play import Player, call, register, start_of
 from tests.unit.engine.poison import BUG, PoisonedStore, names
 
 LEASE_S = 40
+DUTIES = ("leases", "deadlines", "ring_again", "sidecars")
 
 
 class HeardRinger:
@@ -57,7 +58,7 @@ class Leader:
             self.store,
             self.ringer,  # type: ignore[arg-type]
             Identity("default", "payments", "me", "host", "0"),
-            DutyTimes(),
+            DutyTimes(ring_every=timedelta(), forget_every=timedelta()),
             clock=self.clock,
             entropy=self.entropy,
             telemetry=self.telemetry,
@@ -226,3 +227,32 @@ async def test_every_step_is_rung_for_however_many_another_service_has(
     await leader.round()
     # From the beginning again: the first page, and the lone one.
     assert len(leader.ringer.rung) == 36 + 11
+
+
+async def test_duties_that_are_not_due_are_left_out(leader: Leader) -> None:
+    leader.duties = Duties(
+        leader.store,
+        leader.ringer,  # type: ignore[arg-type]
+        Identity("default", "payments", "me", "host", "0"),
+        DutyTimes(),
+        clock=leader.clock,
+        entropy=leader.entropy,
+        telemetry=leader.telemetry,
+    )
+    for _ in range(3):
+        await leader.round()
+    done = {
+        name: leader.telemetry.counts[metrics.DUTY_RUNS.name, (name, "done")] for name in DUTIES
+    }
+    assert done == {"leases": 3, "deadlines": 3, "ring_again": 1, "sidecars": 1}
+    leader.clock.advance(5)
+    await leader.round()
+    assert leader.telemetry.counts[metrics.DUTY_RUNS.name, ("ring_again", "done")] == 2
+
+
+def test_rounds_come_ever_more_rarely_while_there_is_nothing_to_do() -> None:
+    times = DutyTimes()
+    pauses = [1.0]
+    while len(pauses) < 6:
+        pauses.append(times.longer_pause(pauses[-1]))
+    assert pauses == [1.0, 1.5, 2.25, 3.375, 4.0, 4.0]
