@@ -18,7 +18,7 @@ SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check static faults bench bench-peers format protos clean
+.PHONY: help demo test check static faults bench bench-peers bench-scale bench-idle format protos clean
 
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
@@ -27,6 +27,7 @@ help:
 	@echo 'make faults   the tests of all faults, and docs/faults.md from them'
 	@echo 'make bench    the benchmarks, in two minutes'
 	@echo 'make bench-peers  the table with other systems beside it: installs them, a quarter of an hour'
+	@echo 'make bench-scale  the same load with a million workflows stored; make bench-idle: with none'
 	@echo 'make format   let ruff mend what it can'
 	@echo 'make protos   generate the gRPC stubs'
 	@echo 'make clean    remove what make has made'
@@ -66,6 +67,14 @@ bench-peers: $(VENV)/.installed-test
 	tests/servers/install
 	PYTHON=$(PYTHON) tests/benchmarks/peers/install
 	$(BIN)/python -m tests.benchmarks.table $(BENCH_ARGS)
+
+# Half an hour of filling tables; and two minutes of watching sidecars that have nothing to do.
+bench-scale: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.scale $(BENCH_ARGS)
+
+bench-idle: $(VENV)/.installed-test
+	tests/servers/install
+	$(BIN)/python -m tests.benchmarks.idle $(BENCH_ARGS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format $(LINTED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from tests.benchmarks.client import Client
@@ -23,8 +24,16 @@ _DATABASE = "bench"
 class Cluster(System):
     """One cluster."""
 
-    def __init__(self, queue: str, *, naive: bool) -> None:
+    def __init__(
+        self,
+        queue: str,
+        *,
+        naive: bool,
+        postgres_settings: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self.dsn = ""
+        self._postgres_settings = postgres_settings or {}
         self.name = f"{queue}-naive" if naive else queue
         mode = "naive writes" if naive else "group commit"
         self.title = f"GoConductor, {queue} queue, {mode}"
@@ -33,7 +42,7 @@ class Cluster(System):
 
     async def start(self) -> None:
         """Start everything, and register the definitions."""
-        dsn = self.postgres().create_database(_DATABASE)
+        self.dsn = dsn = self.postgres(**self._postgres_settings).create_database(_DATABASE)
         _migrate(dsn)
         if self._queue["kind"] == "kafka":
             broker = KafkaServer()

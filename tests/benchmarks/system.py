@@ -77,9 +77,9 @@ class System(ABC):
         self.account(kind, process.pid)
         return process
 
-    def postgres(self) -> PostgresServer:
+    def postgres(self, **more: str) -> PostgresServer:
         """A PostgreSQL of its own, the same for every system: fsync on, 512 MB of buffers."""
-        server = PostgresServer(fsync=True, settings={"shared_buffers": "512MB"})
+        server = PostgresServer(fsync=True, settings={"shared_buffers": "512MB", **more})
         self.stack.callback(server.stop)
         self.account("postgres", server.pid)
         return server

@@ -1,0 +1,92 @@
+"""What a sidecar costs that has nothing to do: `python -m tests.benchmarks.idle`.
+
+Three sidecars with an open gate and no workflow, watched for a while after they have come to
+rest: statements a second (as PostgreSQL counts them), CPU, memory and connections, for each
+sidecar; one of them leads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass
+
+import psycopg
+import uvloop
+
+from tests.benchmarks.cluster import Cluster
+from tests.benchmarks.saga import SERVICES
+
+REST_S = 15.0
+"""Until looks and duties have backed off as far as they do."""
+EXTENSION = "pg_stat_statements"
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The mean of the sidecars; CPU in percent of one core, memory in MiB."""
+
+    queue: str
+    statements_per_second: float
+    cpu_percent: float
+    mebibytes: float
+    connections: float
+
+
+async def watch(queue: str, seconds: float) -> Idle:
+    """Watch a cluster that has nothing to do."""
+    settings = {"shared_preload_libraries": EXTENSION}
+    async with Cluster(queue, naive=False, postgres_settings=settings) as cluster:
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE EXTENSION {EXTENSION}")
+            await asyncio.sleep(REST_S)
+            before, spent = _statements(connection), cluster.spent()
+            await asyncio.sleep(seconds)
+            after, more = _statements(connection), cluster.spent().since(spent)
+            held = _connections(connection)
+        count = len(SERVICES)
+        return Idle(
+            queue,
+            (after - before) / seconds / count,
+            more.by_kind["sidecars"] / seconds / count * 100,
+            cluster.memory()["sidecars"] / count,
+            held / count,
+        )
+
+
+def _statements(connection: psycopg.Connection) -> int:
+    """How many statements others have executed so far."""
+    row = connection.execute(
+        "SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid"
+        " WHERE d.datname = current_database() AND query NOT LIKE '%pg_stat_statements%'"
+    ).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _connections(connection: psycopg.Connection) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def main() -> None:
+    """Parse the command line and watch."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.idle", description=__doc__)
+    parser.add_argument("--queue", action="append", choices=["postgres", "kafka"])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    for queue in options.queue or ["postgres", "kafka"]:
+        one = uvloop.run(watch(queue, options.seconds))
+        print(
+            f"{one.queue:9} {one.statements_per_second:5.2f} statements/s  "
+            f"{one.cpu_percent:5.2f} % CPU  {one.mebibytes:5.1f} MiB  "
+            f"{one.connections:4.1f} connections",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
