@@ -21,7 +21,8 @@ BACKENDS = re.compile(
     r"(?<![a-z])(kafka|kinesis|rabbitmq|amqp|nats|etcd|zookeeper|kazoo|postgres|postgresql|psycopg)(?![a-z])",
     re.IGNORECASE,
 )
-MAY_SLEEP = (TESTS / "simulation", TESTS / "servers")
+# Idleness is measured by letting time pass.
+MAY_SLEEP = (TESTS / "simulation", TESTS / "servers", TESTS / "benchmarks" / "idle.py")
 SLEEPS = {"time", "asyncio"}
 
 
