@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import psycopg
 import structlog
 
+from sidecar.adapters.postgres.connections import ImpatientConnection
 from sidecar.adapters.postgres.sql import load
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
@@ -125,7 +126,7 @@ class PostgresElection:
         kept = False
         try:
             async with asyncio.timeout(self._times.ttl_s):
-                connection = await psycopg.AsyncConnection.connect(
+                connection = await ImpatientConnection.connect(
                     self._dsn,
                     autocommit=True,
                     prepare_threshold=None,

@@ -6,6 +6,9 @@ even on tables that were never analysed: a generic plan made on an empty table w
 ever after. A writer's statements are planned once; for a reader's the server decides whether
 the values asked for are worth a plan of their own.
 
+A question that is given up is taken back within seconds, also on a line that is half open: the
+server is asked to stop, and if it does not hear that soon, the line is cut under the driver.
+
 A pooler that lends one server session to many clients (pgbouncer) is refused: locks, settings
 and prepared statements would belong to somebody else.
 """
@@ -13,7 +16,10 @@ and prepared statements would belong to somebody else.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +33,7 @@ from sidecar.errors import ConfigError, StoreUnavailable
 SQL = load(__file__)
 
 CONNECT_WITHIN_S = 5
+TAKE_BACK_WITHIN_S = 1.0
 STATEMENT_WITHIN_MS = 15_000
 LOCK_WITHIN_MS = 5_000
 SESSION_ENDS_WITHIN_S = 5.0
@@ -42,6 +49,28 @@ class Session:
 
     pid: int
     began: datetime
+
+
+class ImpatientConnection(psycopg.AsyncConnection[Any]):
+    """A connection whose questions can be given up also where nobody answers.
+
+    The driver, cancelled, asks the server to stop and waits for its word, each for five seconds.
+    """
+
+    async def cancel_safe(self, *, timeout: float = TAKE_BACK_WITHIN_S) -> None:
+        """Ask the server to stop; hang up if it does not hear that in time."""
+        try:
+            await super().cancel_safe(timeout=min(timeout, TAKE_BACK_WITHIN_S))
+        except BaseException:
+            hang_up(self)
+            raise
+
+
+def hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Cut a connection under the driver, which then finds that the server has gone."""
+    if not connection.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def checked_schema(schema: str) -> str:
@@ -88,7 +117,7 @@ async def connect(dsn: str, schema: str, *, writer: bool = False) -> Connection:
 
     A writer commits by itself: it says where its transactions begin and end.
     """
-    connection: Connection = await psycopg.AsyncConnection.connect(
+    connection: Connection = await ImpatientConnection.connect(
         autocommit=writer, **parameters(dsn, schema, writer=writer)
     )
     connection.prepare_threshold = 2

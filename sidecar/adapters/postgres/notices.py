@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
-import socket
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, LiteralString
@@ -32,7 +30,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from sidecar.adapters.postgres.connections import checked_schema, connect
+from sidecar.adapters.postgres.connections import checked_schema, connect, hang_up
 from sidecar.adapters.postgres.sql import load
 from sidecar.ports.notices import Notice
 from sidecar.saga.workflow import WorkflowId
@@ -104,7 +102,7 @@ class PostgresNotices:
                     await self._said.wait()
         finally:
             for connection in self._asked:
-                _hang_up(connection)
+                hang_up(connection)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -201,11 +199,11 @@ class PostgresNotices:
     ) -> None:
         """Execute a statement; raise the driver's error if there is no answer in time.
 
-        The deadline hangs up instead of cancelling: a cancelled psycopg would go on asking the
-        silent server for another ten seconds.
+        The deadline hangs up instead of cancelling: a cancelled driver would first ask the silent
+        server to stop.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.call_later(self._answer_within_s, _hang_up, connection)
+        deadline = loop.call_later(self._answer_within_s, hang_up, connection)
         self._asked.add(connection)
         try:
             await connection.execute(statement, values, prepare=values is not None)
@@ -236,10 +234,3 @@ class PostgresNotices:
     def _channel(self, *parts: str) -> str:
         name = "\0".join((self._schema, self._namespace, *parts)).encode()
         return f"goconductor_{hashlib.blake2b(name, digest_size=16).hexdigest()}"
-
-
-def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Cut a connection under the driver, which then finds that the server has gone."""
-    if not connection.closed:
-        with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)

@@ -1,20 +1,23 @@
-"""The queries of the PostgreSQL store, on a small pool of their own."""
+"""The queries of the PostgreSQL store, apart from its commits.
+
+What keeps a sidecar alive and a leader leading (the heartbeat, the proof that the store answers,
+the duties) is asked on connections of its own: however slow the questions of clients are, and
+however many, no sidecar falls silent by them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
-import psycopg
-from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres import rows
-from sidecar.adapters.postgres.errors import translated
 from sidecar.adapters.postgres.gathering import Gathering
-from sidecar.adapters.postgres.sql import Connection, ask, load, send
+from sidecar.adapters.postgres.reading import Reading
+from sidecar.adapters.postgres.sql import ask, load, send
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
@@ -33,49 +36,24 @@ from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
-Pool = AsyncConnectionPool[Connection]
-T = TypeVar("T")
-
 
 class PostgresQueries:
-    """Everything but `commit`. `pool` is set once the store is open."""
+    """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
-    pool: Pool
-
-    def __init__(self) -> None:
+    def __init__(self, readers: Reading, vital: Reading) -> None:
+        self.readers = readers
+        self.vital = vital
         self._reads = Gathering(self._whole)
 
     async def _rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
-        """Run one statement; all that go this way may be run more than once."""
+        return await self.readers.rows(SQL[statement], **values)
 
-        async def ask_once(connection: Connection) -> list[dict[str, Any]]:
-            cursor = await send(connection, SQL[statement], **values)
-            return await cursor.fetchall() if cursor.description else []
-
-        return await self._on_a_live_connection(ask_once)
-
-    async def _on_a_live_connection(self, ask_once: Callable[[Connection], Awaitable[T]]) -> T:
-        """Ask, and ask again on another connection while one after the other turns out dead.
-
-        Each dead one leaves the pool by being used. Asking every connection whether it is alive
-        before it is used would cost a round trip each time; and the pool's own check of all of
-        them takes a cancellation for an answer: a heartbeat or a request that is given up during
-        it would go on for ever.
-        """
-        with translated():
-            for _ in range(self.pool.max_size):
-                async with self.pool.connection() as connection:
-                    try:
-                        return await ask_once(connection)
-                    except psycopg.OperationalError:
-                        if not connection.closed:
-                            raise
-            async with self.pool.connection() as connection:
-                return await ask_once(connection)
+    async def _vital_rows(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
+        return await self.vital.rows(SQL[statement], **values)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the store answers."""
-        await self._rows("ping")
+        await self._vital_rows("ping")
 
     # -- definitions --------------------------------------------------------------------------
 
@@ -84,13 +62,12 @@ class PostgresQueries:
     ) -> tuple[StoredDefinition, bool]:
         """Keep a definition; True if it is new."""
         names = {"namespace": namespace, "name": name, "hash": digest}
-        with translated():
-            async with self.pool.connection() as connection, connection.transaction():
-                await send(connection, SQL["lock_definition"], **names)
-                new = await send(connection, SQL["put_definition"], **names, document=document)
-                created = await new.fetchone() is not None
-                kept = await send(connection, SQL["definition_by_hash"], **names)
-                (row,) = await kept.fetchall()
+        async with self.readers.transaction() as connection:
+            await send(connection, SQL["lock_definition"], **names)
+            new = await send(connection, SQL["put_definition"], **names, document=document)
+            created = await new.fetchone() is not None
+            kept = await send(connection, SQL["definition_by_hash"], **names)
+            (row,) = await kept.fetchall()
         return StoredDefinition(**row), created
 
     async def get_definition(
@@ -118,7 +95,7 @@ class PostgresQueries:
     async def _whole(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
         """Return those that exist."""
         values = {"ids": list(workflows)}
-        found = await self._on_a_live_connection(
+        found = await self.readers.on_a_live_connection(
             lambda connection: ask(connection, SQL["get_workflows"], values)
         )
         return rows.whole_workflows(found)
@@ -154,11 +131,11 @@ class PostgresQueries:
 
     async def beat(self, beat: SidecarBeat) -> None:
         """Write that a sidecar is alive."""
-        await self._rows("beat", **asdict(beat))
+        await self._vital_rows("beat", **asdict(beat))
 
     async def leave(self, incarnation: str) -> None:
         """Write that a sidecar has gone for good."""
-        await self._rows("leave", incarnation=incarnation)
+        await self._vital_rows("leave", incarnation=incarnation)
 
     async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
         """Return the sidecars known, by service."""
@@ -176,7 +153,7 @@ class PostgresQueries:
 
     async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
         """Begin a term."""
-        found = await self._rows("mint_epoch", namespace=namespace, holder=holder)
+        found = await self._vital_rows("mint_epoch", namespace=namespace, holder=holder)
         return Epoch(found[0]["epoch"])
 
     async def ended_leases(
@@ -185,7 +162,7 @@ class PostgresQueries:
         """Return leases that are over, and those of sidecars that are."""
         values = {"namespace": namespace, "unseen": unseen_for, "limit": limit}
         leases = []
-        for row in await self._rows("ended_leases", **values):
+        for row in await self._vital_rows("ended_leases", **values):
             undoing = row["status"] == StepStatus.COMPENSATING
             leases.append(
                 Lease(
@@ -200,7 +177,7 @@ class PostgresQueries:
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""
-        found = await self._rows("overdue_workflows", namespace=namespace, limit=limit)
+        found = await self._vital_rows("overdue_workflows", namespace=namespace, limit=limit)
         return [WorkflowId(row["id"]) for row in found]
 
     async def ringable_steps(
@@ -211,7 +188,7 @@ class PostgresQueries:
         after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
         """Return steps that nobody has claimed for so long, of each service a page."""
-        live = await self._rows("live_services", namespace=namespace)
+        live = await self._vital_rows("live_services", namespace=namespace)
         services = [row["service"] for row in live]
         if not services:
             return []
@@ -236,13 +213,13 @@ class PostgresQueries:
                 ),
                 row["due_at"],
             )
-            for row in await self._rows("ringable_steps", **values)
+            for row in await self._vital_rows("ringable_steps", **values)
         ]
 
     async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
         """Delete what is known of sidecars unseen for so long. Raises `StaleEpoch`."""
         values = {"namespace": namespace, "unseen": unseen_for, "epoch": epoch.number}
-        row = (await self._rows("forget_sidecars", **values))[0]
+        row = (await self._vital_rows("forget_sidecars", **values))[0]
         if not row["fences"]:
             raise StaleEpoch(f"epoch {epoch.number} is no longer in force")
         return int(row["forgotten"])

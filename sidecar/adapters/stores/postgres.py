@@ -1,7 +1,9 @@
 """The store on PostgreSQL (13 and later).
 
-Batches are committed on writer connections of their own, one batch at a time each; queries use
-a small pool. Both are set up in `sidecar.adapters.postgres.connections`.
+Batches are committed on writer connections of their own, one batch at a time each. Queries use
+two small pools (`sidecar.adapters.postgres.reading`): one for what clients ask, made when somebody
+asks, and one for what keeps the sidecar alive. A connection more than one is for the leader: a
+duty that waits for a lock must not silence the heartbeat.
 
 Most members of a batch are decided on what the claims before have brought, and written by one
 statement (`sidecar.adapters.postgres.quick`); the others follow in a transaction that reads
@@ -22,7 +24,6 @@ from dataclasses import dataclass
 
 import psycopg
 from msgspec.structs import replace
-from psycopg_pool import AsyncConnectionPool
 
 from sidecar.adapters.postgres.commit import Transaction
 from sidecar.adapters.postgres.compiled import Compile, CompiledDefinitions
@@ -30,7 +31,6 @@ from sidecar.adapters.postgres.connections import (
     Session,
     connect,
     end_session,
-    parameters,
     session_of,
 )
 from sidecar.adapters.postgres.errors import DRIVER_ERRORS, translate, translated
@@ -38,6 +38,7 @@ from sidecar.adapters.postgres.kept import KeptStates
 from sidecar.adapters.postgres.migrate import check_schema
 from sidecar.adapters.postgres.queries import PostgresQueries
 from sidecar.adapters.postgres.quick import Quick, QuickDecisions
+from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import Connection
 from sidecar.adapters.postgres.writing import Answer, write
 from sidecar.errors import SchemaMismatch, StoreConflict, StoreError, StoreUnavailable
@@ -53,16 +54,11 @@ from sidecar.saga.definition import Render
 
 COMMIT_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 3.0
-ACQUIRE_WITHIN_S = 5.0
-RECONNECT_FOR_S = 3.0
-"""How long the pool tries to replace a lost connection by itself: its pauses double, and would be
-minutes after a long outage. Then whoever asks next makes it try at once."""
+VITAL = 2
+"""How many connections ask what keeps the sidecar alive, at most; one if nothing is slow."""
 DOUBTS_KEPT = 1_000
 OWED_GOOD_FOR_S = 1.0
 """Claims that could not be told for longer are left to their leases."""
-
-_READING = {"autocommit": True, "prepare_threshold": 2}
-"""A query is its own transaction: no BEGIN, no COMMIT."""
 
 Ticket = tuple[str, int]
 Doubted = tuple[Session, ...]
@@ -99,7 +95,10 @@ class PostgresStore(PostgresQueries):
         writers: int = 1,
         readers: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            readers=Reading(dsn, schema, at_least=0, at_most=readers),
+            vital=Reading(dsn, schema, at_least=1, at_most=VITAL),
+        )
         self._dsn = dsn
         self._schema = schema
         self._render = render
@@ -108,7 +107,6 @@ class PostgresStore(PostgresQueries):
         self._quick = QuickDecisions(self._kept, self._definitions, render)
         self._writers: asyncio.LifoQueue[_Writer | None] = asyncio.LifoQueue()
         self._writer_count = writers
-        self._readers = readers
         self._in_doubt: OrderedDict[Ticket, Doubted] = OrderedDict()
         self._owed: _Owed | None = None
         self._open = False
@@ -120,8 +118,10 @@ class PostgresStore(PostgresQueries):
         writer = await self._new_writer()
         try:
             await check_schema(writer.connection)
-            await self._open_pool()
+            await self.vital.open()
+            await self.readers.open()
         except BaseException:
+            await self._close_reading()
             await _drop(writer)
             raise
         for spare in [None] * (self._writer_count - 1):
@@ -134,7 +134,7 @@ class PostgresStore(PostgresQueries):
         if not self._open:
             return
         self._open = False
-        await self.pool.close(timeout=CLOSE_WITHIN_S)
+        await self._close_reading()
         while not self._writers.empty():
             writer = self._writers.get_nowait()
             if writer is not None:
@@ -236,17 +236,8 @@ class PostgresStore(PostgresQueries):
                 await connection.close()
                 raise
 
-    async def _open_pool(self) -> None:
-        self.pool = AsyncConnectionPool(
-            kwargs={**parameters(self._dsn, self._schema), **_READING},
-            min_size=1,
-            max_size=self._readers,
-            timeout=ACQUIRE_WITHIN_S,
-            reconnect_timeout=RECONNECT_FOR_S,
-            open=False,
-        )
-        with translated():
-            await self.pool.open()
+    async def _close_reading(self) -> None:
+        await asyncio.gather(self.readers.close(), self.vital.close())
 
     def _doubt(self, ticket: Ticket, session: Session | None) -> None:
         """Remember that a batch may have taken effect; `session` if it may still be about to."""

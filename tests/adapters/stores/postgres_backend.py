@@ -109,6 +109,14 @@ class PostgresBackend:
         )
         return [pid for (pid,) in rows]
 
+    async def sessions(self) -> list[int]:
+        """The numbers of the server's processes that serve the store."""
+        rows = await self.run(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'goconductor'"
+        )
+        return [pid for (pid,) in rows]
+
     async def end_sessions(self, limit: int = 100) -> None:
         """End some of the store's sessions, as an operator or a failing machine does."""
         await self.run(

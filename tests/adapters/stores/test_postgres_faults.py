@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -130,6 +131,63 @@ async def test_more_questions_than_connections_hold_up_neither_commits_nor_each_
     await asyncio.gather(*(payments.beat() for _ in range(50)))
 
 
+@pytest.mark.fault(34)
+async def test_what_keeps_a_sidecar_alive_waits_for_nobody_elses_questions(
+    backend: PostgresBackend,
+) -> None:
+    """Every connection for clients is held up, and more of them wait: nobody falls silent."""
+    store = await backend.open_store(readers=2)
+    payments = Player(store)
+    await payments.start(await register(store, call("charge")))
+    async with backend.session() as holder:
+        await holder.execute(b"LOCK TABLE definitions IN ACCESS EXCLUSIVE MODE")
+        clients = [
+            asyncio.create_task(store.list_definitions("default", None, 10)) for _ in range(12)
+        ]
+        await backend.until_somebody_waits()
+        await store.ping()
+        await payments.beat()
+        epoch = await store.mint_epoch("default", "me")
+        assert await store.ended_leases("default", timedelta(seconds=20), 10) == []
+        assert await store.overdue_workflows("default", 10) == []
+        assert len(await store.ringable_steps("default", timedelta(), 10)) == 1
+        assert await store.forget_sidecars("default", timedelta(hours=1), epoch) == 0
+        await payments.store.leave(payments.incarnation)
+        assert not any(one.done() for one in clients)
+        await holder.rollback()
+    assert [len(found) for found in await asyncio.gather(*clients)] == [1] * 12
+
+
+@pytest.mark.fault(34)
+async def test_a_duty_that_waits_for_a_lock_does_not_silence_its_sidecar(
+    backend: PostgresBackend,
+) -> None:
+    store = await backend.open_store()
+    payments = Player(store)
+    async with backend.session() as holder:
+        await holder.execute(b"LOCK TABLE steps IN ACCESS EXCLUSIVE MODE")
+        duty = asyncio.create_task(store.ended_leases("default", timedelta(seconds=20), 10))
+        await backend.until_somebody_waits()
+        await payments.beat()
+        await store.ping()
+        assert not duty.done()
+        await holder.rollback()
+    assert await duty == []
+
+
+async def test_a_store_that_nobody_asks_anything_keeps_two_connections(
+    backend: PostgresBackend,
+) -> None:
+    """One that writes and one that proves that it lives."""
+    store = await backend.open_store(readers=4)
+    payments = Player(store)
+    for _ in range(3):
+        await payments.beat()
+        await store.ping()
+        await store.commit(payments.batch(due=1))
+    assert len(await backend.sessions()) == 2
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
 @pytest.mark.fault(69)
 async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
@@ -145,7 +203,7 @@ async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
     query.cancel()
     await asyncio.wait([query])
     assert query.cancelled() is not too_late
-    await asyncio.gather(*(store.ping() for _ in range(2 * store.pool.max_size)))
+    await asyncio.gather(*(store.ping() for _ in range(2 * store.vital.pool.max_size)))
 
 
 @pytest.mark.fault(33)

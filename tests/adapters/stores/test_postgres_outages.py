@@ -34,7 +34,7 @@ async def test_after_a_long_outage_the_next_query_connects_at_once(
     await asyncio.to_thread(server.kill)
     with pytest.raises(StoreUnavailable):
         await store.ping()
-    await until(lambda: store.pool.get_stats()["pool_size"] == 0, within_s=20.0)
+    await until(lambda: store.vital.pool.get_stats()["pool_size"] == 0, within_s=20.0)
     await asyncio.to_thread(server.restart)
     await store.ping()
     await store.close()
