@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from sidecar.adapters.kafka.member import Member, Token
 from sidecar.adapters.kafka.settings import KafkaSettings
+from sidecar.adapters.kafka.topics import ensure_topics
 from sidecar.adapters.queues.kafka import KafkaQueue
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.errors import ConfigError, QueueUnavailable
@@ -164,6 +165,18 @@ async def test_doorbells_spread_over_all_partitions(bench: Bench) -> None:
         tokens: list[Token] = [one.token for one in held]
         per_partition = {token.watermark: len(token.watermark) for token in tokens}
         assert sorted(per_partition.values()) == [10, 10, 10, 10]
+
+
+async def test_a_topic_that_was_just_made_can_be_used_at_once(bench: Bench) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bench.server.bootstrap_servers)
+    await admin.start()
+    try:
+        for topic in [bench.topic(f"new{number}") for number in range(40)]:
+            await ensure_topics(bench.settings, [topic])
+            (shown,) = await admin.describe_topics([topic])
+            assert [one["leader"] for one in shown["partitions"]] == [1, 1, 1, 1]
+    finally:
+        await admin.close()
 
 
 @pytest.mark.fault(60)
