@@ -96,6 +96,7 @@ class World:
         self._asking: Asking
         self._watch: Watch
         self._dsn = ""
+        self.topic_prefix = ""
 
     def __enter__(self) -> Self:
         """Start everything, wait until all is ready, and register the definitions."""
@@ -290,6 +291,7 @@ class World:
         else:
             self.kafka = self.kafka or self._stack.enter_context(KafkaServer())
             servers = [self.kafka.bootstrap_servers]
+        self.topic_prefix = prefix
         return {"kind": "kafka", "bootstrap_servers": servers, "topic_prefix": prefix}
 
     def _port(self, name: str, leg: str, upstream: int) -> int:
