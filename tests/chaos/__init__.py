@@ -11,6 +11,7 @@
     definitions      the workflows that are run, and what their services will say
     asking           the client that starts and cancels them, and forgets nothing
     sidecars         sidecar processes that can be killed, stopped and brought back
+    looking          what PostgreSQL says of a run in its middle
     watching         the orchestrator: who has died, who leads
     world            all of it put together
     report           what is said of a run that went wrong

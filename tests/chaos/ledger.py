@@ -1,13 +1,17 @@
 """The services' process as a test holds it: started, steered, killed, brought back, read.
 
-Nothing is asked of the process that its file can tell: `entries` reads the file.
+Nothing is asked of the process that its file can tell: `entries` reads the file. A service that
+is `apart` has a process and a file of its own, so that it can be away while the others are there.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -24,12 +28,23 @@ _START += "runpy.run_module('tests.chaos.ledger_service', run_name='__main__')"
 
 
 class Ledger:
-    """All services of a run."""
+    """All services of a run; each that is `apart` is a ledger of its own, found by its name."""
 
-    def __init__(self, folder: Path, *, honours_keys: bool = True) -> None:
-        self.path = folder / "ledger.jsonl"
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        honours_keys: bool = True,
+        apart: Sequence[str] = (),
+        name: str = "ledger",
+    ) -> None:
+        self.path = folder / f"{name}.jsonl"
         self.port = stable_port()
-        self._log = folder / "ledger.log"
+        self.apart = {
+            service: Ledger(folder, honours_keys=honours_keys, name=f"ledger-{service}")
+            for service in apart
+        }
+        self._log = folder / f"{name}.log"
         self._more = () if honours_keys else ("--forgets-keys",)
         self._rules: tuple[Rule, ...] = ()
         self._process = self._start()
@@ -54,11 +69,19 @@ class Ledger:
         return Counter(entry.fault for entry in self.entries() if entry.fault is not None)
 
     def entries(self) -> list[Entry]:
-        """All that is written, in order."""
-        return read_entries(self.path)
+        """All that is written by all services, in order."""
+        found = read_entries(self.path)
+        if self.apart:
+            found += [entry for one in self.apart.values() for entry in one.entries()]
+            found.sort(key=lambda entry: entry.at)
+        return found
+
+    def of(self, service: str) -> Ledger:
+        """The process that plays this service."""
+        return self.apart.get(service, self)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL: connections to it are refused from now on."""
+        """Kill its process with SIGKILL: connections to it are refused from now on."""
         self._process.kill()
 
     def restart(self) -> None:
@@ -68,8 +91,19 @@ class Ledger:
         self.fault(*self._rules)
 
     def stop(self) -> None:
-        """End it; stopping twice is fine."""
-        self._process.stop()
+        """End it and those apart, also if one was stopped; stopping twice is fine."""
+        for one in (*self.apart.values(), self):
+            one.go_on()
+            one._process.stop()
+
+    def freeze(self) -> None:
+        """Stop its process in its tracks: the kernel accepts connections, nobody answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a frozen process go on."""
+        if self._process.alive:
+            os.kill(self.pid, signal.SIGCONT)
 
     def tail(self) -> str:
         """The last lines of its log."""

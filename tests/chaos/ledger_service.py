@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import socket
 import struct
@@ -261,6 +262,7 @@ def _huge(size: int) -> Iterator[bytes]:
     yield b'"}'
 
 
+@functools.cache  # packing takes long, and meanwhile nobody else is answered
 def _bomb(size: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     packed = b"".join(packer.compress(b" " * _PIECE) for _ in range(size // _PIECE))

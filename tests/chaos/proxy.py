@@ -8,7 +8,8 @@ and returns when the fault is in force. `up` is what the client sends, `down` wh
     throttle    so many bytes a second
     cut_after   after so many more bytes of a connection both its ends are reset
     swallow     bytes and ends of streams are taken and dropped; nobody is told
-    hold        bytes are kept; `release` delivers them
+    hold        bytes are kept; `release` delivers them, and `pass_new` lets the connections pass
+                that come from then on, while the older ones are held still
     reset       every present connection is reset
     reset_new   connections are accepted and reset at once
     refuse      nobody listens: the client is refused by the kernel
@@ -61,6 +62,7 @@ class FaultProxy:
         self._counts: Counter[str] = Counter()
         self._harm = {"up": _NO_HARM, "down": _NO_HARM}
         self._reset_new = False
+        self._passes_from: int | None = None
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -110,7 +112,17 @@ class FaultProxy:
 
     def hold(self, *, up: bool = True, down: bool = True) -> None:
         """Keep what comes in until `release`."""
+        self._passes_from = None
         self._set(up={"hold": up}, down={"hold": down})
+
+    def pass_new(self) -> None:
+        """Hold only what older connections carry: what is sent anew overtakes it."""
+
+        async def change() -> None:
+            self._passes_from = self._counts["connections"] + 1
+            self._tell()
+
+        self._do(change)
 
     def release(self) -> None:
         """Deliver what was held, in order."""
@@ -189,6 +201,7 @@ class FaultProxy:
     async def _heal(self) -> None:
         self._harm = {"up": _NO_HARM, "down": _NO_HARM}
         self._reset_new = False
+        self._passes_from = None
         for connection in tuple(self._connections):
             if connection.torn:
                 connection.reset()
@@ -205,6 +218,7 @@ class FaultProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._counts["connections"] += 1
+        number = self._counts["connections"]
         if self._reset_new:
             self._counts["reset_new"] += 1
             _reset(writer)
@@ -218,7 +232,7 @@ class FaultProxy:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a connection is served by a task")
-        connection = _Connection(self, (reader, writer), ahead, task)
+        connection = _Connection(self, (reader, writer), ahead, task, number)
         self._connections[connection] = task
         try:
             await connection.serve()
@@ -230,6 +244,11 @@ class FaultProxy:
     def harm(self, direction: str) -> _Harm:
         """What is in force for a direction."""
         return self._harm[direction]
+
+    def holds(self, direction: str, number: int) -> bool:
+        """Whether the connection with this number is held in a direction."""
+        passes = self._passes_from is not None and number >= self._passes_from
+        return self._harm[direction].hold and not passes
 
     def count(self, fault: str) -> None:
         """A fault did something."""
@@ -249,12 +268,18 @@ class _Connection:
     """One client and its upstream: a reader and a writer for each direction."""
 
     def __init__(
-        self, proxy: FaultProxy, client: Stream, ahead: Stream, task: asyncio.Task[None]
+        self,
+        proxy: FaultProxy,
+        client: Stream,
+        ahead: Stream,
+        task: asyncio.Task[None],
+        number: int,
     ) -> None:
         self._proxy = proxy
         self._client = client
         self._ahead = ahead
         self._task = task
+        self._number = number
         self._reset = False
         self.torn = False
 
@@ -306,7 +331,7 @@ class _Connection:
                 continue
             if harm.delay_s:
                 self._proxy.count("delayed")
-            if harm.hold:
+            if self._proxy.holds(direction, self._number):
                 self._proxy.count("held")
             await line.put((asyncio.get_running_loop().time() + harm.delay_s, chunk))
             if not chunk:
@@ -335,7 +360,7 @@ class _Connection:
 
     async def _wait(self, direction: str, due: float) -> None:
         loop = asyncio.get_running_loop()
-        while self._proxy.harm(direction).hold:
+        while self._proxy.holds(direction, self._number):
             await self._proxy.changed(None)
         while (left := due - loop.time()) > 0 and self._proxy.harm(direction).delay_s:
             await self._proxy.changed(left)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from tests.servers.processes import ServerProcess
@@ -94,11 +95,38 @@ class Sidecar:
         """Whether it says that it leads."""
         return "goconductor_leading 1" in (self._told("/metrics") or "")
 
-    def _told(self, path: str) -> str | None:
+    def readiness(self) -> dict[str, Any]:
+        """All that it says of its readiness, ready or not; nothing if it does not answer."""
+        told: dict[str, Any] = json.loads(self._told("/readyz", refused=True) or "{}")
+        return told
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric without labels; None if it does not say."""
+        lines = (self._told("/metrics") or "").splitlines()
+        return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), None)
+
+    def forget_peak(self) -> int:
+        """Begin to measure its peak of memory anew; what it has now, in bytes."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        return self._memory("VmRSS")
+
+    def peak(self) -> int:
+        """The most memory that it had since `forget_peak`, in bytes."""
+        return self._memory("VmHWM")
+
+    def _memory(self, what: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
+
+    def _told(self, path: str, *, refused: bool = False) -> str | None:
+        """The body of an answer; that of a refusal only on demand."""
         try:
             with urlopen(f"http://127.0.0.1:{self.metrics}{path}", timeout=2) as answer:
                 text: str = answer.read().decode()
                 return text if answer.status == 200 else None
+        except HTTPError as error:
+            with error:
+                return error.read().decode() if refused else None
         except (OSError, HTTPException):
             return None
 

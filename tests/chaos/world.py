@@ -47,7 +47,8 @@ class World:
     world starts its own (Kafka only for the queue of that kind). `proxied` puts a proxy on a
     sidecar's way to `store` or `service`: `{"payments-1": ("store",)}`; `proxy_kafka` puts one
     before the world's own broker. `settings` are added to each sidecar's configuration, `own`
-    to that of one; `environment` is one sidecar's: `{"payments-1": {FAILPOINTS: "..."}}`.
+    to that of one; `environment` is one sidecar's: `{"payments-1": {FAILPOINTS: "..."}}`. Services
+    that are `apart` have a process of their own, `ledger.apart[SERVICE]`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class World:
         replicas: int = 1,
         queue: str = "postgres",
         honours_keys: bool = True,
+        apart: Sequence[str] = (),
         supervise: bool = False,
         postgres: PostgresServer | None = None,
         kafka: KafkaServer | None = None,
@@ -75,6 +77,7 @@ class World:
         self.postgres: PostgresServer
         self.kafka: KafkaServer | None = kafka
         self._honours_keys = honours_keys
+        self._apart = apart
         self._supervise = supervise
         self._given_postgres = postgres
         self._queue_kind = queue
@@ -251,11 +254,12 @@ class World:
         queue = self._open_queue(database)
         migrate = (sys.executable, "-m", "sidecar.cli.main", "migrate", "--dsn", self._dsn)
         subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL)
-        self.ledger = Ledger(folder, honours_keys=self._honours_keys)
+        self.ledger = Ledger(folder, honours_keys=self._honours_keys, apart=self._apart)
         self._stack.callback(self.ledger.stop)
         for name, service in self._names.items():
+            port = self._port(name, "service", self.ledger.of(service).port)
             config = {
-                "service_url": f"http://127.0.0.1:{self._port(name, 'service', self.ledger.port)}",
+                "service_url": f"http://127.0.0.1:{port}",
                 "store": {"dsn": self._dsn_for(name, database)},
                 "queue": queue,
                 **self._settings,

@@ -253,6 +253,31 @@ def test_a_service_that_forgets_keys_acts_every_time(tmp_path: Path) -> None:
         forgetful.stop()
 
 
+def test_a_service_apart_can_be_away_or_frozen_alone(tmp_path: Path) -> None:
+    together = Ledger(tmp_path, apart=("payments",))
+    try:
+        payments = together.of("payments")
+        assert together.of("shipping") is together
+        for number, one in enumerate((payments, together, payments)):
+            assert call(one, f"w{number}", INPUT)[0] == 200
+        assert [one.workflow for one in together.entries()] == ["w0", "w1", "w2"]
+        assert [one.workflow for one in payments.entries()] == ["w0", "w2"]
+        payments.freeze()
+        with pytest.raises(TimeoutError):
+            call(payments, "w3", INPUT)
+        assert call(together, "w4", INPUT)[0] == 200
+        payments.go_on()
+        payments.kill()
+        with pytest.raises(ConnectionRefusedError):
+            call(payments, "w5", INPUT)
+        payments.restart()
+        assert call(payments, "w0", INPUT, attempt=2)[0] == 200
+        assert payments.entries()[-1].fact is Fact.REPEATED
+        payments.freeze()
+    finally:
+        together.stop()
+
+
 def test_what_is_no_request_is_reset(ledger: Ledger) -> None:
     with socket.create_connection(("127.0.0.1", ledger.port), timeout=5) as client:
         client.sendall(b"what is this\r\n\r\n")

@@ -219,6 +219,26 @@ def test_hold_and_release(proxy: FaultProxy, echo: Echo, client: socket.socket) 
     assert whole(client, 12) == b"first second"
 
 
+def test_what_is_sent_anew_overtakes_what_is_held(proxy: FaultProxy, echo: Echo) -> None:
+    with connected(proxy) as older, connected(proxy) as other:
+        until(lambda: proxy.connections == 2)
+        proxy.hold(down=False)
+        older.sendall(b"held")
+        other.sendall(b"held")
+        until(lambda: proxy.counts["held"] == 2)
+        proxy.pass_new()
+        with connected(proxy) as newer:
+            assert answers(newer, b"first")
+        assert silent(older)
+        assert echo.came == b"first"
+        proxy.release()
+        assert whole(older, 4) == whole(other, 4) == b"held"
+        proxy.hold()  # and now all connections are older ones
+        with connected(proxy) as newest:
+            newest.sendall(b"held")
+            assert silent(newest)
+
+
 def test_reset(proxy: FaultProxy, echo: Echo, client: socket.socket) -> None:
     assert answers(client)
     proxy.hold()
