@@ -93,7 +93,8 @@ class Sidecar:
 
     def leads(self) -> bool:
         """Whether it says that it leads."""
-        return "goconductor_leading 1" in (self._told("/metrics") or "")
+        # Its help reads "goconductor_leading 1 while ...": only a line that begins so is the value.
+        return "\ngoconductor_leading 1" in (self._told("/metrics") or "")
 
     def readiness(self) -> dict[str, Any]:
         """All that it says of its readiness, ready or not; nothing if it does not answer."""

@@ -31,6 +31,12 @@ def test_a_killed_sidecar_costs_nothing(postgres_server: PostgresServer) -> None
         world.verify(Expectations(at_least=least))
 
 
+def test_one_sidecar_says_that_it_leads(postgres_server: PostgresServer) -> None:
+    with World(seed=4, postgres=postgres_server) as world:
+        world.wait_until(lambda: world.leader() is not None, within_s=30, what="somebody leads")
+        assert [one.leads() for one in world.sidecars.values()].count(True) == 1
+
+
 def test_a_service_that_forgets_keys_is_found_out(postgres_server: PostgresServer) -> None:
     with World(seed=3, postgres=postgres_server, honours_keys=False) as world:
         world.ledger.fault(Rule(Kind.FAIL_AFTER, action="execute", times=3))
