@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from sidecar.errors import Overloaded, StoreError
@@ -26,6 +26,9 @@ from sidecar.saga.workflow import WorkflowId
 MAX_WAITERS = 10_000
 LOOK_EVERY = 1.5
 """Seconds between two looks for ends whose notice was lost."""
+
+LEAVE_WITHIN_S = 1.0
+"""How long the end of a process waits for those who wait to be gone."""
 
 _LOOK_AT_ONCE = 1000
 """How many workflows one query names."""
@@ -78,6 +81,8 @@ class WaitHub:
         self._looker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._closed = False
+        self._nobody = asyncio.Event()
+        self._nobody.set()
 
     async def open(self) -> None:
         """Begin to hear notices; harmless when repeated."""
@@ -85,13 +90,20 @@ class WaitHub:
             self._unsubscribe = self._notices.subscribe(self._hear)
 
     async def close(self) -> None:
-        """Send everybody who waits back with what is known now; harmless when repeated."""
+        """Send everybody who waits back with what is known now; harmless when repeated.
+
+        Returns when they are gone, or after a second: each reads what it waited for once more,
+        and what comes next may be the end of the store.
+        """
         self._closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
         for workflow in list(self._watches):
             self._wake(workflow)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                await self._nobody.wait()
         if self._looker is not None:
             self._looker.cancel()
             await asyncio.gather(self._looker, return_exceptions=True)
@@ -118,11 +130,14 @@ class WaitHub:
         watches = self._watches.setdefault(workflow, set())
         watches.add(watch)
         self._waiters += 1
+        self._nobody.clear()
         self._keep_looking()
         try:
             yield watch
         finally:
             self._waiters -= 1
+            if not self._waiters:
+                self._nobody.set()
             watches.discard(watch)
             if not watches:
                 self._watches.pop(workflow, None)

@@ -93,7 +93,8 @@ async def _when_ended(face: Face, namespace: str, id_: str, seconds: float) -> W
         if view.status in WAIT_RETURNS:
             return view
         await watch.until_ended(seconds)
-    return await face.queries.get(namespace, id_)
+        # Still as one who waits: the end of this process waits for those.
+        return await face.queries.get(namespace, id_)
 
 
 async def _view_after_start(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sidecar.engine import waiting as waits
 from sidecar.errors import Overloaded, StoreUnavailable
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
@@ -128,3 +129,32 @@ async def test_closing_sends_everybody_back(faces: Faces) -> None:
     with faces.hub.watch(workflow.id) as late:
         assert await late.until_ended(LONG)
     assert faces.notices.hearers == []
+
+
+async def test_closing_waits_for_those_who_read_once_more(faces: Faces) -> None:
+    """What comes after it closes the store, and they would be told that it is away."""
+    workflow = await faces.start()
+    read = []
+
+    async def reads_at_its_end() -> None:
+        with faces.hub.watch(workflow.id) as watch:
+            await watch.until_ended(LONG)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            read.append(workflow.id)
+
+    waiting = asyncio.create_task(reads_at_its_end())
+    await until(lambda: faces.hub.waiters)
+    await faces.hub.close()
+    assert read == [workflow.id]
+    await waiting
+
+
+async def test_who_never_goes_does_not_keep_it_from_closing(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "LEAVE_WITHIN_S", 0.01)
+    workflow = await faces.start()
+    with faces.hub.watch(workflow.id):
+        await faces.hub.close()
+        assert faces.hub.waiters == 1
