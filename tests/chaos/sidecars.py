@@ -87,6 +87,12 @@ class Sidecar:
         """Send it a signal."""
         os.kill(self.process.pid, number)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether its process was stopped in its tracks."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
+
     def ready(self) -> bool:
         """Whether it says that it is ready."""
         return self._told("/readyz") is not None
@@ -137,6 +143,12 @@ class Sidecar:
         if self.alive:
             self.signal(signal.SIGCONT)
             self.process.stop()
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Every line that its processes logged under this name; one that was cut short is none."""
+        found = [line for line in self._log.read_text().splitlines() if f'"{event}"' in line]
+        lines = [json.loads(line) for line in found if line.endswith("}")]
+        return [line for line in lines if line["event"] == event]
 
     def tail(self, lines: int) -> str:
         """The last lines that its processes wrote."""

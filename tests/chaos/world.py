@@ -134,12 +134,15 @@ class World:
         """Let a stopped sidecar go on."""
         self.sidecars[name].signal(signal.SIGCONT)
 
-    def terminate(self, name: str) -> int:
-        """Ask a sidecar to end in good order (SIGTERM); its exit status."""
+    def terminate(self, name: str, *, within_s: float = 20.0) -> int:
+        """Ask a sidecar to end in good order (SIGTERM), and kill it if it takes longer; how it ended.
+
+        Longer than its `drain` it never should; less than that is a grace period that is cut.
+        """
         with self._watch.lock:
             sidecar = self.sidecars[name]
             sidecar.wanted = False
-            sidecar.process.stop()
+            sidecar.process.stop(within_s=within_s)
             self.counts["terminations"] += 1
             return sidecar.process.wait()
 
@@ -226,6 +229,10 @@ class World:
             vacuous = all(one.rule is Rule.VACUOUS for one in found)
             raise self._error("invalid: it proves nothing" if vacuous else "violated", found)
         return self.tally()
+
+    def failure(self, what: str) -> ChaosError:
+        """What a test raises that has found something wrong by itself."""
+        return self._error(what)
 
     def rows(self) -> Rows:
         """What PostgreSQL says now."""
