@@ -5,6 +5,10 @@
     2  writes and claims                                          one statement
     3  COMMIT
 
+Each of these ends its pipeline before anything is decided: a server that waits for the end of a
+pipeline takes its client for active, and would never end the session of one that was frozen there,
+with all its locks. Between pipelines `idle_in_transaction_session_timeout` does.
+
 Definitions that are not in the cache, and bodies for rendering, take one more each. What goes
 straight ahead does not come this way: see `sidecar.adapters.postgres.quick`.
 
@@ -72,8 +76,8 @@ class Transaction:
         still open, or gone with its connection.
         """
         async with self._connection.pipeline():
-            await self._send("begin")
-            await self._decide()
+            fence, clock = await self._ask()
+        await self._decide(fence, clock)
         answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
         if answer.lost:
             raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")
@@ -85,15 +89,20 @@ class Transaction:
 
     # -- deciding -----------------------------------------------------------------------------
 
-    async def _decide(self) -> None:
+    async def _ask(self) -> tuple[Cursor | None, Cursor]:
         batch = self._batch
+        await self._send("begin")
         fence = None
         if batch.epoch is not None:
             values = {"namespace": batch.namespace, "epoch": batch.epoch.number}
             fence = await self._send("fence", **values)
         await self._starting.ask(self._connection)
         await self._locked.ask()
-        self._now = await _time(await self._send("now"))
+        return fence, await self._send("now")
+
+    async def _decide(self, fence: Cursor | None, clock: Cursor) -> None:
+        batch = self._batch
+        self._now = await _time(clock)
         if batch.epoch is not None and fence is not None and await fence.fetchone() is None:
             raise StaleEpoch(f"epoch {batch.epoch.number} is no longer in force")
         await self._starting.hear()

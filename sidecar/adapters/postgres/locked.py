@@ -72,8 +72,10 @@ class LockedWorkflows:
 
     async def lock_steps(self, ids: list[WorkflowId]) -> None:
         """Lock the open steps of these workflows too, and read all of their steps again."""
-        await send(self._connection, SQL["lock_steps"], ids=ids)
-        steps = await self._hear_steps(await self._ask_steps(ids))
+        async with self._connection.pipeline():
+            await send(self._connection, SQL["lock_steps"], ids=ids)
+            asked = await self._ask_steps(ids)
+        steps = await self._hear_steps(asked)
         for known in ids:
             found = {step.key: step for step in steps.get(known, ())}
             self.workflows[known] = replace(self.workflows[known], steps=found)
@@ -97,8 +99,9 @@ class LockedWorkflows:
         wanted = [one for one in ids if self.definition(self.workflows[one]).renders]
         if not wanted:
             return
-        inputs = await send(self._connection, SQL["inputs"], ids=wanted)
-        outputs = await send(self._connection, SQL["outputs"], ids=wanted)
+        async with self._connection.pipeline():
+            inputs = await send(self._connection, SQL["inputs"], ids=wanted)
+            outputs = await send(self._connection, SQL["outputs"], ids=wanted)
         found: dict[WorkflowId, dict[StepKey, JsonText]] = {}
         for row in await outputs.fetchall():
             key = StepKey(row["step"], row["idx"])

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from sidecar.adapters.postgres import commit
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.stores.postgres import PostgresStore
 from sidecar.errors import StoreConflict, StoreUnavailable
@@ -22,6 +23,7 @@ from sidecar.ports.store import (
     Transition,
 )
 from sidecar.saga.events import CancelRequested
+from sidecar.saga.machine import advance
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
@@ -290,3 +292,27 @@ def watched(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(store, "_run", run_and_tell)
     return seen
+
+
+@pytest.mark.fault(6)
+async def test_whoever_freezes_while_it_decides_loses_its_locks_in_the_end(
+    store: PostgresStore, backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends sessions that are idle in a transaction, not those it takes for active."""
+    states: list[list[tuple[str]]] = []
+
+    def looking(*given: Any, **more: Any) -> Any:
+        with psycopg.connect(backend.dsn) as other:
+            asked = other.execute(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+            )
+            states.append(asked.fetchall())
+        return advance(*given, **more)
+
+    payments = Player(store)
+    workflow = await payments.start(await register(store, call("charge")))
+    monkeypatch.setattr(commit, "advance", looking)
+    await payments.cancel(workflow)
+    # Twice, since the step that is taken away is locked and read once more.
+    assert states == [[("idle in transaction",)]] * 2
