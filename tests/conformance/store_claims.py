@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from sidecar.ports.store import Missing, Store, Transition
 from sidecar.saga.events import CancelRequested
-from sidecar.saga.states import Action, StepStatus
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, StepKey
 from tests.conformance.store_play import (
     MARGIN,
@@ -128,6 +129,36 @@ class ClaimSuite(StoreFixtures):
             (free, StepKey("nothing")): Missing.UNKNOWN,
             (free, StepKey("charge", 3)): Missing.UNKNOWN,
         }
+
+    @pytest.mark.parametrize("named", [False, True], ids=["due", "named"])
+    async def test_a_batch_does_not_claim_what_it_takes_away(
+        self, store: Store, payments: Player, named: bool
+    ) -> None:
+        """Or a workflow would be told to have ended while a step of it is called."""
+        charge = StepKey("charge")
+        gone = await payments.start(await register(store, call("charge")))
+        claims: dict[str, Any] = {"keys": [(gone, charge)]} if named else {"due": 10}
+        cancel = [Transition(gone, CancelRequested())]
+        result = await payments.commit(payments.batch(transitions=cancel, **claims))
+        assert result.claimed == ()
+        assert await payments.status(gone) is WorkflowStatus.ROLLED_BACK
+        assert (await payments.see_step(gone, "charge")).status is StepStatus.CANCELLED
+        if named:
+            assert result.refused_keys[gone, charge] in (Missing.LOCKED, Missing.NOT_CLAIMABLE)
+
+    async def test_a_batch_does_not_claim_again_what_it_settles_late(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        """The lease had ended, and the step is claimable, when its answer comes after all."""
+        workflow = await payments.start(await register(store, call("charge", retry=RETRY_ONCE)))
+        claimed = await payments.claim_one()
+        await payments.end_lease(claimed)
+        await backend.pass_time(5)
+        late = [settle(claimed)]
+        result = await payments.commit(payments.batch(transitions=late, due=10))
+        assert result.claimed == ()
+        assert (await payments.see_step(workflow, "charge")).status is StepStatus.SUCCEEDED
+        assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
     async def test_nothing_is_claimed_before_it_is_due(
         self, store: Store, payments: Player, backend: Backend

@@ -11,6 +11,15 @@ moved AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
     WHERE w.revision = v.expected AND w.paused = COALESCE(v.paused, false)
     ORDER BY w.id FOR UPDATE OF w SKIP LOCKED
+), written AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(steps)s::json) AS v (
+        workflow_id uuid, step text, idx integer, status text, may_have_effect boolean,
+        call_ms integer, due_at timestamptz, lease_until timestamptz, claim boolean,
+        attempt integer, tries integer, closed integer, answered integer, started_at timestamptz,
+        claimed_at timestamptz, ended_at timestamptz, succeeded boolean, comp_attempt integer,
+        comp_tries integer, comp_closed integer, comp_answered integer,
+        comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
+        input text, output text, error text, comp_input text, comp_output text, comp_error text)
 ),
 changed AS (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
@@ -37,14 +46,7 @@ changed AS (
         comp_input = COALESCE(v.comp_input::json, s.comp_input),
         comp_output = COALESCE(v.comp_output::json, s.comp_output),
         comp_error = COALESCE(v.comp_error::json, s.comp_error)
-    FROM json_to_recordset(%(steps)s::json) AS v (
-        workflow_id uuid, step text, idx integer, status text, may_have_effect boolean,
-        call_ms integer, due_at timestamptz, lease_until timestamptz, claim boolean,
-        attempt integer, tries integer, closed integer, answered integer, started_at timestamptz,
-        claimed_at timestamptz, ended_at timestamptz, succeeded boolean, comp_attempt integer,
-        comp_tries integer, comp_closed integer, comp_answered integer,
-        comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
-        input text, output text, error text, comp_input text, comp_output text, comp_error text)
+    FROM written v
     WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = COALESCE(v.idx, 0)
       AND (v.workflow_id IN (SELECT id FROM won)) IS TRUE
     RETURNING s.*
@@ -54,6 +56,7 @@ changed AS (
 -- In their place, so that the rest can speak of them.
 won AS (SELECT NULL::uuid AS id WHERE false),
 moved AS (SELECT NULL::uuid AS id WHERE false),
+written AS (SELECT NULL::uuid AS workflow_id, NULL::text AS step, 0 AS idx WHERE false),
 stepped AS (SELECT * FROM steps WHERE false)
 
 -- name: starts
@@ -147,13 +150,16 @@ lost AS (SELECT NULL::uuid AS id WHERE false)
 
 -- name: due
 -- The one predicate by which a step is claimable, and the index that is made for it. The limit is
--- safe only because the choice is materialized.
+-- safe only because the choice is materialized. What this statement writes itself is left out: it
+-- looks claimable still, and one statement changes a row only once.
 due AS MATERIALIZED (
     SELECT s.workflow_id, s.step, s.idx
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = %(service)s
       AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() AND NOT w.paused
+      AND ((s.workflow_id, s.step, s.idx)
+          IN (SELECT workflow_id, step, COALESCE(idx, 0) FROM written)) IS NOT TRUE
     ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
 
@@ -176,6 +182,8 @@ wanted AS MATERIALIZED (
           AND s.due_at <= statement_timestamp() AND NOT w.paused
         FOR UPDATE OF s SKIP LOCKED
     ) AS s
+    WHERE ((v.workflow_id, v.step, v.idx)
+        IN (SELECT workflow_id, step, COALESCE(idx, 0) FROM written)) IS NOT TRUE
 )
 
 -- name: by_due
