@@ -13,7 +13,8 @@ What can go wrong with a batch, and what is done about it:
 - a settlement that fails alone is offered again, ever more rarely: its answer is all there is
   of a call that was made, and only data that can never be stored is given back to be settled
   otherwise. Its slot stays taken, so such answers cannot pile up
-- a locked workflow row: that member rides in the next batch; after three rides it waits
+- a locked workflow row: that member rides in the next batch; after three rides it waits. What it
+  waits for may not come for long, so a batch that fails meanwhile goes on without waiting
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ class Committer:
     async def _until_durable(
         self, batch: Batch, members: list[Waiting]
     ) -> tuple[float, BatchResult]:
-        """Commit `batch`, as often as it takes. The same object again: its ticket counts."""
+        """Commit `batch`, as often as it takes. The same one again: its ticket counts."""
         pause = UNAVAILABLE_PAUSE_S
         began = self._clock.monotonic()
         while True:
@@ -264,6 +265,7 @@ class Committer:
             except StoreConflict as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="conflict")
                 self._give_up(members, error)
+                batch = _without_waiting(batch)
                 await asyncio.sleep(CONFLICT_PAUSE_S * (1 + self._entropy.chance()))
             except (StoreUnavailable, SchemaMismatch) as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="unavailable")
@@ -338,6 +340,16 @@ class Committer:
         if waiting.rides >= RIDES_BEFORE_WAITING:
             waiting.member = replace(transition, wait=True)
         self._offer(waiting)
+
+
+def _without_waiting(batch: Batch) -> Batch:
+    """The same members under the same ticket; a row that is still locked is told, not waited for.
+
+    Somebody may hold it for long, and all others in the batch and behind it would wait, too.
+    """
+    if not any(one.wait for one in batch.transitions):
+        return batch
+    return replace(batch, transitions=tuple(replace(o, wait=False) for o in batch.transitions))
 
 
 def _pass_sites(batch: Batch, result: BatchResult) -> None:

@@ -36,6 +36,8 @@ CONNECT_WITHIN_S = 5
 TAKE_BACK_WITHIN_S = 1.0
 STATEMENT_WITHIN_MS = 15_000
 LOCK_WITHIN_MS = 5_000
+WRITER_LOCK_WITHIN_MS = 500
+"""All that gathers behind a writer waits with it; what it gave up waiting for rides again."""
 SESSION_ENDS_WITHIN_S = 5.0
 SESSION_LOOK_S = 0.05
 
@@ -97,6 +99,7 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
         **dict.fromkeys(_PLANS_NEVER_USED, "off"),
     }
     if writer:
+        settings["lock_timeout"] = WRITER_LOCK_WITHIN_MS
         settings["plan_cache_mode"] = "force_generic_plan"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     mine = {

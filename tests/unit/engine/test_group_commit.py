@@ -31,6 +31,7 @@ from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered, CancelRequested
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.workflow import StepKey, WorkflowId
+from tests.servers.facts import until
 
 DOCUMENT = b"name: order\nsteps:\n- {name: a, service: payments, execute: /a, compensate: /b}\n"
 POISON = JsonText('{"text": "\\u0000"}')
@@ -185,6 +186,29 @@ async def test_a_locked_workflow_rides_again_and_then_waits(bench: Bench) -> Non
     assert isinstance(await bench.committer.submit(settled(claimed)), Moved)
     rides = [one.wait for batch in bench.store.batches for one in batch.transitions]
     assert rides == [False, False, False, True]
+
+
+@pytest.mark.fault(31)
+async def test_whoever_waits_in_vain_for_a_lock_holds_up_nobody(bench: Bench) -> None:
+    """Its row is held for long: what shares its batch goes on, and it rides again."""
+    claimed = await bench.claimed()
+    held, commit = True, bench.store.commit
+    bench.store.locked = lambda _workflow: held
+
+    async def time_out(batch: Batch) -> BatchResult:
+        if held and any(one.wait for one in batch.transitions):
+            raise StoreConflict("55P03")
+        await asyncio.sleep(0)  # a real store lets others run
+        return await commit(batch)
+
+    bench.store.commit = time_out  # type: ignore[method-assign]
+    settling = asyncio.create_task(bench.committer.submit(settled(claimed)))
+    await until(lambda: bench.telemetry.total(metrics.COMMIT_RETRIES) > 0)
+    others = [await bench.committer.submit(bench.start()) for _ in range(10)]
+    assert all(isinstance(one, Started) for one in others)
+    assert not settling.done()
+    held = False
+    assert isinstance(await settling, Moved)
 
 
 async def test_what_is_not_claimable_says_why(bench: Bench) -> None:
