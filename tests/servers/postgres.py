@@ -1,7 +1,7 @@
 """A private PostgreSQL server: Debian's binaries, a temporary folder, a free loopback port.
 
 Failure behaviour: `kill()` ends the postmaster and all its children with SIGKILL, as a power cut
-would; `restart()` brings the same data back on the same port, by crash recovery if need be. With
+would, and `end_at_once()` with SIGQUIT; `restart()` brings the same data back on the same port, by crash recovery if need be. With
 `fsync=False` (the default, for speed) a killed *server* loses nothing that it had committed, since
 the kernel keeps what it wrote; only tests about a dying machine need `fsync=True`. The setting
 `synchronous_commit` stays on in both: off, a kill would lose commits that were acknowledged.
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -35,13 +36,25 @@ _SHARED_MEMORY_LINE = 6  # of postmaster.pid: key and number of the segment
 
 
 class PostgresServer:
-    """One running server; every test makes its own database in it."""
+    """One running server; every test makes its own database in it.
 
-    def __init__(self, *, fsync: bool = False, settings: dict[str, str] | None = None) -> None:
+    `data` is where its data are to be kept, if not in a folder of its own; `options` are more
+    words for initdb.
+    """
+
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        settings: dict[str, str] | None = None,
+        data: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self._binaries = find_binaries()
         self._user = server_user("postgres")
         self._folder = private_folder("postgres", self._user)
-        self._data = self._folder / "data"
+        self._data = data or self._folder / "data"
+        self._options = options
         switch = "on" if fsync else "off"
         self._settings = {
             "listen_addresses": "127.0.0.1",
@@ -75,6 +88,10 @@ class PostgresServer:
         """Whether the postmaster runs."""
         return self._process is not None and self._process.alive
 
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return self._running.tail()
+
     def dsn_of(self, database: str) -> str:
         """The address of one database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -91,6 +108,11 @@ class PostgresServer:
     def kill(self) -> None:
         """Kill the postmaster and its children with SIGKILL."""
         self._running.kill()
+
+    def end_at_once(self) -> None:
+        """Stop it as `pg_ctl stop -m immediate` does: no farewell, no checkpoint (SIGQUIT)."""
+        os.kill(self.pid, signal.SIGQUIT)
+        self._running.wait()
 
     def restart(self) -> None:
         """Stop it in good order if it still runs, and start it on the same data and port."""
@@ -121,7 +143,7 @@ class PostgresServer:
     def _make_data(self) -> None:
         options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"]
         run_as(
-            [self._binaries / "initdb", "-D", self._data, *options],
+            [self._binaries / "initdb", "-D", self._data, *options, *self._options],
             user=self._user,
             within_s=60.0,
         )
