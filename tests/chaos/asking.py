@@ -133,11 +133,14 @@ class Asking:
         self._pool.shutdown(cancel_futures=True)
 
 
-def ask(address: str, path: str, body: Any) -> tuple[int | None, Any]:
-    """POST plain data; the status and the answer, or None and why nobody knows."""
+def ask(address: str, path: str, body: Any = None) -> tuple[int | None, Any]:
+    """POST plain data, or GET without any.
+
+    Returns the status and the answer, or None and why nobody knows.
+    """
     request = Request(  # noqa: S310
         address + path,
-        data=json.dumps(body).encode(),
+        data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
     try:

@@ -1,10 +1,11 @@
 """A private PostgreSQL server: Debian's binaries, a temporary folder, a free loopback port.
 
 Failure behaviour: `kill()` ends the postmaster and all its children with SIGKILL, as a power cut
-would, and `end_at_once()` with SIGQUIT; `restart()` brings the same data back on the same port, by crash recovery if need be. With
-`fsync=False` (the default, for speed) a killed *server* loses nothing that it had committed, since
-the kernel keeps what it wrote; only tests about a dying machine need `fsync=True`. The setting
-`synchronous_commit` stays on in both: off, a kill would lose commits that were acknowledged.
+would, and `end_at_once()` with SIGQUIT; `restart()` brings the same data back on the same port, by
+crash recovery if need be. With `fsync=False` (the default, for speed) a killed *server* loses
+nothing that it had committed, since the kernel keeps what it wrote; only tests about a dying
+machine need `fsync=True`. The setting `synchronous_commit` stays on in both: off, a kill would
+lose commits that were acknowledged.
 """
 
 from __future__ import annotations
