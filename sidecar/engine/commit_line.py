@@ -33,6 +33,11 @@ class Waiting:
         """Bytes of memory that only this member holds: the body of a start."""
         return sys.getsizeof(self.member.input) if isinstance(self.member, Start) else 0
 
+    @property
+    def waits_for_lock(self) -> bool:
+        """Whether a batch with this member may stand still for somebody else's lock."""
+        return isinstance(self.member, Transition) and self.member.wait
+
     def answer(self, answer: object) -> None:
         """Tell what became of it, if anybody still waits."""
         if not self.future.done():

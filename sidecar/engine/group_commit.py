@@ -13,8 +13,8 @@ What can go wrong with a batch, and what is done about it:
 - a settlement that fails alone is offered again, ever more rarely: its answer is all there is
   of a call that was made, and only data that can never be stored is given back to be settled
   otherwise. Its slot stays taken, so such answers cannot pile up
-- a locked workflow row: that member rides in the next batch; after three rides it waits. What it
-  waits for may not come for long, so a batch that fails meanwhile goes on without waiting
+- a locked workflow row: that member rides in the next batch; after three rides it waits, apart
+  from all that does not. Its row may be held for long: who waited in vain rides again
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ class Committer:
             members = self._line.take(self._limits.max_batch)
             self._telemetry.gauge(metrics.COMMIT_WAITING, len(self._line))
             try:
-                await self._commit(members)
+                patient = [one for one in members if one.waits_for_lock]
+                await self._commit([one for one in members if not one.waits_for_lock])
+                await self._commit(patient)
             except asyncio.CancelledError:
                 for one in members:
                     one.fail(_stopping())
@@ -343,10 +345,7 @@ class Committer:
 
 
 def _without_waiting(batch: Batch) -> Batch:
-    """The same members under the same ticket; a row that is still locked is told, not waited for.
-
-    Somebody may hold it for long, and all others in the batch and behind it would wait, too.
-    """
+    """The same members under the same ticket: what is locked still is told, and not waited for."""
     if not any(one.wait for one in batch.transitions):
         return batch
     return replace(batch, transitions=tuple(replace(o, wait=False) for o in batch.transitions))

@@ -36,7 +36,7 @@ CONNECT_WITHIN_S = 5
 TAKE_BACK_WITHIN_S = 1.0
 STATEMENT_WITHIN_MS = 15_000
 LOCK_WITHIN_MS = 5_000
-WRITER_LOCK_WITHIN_MS = 500
+WRITER_LOCK_WITHIN_MS = 200
 """All that gathers behind a writer waits with it; what it gave up waiting for rides again."""
 SESSION_ENDS_WITHIN_S = 5.0
 SESSION_LOOK_S = 0.05

@@ -190,13 +190,14 @@ async def test_a_locked_workflow_rides_again_and_then_waits(bench: Bench) -> Non
 
 @pytest.mark.fault(31)
 async def test_whoever_waits_in_vain_for_a_lock_holds_up_nobody(bench: Bench) -> None:
-    """Its row is held for long: what shares its batch goes on, and it rides again."""
+    """Its row is held for long: what gathers meanwhile goes on apart, and it rides again."""
     claimed = await bench.claimed()
     held, commit = True, bench.store.commit
     bench.store.locked = lambda _workflow: held
 
     async def time_out(batch: Batch) -> BatchResult:
         if held and any(one.wait for one in batch.transitions):
+            assert not batch.starts
             raise StoreConflict("55P03")
         await asyncio.sleep(0)  # a real store lets others run
         return await commit(batch)
