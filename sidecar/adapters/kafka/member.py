@@ -247,3 +247,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         except driver.DRIVER_ERRORS as error:
             _log.warning("kafka_commit_failed", why=driver.describe(error))
             self._dirty.set()
+        except asyncio.CancelledError:
+            if driver.asked_to_end():
+                raise
+            _log.warning("kafka_commit_failed", why="its coordinator was cancelled")
+            self._dirty.set()

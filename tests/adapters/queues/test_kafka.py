@@ -9,11 +9,13 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from sidecar.adapters.kafka import driver
 from sidecar.adapters.kafka.member import Member, Token
 from sidecar.adapters.kafka.settings import KafkaSettings
 from sidecar.adapters.kafka.topics import ensure_topics
@@ -30,7 +32,7 @@ from tests.conformance.queue import (
     take,
     take_all,
 )
-from tests.conformance.queue_faults import MessageQueueFaultContract
+from tests.conformance.queue_faults import MessageQueueFaultContract, publish_until_taken
 from tests.servers.kafka import KafkaServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -213,6 +215,37 @@ async def _is_other(bench: Bench, queue: KafkaQueue, before: Member) -> bool:
     except QueueUnavailable:
         return False
     return await bench.member(queue) is not before
+
+
+@pytest.mark.fault(56)
+async def test_a_broker_that_was_away_for_long_is_heard_again(bench: Bench) -> None:
+    """Long enough for the member to be given up while nobody answers."""
+    queue = bench.make_queue("payments")
+    async with opened(queue):
+        await queue.publish([bell(1)])
+        await take(queue, 1)
+        await bench.cut()
+        member = await bench.member(queue)
+        await until(lambda: _is_given_up(queue, member))
+        await bench.restore()
+        await publish_until_taken(queue, [bell(2)])
+        await take_all(queue, [bell(2)])
+
+
+async def _is_given_up(queue: KafkaQueue, member: Member) -> bool:
+    with suppress(QueueUnavailable):
+        await queue.receive(1, 0.2)
+    return queue._member is not member
+
+
+async def test_a_client_whose_own_task_was_cancelled_is_closed_all_the_same() -> None:
+    class Client:
+        async def stop(self) -> None:
+            part = asyncio.create_task(asyncio.sleep(60))
+            part.cancel()
+            await part
+
+    await driver.stop(Client(), within_s=1.0)
 
 
 async def test_a_quiet_queue_is_left_alone(bench: Bench) -> None:
