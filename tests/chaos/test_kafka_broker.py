@@ -6,7 +6,6 @@ and take to the broker again when it is there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,7 +27,8 @@ pytestmark = [
 SEED = 5660
 _LOOKS = {"look": {"min": "500ms", "max": "1s"}}
 _GROWN_MOST = 16 * 1024 * 1024
-_FILES_MORE_MOST = 12
+_FILES_MORE_MOST = 48
+"""Each of 32 slots may keep a connection to the service."""
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,14 @@ def test_a_broker_that_dies_again_and_again(world: World, way: FaultProxy) -> No
 
 @pytest.mark.fault(56)
 def test_a_broker_that_is_away_for_long(world: World, way: FaultProxy) -> None:
-    """Each round of doorbells that is given up takes the publisher its whole deadline."""
+    """For longer than a publisher waits, and until every member was given up."""
     assert world.kafka is not None
     sidecars = world.sidecars.values()
+    before = {name: _replaced(one) for name, one in _meters(world).items()}
     world.kafka.kill()
     lost = {one.name: Meter(one).lost for one in sidecars}
     sizes: dict[str, tuple[int, int]] = {}
-    for number in range(3):
+    for number in range(2):
         world.run_load(40)
         world.quiesce(within_s=60)
         for one in sidecars:
@@ -83,6 +84,11 @@ def test_a_broker_that_is_away_for_long(world: World, way: FaultProxy) -> None:
             lost[one.name] = Meter(one).lost
         if number == 0:
             sizes = {one.name: (resident_bytes(one), open_files(one)) for one in sidecars}
+    world.wait_until(
+        lambda: all(_replaced(one) > before[name] for name, one in _meters(world).items()),
+        within_s=60,
+        what="all members are given up",
+    )
     for one in sidecars:
         memory, files = sizes[one.name]
         assert resident_bytes(one) - memory < _GROWN_MOST, f"seed {SEED}: {one.name}"
@@ -95,7 +101,6 @@ def test_a_broker_that_is_away_for_long(world: World, way: FaultProxy) -> None:
 
 @pytest.mark.fault(56)
 def test_sidecars_that_start_without_a_broker(world: World, way: FaultProxy) -> None:
-    harvest(world)
     for name in world.sidecars:
         assert world.terminate(name) == 0
     way.refuse()
@@ -115,22 +120,18 @@ def test_sidecars_that_start_without_a_broker(world: World, way: FaultProxy) -> 
 
 @pytest.mark.fault(60)
 def test_a_consumer_that_looks_connected_is_replaced(world: World, way: FaultProxy) -> None:
-    """Nothing arrives and no connection breaks; then all that is sent goes nowhere."""
-    for number, half_open in enumerate(({"up": False}, {"down": False}, {})):
-        before = {name: _replaced(one) for name, one in _meters(world).items()}
-        began = time.monotonic()
-        way.swallow(**half_open)
-        world.run_load(20)
-        world.quiesce(within_s=60)
-        world.wait_until(
-            lambda before=before: all(_replaced(m) > before[n] for n, m in _meters(world).items()),
-            within_s=60,
-            what=f"all members are replaced ({half_open})",
-        )
-        print(f"half open {half_open}: replaced after {time.monotonic() - began:.1f} s")
-        way.heal()
-        _use_doorbells(world)
-        assert way.counts["swallowed"] > number
+    """The broker hears every word, its answers go nowhere, and no connection breaks."""
+    before = {name: _replaced(one) for name, one in _meters(world).items()}
+    way.swallow(up=False)
+    world.run_load(20)
+    world.quiesce(within_s=60)
+    world.wait_until(
+        lambda: all(_replaced(one) > before[name] for name, one in _meters(world).items()),
+        within_s=60,
+        what="all members are replaced",
+    )
+    way.heal()
+    _use_doorbells(world)
     world.verify(Expectations(at_least={"proxy:kafka:broker:swallowed": 10}))
 
 
@@ -143,6 +144,7 @@ def test_a_bad_way_to_the_broker(world: World, way: FaultProxy) -> None:
         "reset": (way.reset, way.heal),
         "reset_new": (lambda: (way.reset_new(), way.reset()), way.heal),
         "held": (way.hold, way.release),
+        "swallowed": (way.swallow, way.heal),
     }
     for harm, (hurt, mend) in harms.items():
         fired = way.counts[harm]
@@ -158,8 +160,6 @@ def test_a_bad_way_to_the_broker(world: World, way: FaultProxy) -> None:
         mend()
         world.quiesce(within_s=60)
         _use_doorbells(world, after=harm)
-    way.heal()
-    harvest(world)
     world.verify(Expectations(at_least={f"proxy:kafka:broker:{harm}": 1 for harm in harms}))
 
 

@@ -99,7 +99,7 @@ class World:
         self._asking: Asking
         self._watch: Watch
         self._dsn = ""
-        self.topic_prefix = ""
+        self.topic_prefix = ""  # of the doorbells' topics, with Kafka
 
     def __enter__(self) -> Self:
         """Start everything, wait until all is ready, and register the definitions."""
