@@ -1,4 +1,4 @@
-"""Workflows that turn back at every bad moment: what cannot be undone, siblings, cancels, deadlines."""
+"""Workflows that turn back at bad moments: what cannot be undone, siblings, cancels, deadlines."""
 
 from __future__ import annotations
 

@@ -135,9 +135,9 @@ class World:
         self.sidecars[name].signal(signal.SIGCONT)
 
     def terminate(self, name: str, *, within_s: float = 20.0) -> int:
-        """Ask a sidecar to end in good order (SIGTERM), and kill it if it takes longer; how it ended.
+        """Ask a sidecar to end in good order (SIGTERM), and kill it if it takes longer.
 
-        Longer than its `drain` it never should; less than that is a grace period that is cut.
+        Returns how it ended.        Longer than its `drain` it never should; less than that is a grace period that is cut.
         """
         with self._watch.lock:
             sidecar = self.sidecars[name]

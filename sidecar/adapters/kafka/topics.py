@@ -20,8 +20,9 @@ _log = structlog.get_logger("sidecar.kafka")
 
 
 async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> None:
-    """Create those of `topics` that are missing; they can be used at once. Raises `QueueUnavailable`.
+    """Create those of `topics` that are missing; they can be used at once.
 
+    Raises `QueueUnavailable`.
     Where they exist already no right to create topics is needed.
     """
     with translated(f"looking for topics {sorted(topics)}"):

@@ -241,7 +241,7 @@ async def _is_given_up(queue: KafkaQueue, member: Member) -> bool:
 async def test_a_client_whose_own_task_was_cancelled_is_closed_all_the_same() -> None:
     class Client:
         async def stop(self) -> None:
-            part = asyncio.create_task(asyncio.sleep(60))
+            part = asyncio.create_task(asyncio.Event().wait())
             part.cancel()
             await part
 
