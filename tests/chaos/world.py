@@ -137,7 +137,8 @@ class World:
     def terminate(self, name: str, *, within_s: float = 20.0) -> int:
         """Ask a sidecar to end in good order (SIGTERM), and kill it if it takes longer.
 
-        Returns how it ended.        Longer than its `drain` it never should; less than that is a grace period that is cut.
+        Returns how it ended. Longer than its `drain` it never should; less than that is a grace
+        period that is cut.
         """
         with self._watch.lock:
             sidecar = self.sidecars[name]
