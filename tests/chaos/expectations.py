@@ -87,8 +87,9 @@ class Expectations:
     `at_least` counts by name. From the tables: `completed`, `rolled_back`, `error`, `started`,
     `late_answer`, `epochs`, and `cause:WORD` for the causes of events (`cause:claimed`,
     `cause:unknown`, which is also that of a lease that ended). From the ledger: `repeated`,
-    `barred`, `too_late`, `refused`, and `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
-    `doubtful`, `exits`, `proxy:COUNT` of all proxies and `proxy:SIDECAR:LEG:COUNT` of one.
+    `barred`, `too_late`, `refused`, and `fault:KIND`. From the world: `kills`, `stops`,
+    `restarts`, `cancels:202`, `cancels:409`, `doubtful`, `exits`, `proxy:COUNT` of all proxies
+    and `proxy:SIDECAR:LEG:COUNT` of one.
 
     `also_legal` are ends that this run's faults allow besides each start's own, and
     `also_legal_for` those that they allow to workflows of one definition. `exits` are the
