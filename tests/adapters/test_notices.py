@@ -22,6 +22,7 @@ from tests.conformance.notices import (
     workflow,
 )
 from tests.servers.postgres import PostgresServer
+from tests.servers.processes import freeze
 
 
 class MemoryBench:
@@ -138,7 +139,7 @@ async def test_a_connection_half_open_is_noticed(database: str, hurt: list[int])
     bench = PostgresBench(database)
     async with listening(bench, "orders") as (notices, heard):
         for pid in await pids(database):
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
             hurt.append(pid)
         notices.announce(ended=[workflow(1)])
         await heard.until(lambda: "orders" in heard.services)
@@ -151,7 +152,7 @@ async def test_closing_while_nothing_answers_ends_soon(database: str, hurt: list
     bench = PostgresBench(database)
     async with listening(bench, "orders") as (notices, _):
         for pid in await pids(database):
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
             hurt.append(pid)
         notices.announce(ended=[workflow(1)])
         async with asyncio.timeout(5):

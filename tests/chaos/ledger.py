@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from tests.chaos.book import Entry, read_entries
 from tests.chaos.faults import Rule
 from tests.chaos.sidecars import stable_port
-from tests.servers.processes import ServerProcess, accepts_connections
+from tests.servers.processes import ServerProcess, accepts_connections, freeze
 
 _ROOT = Path(__file__).parents[2]
 _READY_WITHIN_S = 15.0
@@ -98,7 +98,7 @@ class Ledger:
 
     def freeze(self) -> None:
         """Stop its process in its tracks: the kernel accepts connections, nobody answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def go_on(self) -> None:
         """Let a frozen process go on."""

@@ -34,7 +34,7 @@ from tests.chaos.sidecars import Sidecar
 from tests.chaos.watching import Watch
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.processes import private_folder
+from tests.servers.processes import freeze, private_folder
 
 _READY_WITHIN_S = 40.0
 _POLL_S = 0.05
@@ -127,7 +127,7 @@ class World:
 
     def stop(self, name: str) -> None:
         """Stop a sidecar in its tracks (SIGSTOP)."""
-        self.sidecars[name].signal(signal.SIGSTOP)
+        freeze(self.sidecars[name].process.pid)
         self.counts["stops"] += 1
 
     def cont(self, name: str) -> None:

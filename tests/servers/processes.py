@@ -193,6 +193,26 @@ def run_as(
         raise ServerError(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
 
 
+def freeze(pid: int, *, within_s: float = 10.0) -> None:
+    """Stop a process, and return once all its threads stand still; `SIGCONT` wakes it.
+
+    The signal alone says nothing: a thread that runs on another core may still answer.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + within_s
+    while not all(_stands_still(stat) for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
+        if time.monotonic() > deadline:
+            raise ServerError(f"process {pid} does not stand still")
+        time.sleep(0.001)
+
+
+def _stands_still(stat: Path) -> bool:
+    try:
+        return stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] in "TtZX"
+    except OSError:  # the thread ended meanwhile
+        return True
+
+
 def wait_gone(pids: Sequence[int], *, within_s: float = 10.0) -> None:
     """Return when none of these processes is left."""
     deadline = time.monotonic() + within_s

@@ -34,6 +34,7 @@ from tests.conformance.queue import (
 )
 from tests.conformance.queue_faults import MessageQueueFaultContract, publish_until_taken
 from tests.servers.kafka import KafkaServer
+from tests.servers.processes import freeze
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -78,7 +79,7 @@ class Bench:
             await asyncio.to_thread(self.server.restart)
 
     async def freeze(self) -> None:
-        os.kill(self.server.pid, signal.SIGSTOP)
+        freeze(self.server.pid)
 
     async def thaw(self) -> None:
         os.kill(self.server.pid, signal.SIGCONT)
