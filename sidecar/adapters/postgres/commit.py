@@ -1,16 +1,18 @@
 """One batch under the locks of its workflows.
 
-    1  BEGIN, fence, start keys, workflow locks, steps, clock     one round trip
+    1  BEGIN, fence, start keys, workflow locks, steps            one round trip
+    2  the clock                                                  one statement
     -  decide, in Python                                          (again, if steps are taken away)
-    2  writes and claims                                          one statement
-    3  COMMIT
-
-Each of these ends its pipeline before anything is decided: a server that waits for the end of a
-pipeline takes its client for active, and would never end the session of one that was frozen there,
-with all its locks. Between pipelines `idle_in_transaction_session_timeout` does.
+    3  writes and claims                                          one statement
+    4  COMMIT
 
 Definitions that are not in the cache, and bodies for rendering, take one more each. What goes
 straight ahead does not come this way: see `sidecar.adapters.postgres.quick`.
+
+The clock is asked last and alone, in no pipeline. A server that waits for more of a pipeline, and
+after a pipeline of psycopg's, has no time limit running: it would never end the session of a
+sidecar that was frozen there, with all its locks. After a statement of its own,
+`idle_in_transaction_session_timeout` counts while we decide.
 
 Lock order: epoch, start keys, workflow rows, step rows of transitions that take steps away,
 step rows of claims (never waited for).
@@ -76,8 +78,8 @@ class Transaction:
         still open, or gone with its connection.
         """
         async with self._connection.pipeline():
-            fence, clock = await self._ask()
-        await self._decide(fence, clock)
+            fence = await self._ask()
+        await self._decide(fence)
         answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
         if answer.lost:
             raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")
@@ -89,7 +91,7 @@ class Transaction:
 
     # -- deciding -----------------------------------------------------------------------------
 
-    async def _ask(self) -> tuple[Cursor | None, Cursor]:
+    async def _ask(self) -> Cursor | None:
         batch = self._batch
         await self._send("begin")
         fence = None
@@ -98,18 +100,18 @@ class Transaction:
             fence = await self._send("fence", **values)
         await self._starting.ask(self._connection)
         await self._locked.ask()
-        return fence, await self._send("now")
+        return fence
 
-    async def _decide(self, fence: Cursor | None, clock: Cursor) -> None:
+    async def _decide(self, fence: Cursor | None) -> None:
         batch = self._batch
-        self._now = await _time(clock)
         if batch.epoch is not None and fence is not None and await fence.fetchone() is None:
             raise StaleEpoch(f"epoch {batch.epoch.number} is no longer in force")
         await self._starting.hear()
+        await self._locked.hear()
+        self._now = await _time(await self._send("now"))
         for start in batch.starts:
             self._definitions.keep(start.definition)
         self.starts = self._starting.decide(self._now, self._render)
-        await self._locked.hear()
         self.transitions = await self._transitions()
 
     async def _transitions(self) -> tuple[TransitionResult, ...]:

@@ -208,6 +208,7 @@ async def test_a_pooler_before_the_server_is_refused(
         ("53100", StoreUnavailable),
         ("53300", StoreUnavailable),
         ("25006", StoreUnavailable),
+        ("25P03", StoreUnavailable),
         ("22P02", StoreDataError),
         ("23505", StoreDataError),
         ("42P01", SchemaMismatch),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sidecar.adapters.postgres import commit
+from sidecar.adapters.postgres import commit, connections
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.stores.postgres import PostgresStore
 from sidecar.errors import StoreConflict, StoreUnavailable
@@ -295,24 +297,28 @@ def watched(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.fault(6)
-async def test_whoever_freezes_while_it_decides_loses_its_locks_in_the_end(
-    store: PostgresStore, backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("nth", [1, 2], ids=["decides", "decides_again"])
+async def test_whoever_freezes_while_it_decides_loses_its_locks_in_time(
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """The server ends sessions that are idle in a transaction, not those it takes for active."""
-    states: list[list[tuple[str]]] = []
+    """A cancel decides twice: the step that it takes away is locked and read once more."""
+    decisions = itertools.count(1)
 
-    def looking(*given: Any, **more: Any) -> Any:
-        with psycopg.connect(backend.dsn) as other:
-            asked = other.execute(
-                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
-                " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
-            )
-            states.append(asked.fetchall())
+    def frozen(*given: Any, **more: Any) -> Any:
+        if next(decisions) == nth:
+            with psycopg.connect(backend.dsn, autocommit=True) as other:
+                while other.execute(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+                ).fetchall():
+                    threading.Event().wait(0.05)
         return advance(*given, **more)
 
-    payments = Player(store)
-    workflow = await payments.start(await register(store, call("charge")))
-    monkeypatch.setattr(commit, "advance", looking)
+    monkeypatch.setattr(connections, "STATEMENT_WITHIN_MS", 1_000)
+    payments = Player(await backend.open_store())
+    workflow = await payments.start(await register(payments.store, call("charge")))
+    monkeypatch.setattr(commit, "advance", frozen)
+    with pytest.raises(StoreUnavailable):
+        await payments.cancel(workflow)
     await payments.cancel(workflow)
-    # Twice, since the step that is taken away is locked and read once more.
-    assert states == [[("idle in transaction",)]] * 2
+    assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
