@@ -37,13 +37,25 @@ _READING = {"autocommit": True, "prepare_threshold": 2}
 
 
 class Reading:
-    """Between `at_least` and `at_most` connections; opened and closed by its owner."""
+    """Between `at_least` and `at_most` connections; opened and closed by its owner.
 
-    def __init__(self, dsn: str, schema: str, *, at_least: int, at_most: int) -> None:
+    For `reconnect_for_s` a lost connection is replaced unasked.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        *,
+        at_least: int,
+        at_most: int,
+        reconnect_for_s: float = RECONNECT_FOR_S,
+    ) -> None:
         self._dsn = dsn
         self._schema = schema
         self._at_least = at_least
         self._at_most = at_most
+        self._reconnect_for_s = reconnect_for_s
         self._pool: AsyncConnectionPool[ImpatientConnection] | None = None
 
     @property
@@ -62,7 +74,7 @@ class Reading:
             max_size=self._at_most,
             timeout=ACQUIRE_WITHIN_S,
             max_idle=IDLE_FOR_S,
-            reconnect_timeout=RECONNECT_FOR_S,
+            reconnect_timeout=self._reconnect_for_s,
             open=False,
         )
         with translated():

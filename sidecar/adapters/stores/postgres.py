@@ -56,6 +56,9 @@ COMMIT_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 3.0
 VITAL = 2
 """How many connections ask what keeps the sidecar alive, at most; one if nothing is slow."""
+VITAL_RECONNECT_FOR_S = 0.2
+"""Asked every few seconds anyway, each time at once: a pool that pauses between its own tries would
+keep a heartbeat silent for seconds after the server has come back."""
 DOUBTS_KEPT = 1_000
 OWED_GOOD_FOR_S = 1.0
 """Claims that could not be told for longer are left to their leases."""
@@ -97,7 +100,9 @@ class PostgresStore(PostgresQueries):
     ) -> None:
         super().__init__(
             readers=Reading(dsn, schema, at_least=0, at_most=readers),
-            vital=Reading(dsn, schema, at_least=1, at_most=VITAL),
+            vital=Reading(
+                dsn, schema, at_least=1, at_most=VITAL, reconnect_for_s=VITAL_RECONNECT_FOR_S
+            ),
         )
         self._dsn = dsn
         self._schema = schema

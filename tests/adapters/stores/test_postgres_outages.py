@@ -38,3 +38,22 @@ async def test_after_a_long_outage_the_next_query_connects_at_once(
     await asyncio.to_thread(server.restart)
     await store.ping()
     await store.close()
+
+
+@pytest.mark.fault(33)
+async def test_what_keeps_a_sidecar_alive_connects_whenever_it_is_asked(
+    server: PostgresServer,
+) -> None:
+    """Not when a pause of the pool is over: by then the sidecar would be taken for dead."""
+    backend = PostgresBackend(server.create_database("away"))
+    await migrate(backend.dsn)
+    store = await backend.open_store()
+    await store.ping()
+    await asyncio.to_thread(server.kill)
+    waiting = asyncio.create_task(store.ping())
+    await until(lambda: store.vital.pool.get_stats()["pool_size"] == 0, within_s=2.0)
+    assert not waiting.done()
+    await asyncio.to_thread(server.restart)
+    await store.ping()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await store.close()
