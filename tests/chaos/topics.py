@@ -100,7 +100,7 @@ class Topics:
         return sum(end - at for at, end in self._places(service).values())
 
     def rewind(self, service: str) -> int:
-        """Set the group, which must be empty, to the begin of all; how many messages it re-reads."""
+        """Set the group, which must be empty, to the first message; how many it reads again."""
 
         async def rewind() -> int:
             async with self._member(service) as member:
