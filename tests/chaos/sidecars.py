@@ -27,6 +27,8 @@ SHORT_TIMES: dict[str, Any] = {
     "concurrency": 32,
 }
 _TRIES = 200
+_given: set[int] = set()
+"""Ports that this process gave away: nobody may listen on them yet."""
 
 
 class Sidecar:
@@ -165,11 +167,14 @@ def stable_port() -> int:
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(_TRIES):
         port = random.SystemRandom().randrange(10_240, min(first, 32_768))
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise RuntimeError("no free port was found")
