@@ -197,3 +197,13 @@ def _leaks(connection: psycopg.Connection[Any]) -> Leaks:
 
 def _plain(document: Any) -> Any:
     return json.loads(document) if isinstance(document, str) else document
+
+
+def leases(connection: psycopg.Connection[Any], owner: str, schema: str = "goconductor") -> int:
+    """How many steps an incarnation holds."""
+    row = connection.execute(
+        f"SELECT count(*) FROM {schema}.steps WHERE lease_until IS NOT NULL"  # noqa: S608
+        " AND owner = %s".encode(),
+        (owner,),
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -152,6 +152,16 @@ class Sidecar:
         lines = [json.loads(line) for line in found if line.endswith("}")]
         return [line for line in lines if line["event"] == event]
 
+    def count(self, event: str) -> int:
+        """How many such lines there are."""
+        return len(self.said(event))
+
+    @property
+    def incarnation(self) -> str:
+        """The name by which its newest process signs its claims and its terms."""
+        found: str = self.said("started")[-1]["incarnation"]
+        return found
+
     def tail(self, lines: int) -> str:
         """The last lines that its processes wrote."""
         if not self._log.exists():

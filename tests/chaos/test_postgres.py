@@ -76,7 +76,7 @@ def test_slow_answers_to_clients_silence_no_sidecar(postgres_server: PostgresSer
                 world.counts["most_waiting"] = max(world.counts["most_waiting"], waiting(world))
             for thread in threads:
                 thread.join()
-        assert [one.said("heartbeat_failed") for one in world.sidecars.values()] == [0, 0, 0]
+        assert [one.count("heartbeat_failed") for one in world.sidecars.values()] == [0, 0, 0]
         assert (world.leader(), world.tally()["epochs"]) == (leader, epochs)
         world.run_load(12)
         world.quiesce(within_s=30)
@@ -106,7 +106,7 @@ def end_sessions(world: World, draw: random.Random, most: int) -> None:
 
 def end_listeners(world: World) -> None:
     """End all listening sessions, and see each sidecar listen again."""
-    mended = {name: one.said("notices_interrupted") for name, one in world.sidecars.items()}
+    mended = {name: one.count("notices_interrupted") for name, one in world.sidecars.items()}
     listening = sessions(world, LISTENING)
     world.counts["listeners_ended"] += end(world, listening)
     world.run_load(4)
@@ -116,7 +116,7 @@ def end_listeners(world: World) -> None:
         what="every sidecar listens again",
     )
     world.counts["listeners_mended"] += sum(
-        one.said("notices_interrupted") > mended[name] for name, one in world.sidecars.items()
+        one.count("notices_interrupted") > mended[name] for name, one in world.sidecars.items()
     )
 
 

@@ -94,14 +94,14 @@ def cut_a_commit(world: World, number: int, **after: int) -> str:
     the sidecar does not, and `passed` if nothing was cut before the sidecar knew.
     """
     sidecar, proxy = world.sidecars[QUIET], world.proxy(QUIET, "store")
-    failed = sidecar.said("store_unavailable")
+    failed = sidecar.count("store_unavailable")
     with ThreadPoolExecutor(1) as pool:
         proxy.reset_new()
         proxy.cut_after(**after)
         start = pool.submit(world.start, Order("chain"), number, at=QUIET, insist_s=WITHIN_S)
         try:
             world.wait_until(
-                lambda: start.done() or sidecar.said("store_unavailable") > failed,
+                lambda: start.done() or sidecar.count("store_unavailable") > failed,
                 within_s=30,
                 what=f"a commit cut after {after} bytes",
             )
@@ -156,7 +156,7 @@ def swallow_under_calls(world: World) -> None:
     name = "shipping-1"
     sidecar, proxy = world.sidecars[name], world.proxy(name, "store")
     words = ("store_unavailable", "heartbeat_failed")
-    before = [sidecar.said(one) for one in words]
+    before = [sidecar.count(one) for one in words]
     world.ledger.fault(Rule(Kind.SLOW, path="/ship", ms=900, times=40))
     load = world.begin_load(24, [Order("chain")])
     world.wait_until(lambda: world.held(name) >= 2, within_s=30, what="calls in flight")
@@ -165,7 +165,7 @@ def swallow_under_calls(world: World) -> None:
     world.wait_until(lambda: not sidecar.ready(), within_s=20, what=f"{name} is not ready")
     world.quiesce(within_s=WITHIN_S)
     world.wait_until(
-        lambda: all(sidecar.said(one) > said for one, said in zip(words, before, strict=True)),
+        lambda: all(sidecar.count(one) > said for one, said in zip(words, before, strict=True)),
         within_s=40,
         what="its commit and its heartbeat give up by themselves",
     )

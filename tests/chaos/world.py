@@ -29,7 +29,7 @@ from tests.chaos.expectations import Expectations, Rule, Violation
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.report import ChaosError, report
-from tests.chaos.rows import Rows, ended, read_rows, unfinished
+from tests.chaos.rows import Rows, ended, leases, read_rows, unfinished
 from tests.chaos.sidecars import Sidecar
 from tests.chaos.watching import Watch
 from tests.servers.kafka import KafkaServer
@@ -164,6 +164,11 @@ class World:
     def leader(self) -> str | None:
         """The name of a sidecar that says that it leads; None if none does."""
         return next((name for name, one in self.sidecars.items() if one.leads()), None)
+
+    def held(self, name: str) -> int:
+        """How many steps a sidecar has claimed and not settled; 0 while PostgreSQL is away."""
+        owner = self.sidecars[name].incarnation
+        return self._asked(lambda connection: leases(connection, owner)) or 0
 
     # -- work -----------------------------------------------------------------------------------
 
