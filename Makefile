@@ -51,7 +51,7 @@ static: $(VENV)/.installed-test
 # A server that cannot be had is a failure here, never a skip.
 test: static
 	tests/servers/install
-	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-5000} $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-5000} $(BIN)/python -m pytest -q -m 'not soak' $(PYTEST_ARGS)
 
 # Races run ten thousand times, then harm of every kind for so long.
 MINUTES ?= 60
@@ -60,6 +60,7 @@ CHAOS_ARGS ?=
 chaos: $(VENV)/.installed-test
 	tests/servers/install
 	SERVERS_REQUIRED=1 RACES=10000 $(BIN)/python -m pytest -q tests/adapters/stores/test_postgres_races.py
+	SERVERS_REQUIRED=1 $(BIN)/python -m pytest -q -m soak tests/chaos
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(CHAOS_ARGS)
 
 # Runs what proves the faults of the catalogue, and writes docs/faults.md.

@@ -38,6 +38,7 @@ _MOVES = 4
 _STOPPED_IN_CLAIM = {FAILPOINTS: "before_claim:stop@3"}
 
 
+@pytest.mark.soak
 @pytest.mark.fault(51, 52, 53)
 def test_partitions_change_hands_in_mid_step(
     postgres_server: PostgresServer, kafka_server: KafkaServer
