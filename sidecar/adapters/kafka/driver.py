@@ -122,6 +122,19 @@ async def stop(client: Any, *, within_s: float) -> None:
         _log.info("kafka_client_abandoned", why="its own end was cancelled")
 
 
+def note_that_nobody_fetches(consumer: Any) -> None:
+    """Set right what a fetch that failed or was cut short leaves behind in the driver.
+
+    It counts such a fetch as under way for ever. It would take us for one that always asks, and keep
+    the partitions of a member that has no room for what they bring.
+    """
+    state = consumer._subscription  # noqa: SLF001  (here, and below: nothing public mends it)
+    if state._fetch_count:  # noqa: SLF001
+        state._fetch_count = 0  # noqa: SLF001
+        with state.fetch_context():  # notes the time, too
+            pass
+
+
 async def _abandon(client: Any) -> None:
     """End what a broken `stop()` left running."""
     tasks = [getattr(getattr(client, part, None), name, None) for part, name in _TASKS]

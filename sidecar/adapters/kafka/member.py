@@ -125,6 +125,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             with driver.translated("receiving"):
                 raise
         finally:
+            driver.note_that_nobody_fetches(self._consumer)
             self._waiting_since = None
             self._waited += loop.time() - began
         if not batches:

@@ -291,6 +291,20 @@ async def test_a_member_without_free_slots_leaves_its_work_to_others(bench: Benc
         assert await take_all(busy, [bell(99)])
 
 
+@pytest.mark.fault(53)
+async def test_a_wait_that_was_cut_short_keeps_no_partitions(bench: Bench) -> None:
+    bench.settings = dataclasses.replace(bench.settings, poll_most_s=1.0)
+    async with opened(bench.make_queue("payments")) as busy:
+        await busy.publish(bells(range(10)))
+        await take(busy, 10)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await busy.receive(1, 10.0)
+        await busy.publish(bells(range(10, 20)))  # and now it does not ask any more
+        async with opened(bench.make_queue("payments")) as idle:
+            assert await take_all(idle, bells(range(10, 20)))
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "ä", "x" * 250])
 def test_a_name_that_makes_no_topic_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
