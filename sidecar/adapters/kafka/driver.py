@@ -125,8 +125,8 @@ async def stop(client: Any, *, within_s: float) -> None:
 def note_that_nobody_fetches(consumer: Any) -> None:
     """Set right what a fetch that failed or was cut short leaves behind in the driver.
 
-    It counts such a fetch as under way for ever. It would take us for one that always asks, and keep
-    the partitions of a member that has no room for what they bring.
+    It counts such a fetch as under way for ever. It would take us for one that always asks, and
+    keep the partitions of a member that has no room for what they bring.
     """
     state = consumer._subscription  # noqa: SLF001  (here, and below: nothing public mends it)
     if state._fetch_count:  # noqa: SLF001
