@@ -79,6 +79,11 @@ class DutyTimes:
     ring_at_most_every: timedelta = timedelta(minutes=5)
     forget_after: timedelta = timedelta(hours=1)
 
+    @property
+    def prompt_s(self) -> float:
+        """An answer for which anybody waited longer counts as a time without the store."""
+        return self.silent_after.total_seconds() / 2
+
     def longer_pause(self, pause: float) -> float:
         """Seconds to wait after a round that found nothing to do, where it was `pause` before."""
         longest = max(self.every, self.idle_every).total_seconds()
@@ -173,7 +178,11 @@ class Duties:
 
     async def _end_leases(self, epoch: Epoch) -> int:
         namespace, silent = self._identity.namespace, self._times.silent_after
+        asked_at = self._clock.monotonic()
         leases = await self._store.ended_leases(namespace, silent, self._most)
+        if self._clock.monotonic() - asked_at > self._times.prompt_s:
+            # The store was away meanwhile: whoever seems silent may have been waiting for it, too.
+            raise StoreUnavailable("the answer came too late to tell who is silent")
         events = [
             Transition(
                 one.workflow,

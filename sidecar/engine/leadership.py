@@ -7,6 +7,7 @@
 The election says who may try; the epoch says whose writes count. A leader stops its duties
 the moment it can no longer trust its term. It ends no lease until the store has answered it
 for one whole silence span without a break: when the store was away, no sidecar could be seen.
+An answer that was long in coming is a break as well.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Leadership:
         silence = self._times.silent_after.total_seconds()
         pause = every = self._times.every.total_seconds()
         while term.trusted():
-            sure = self._clock.monotonic() - unbroken_since >= silence
+            began = self._clock.monotonic()
+            sure = began - unbroken_since >= silence
             try:
                 async with asyncio.timeout(ROUND_WITHIN_S):
                     done = await self._duties.round(epoch, may_end_leases=sure)
@@ -108,6 +110,9 @@ class Leadership:
                 self._round_failed("unavailable", error)
                 unbroken_since = self._clock.monotonic()
                 pause = every
+            if self._clock.monotonic() - began > self._times.prompt_s:
+                # It may have waited for a store that was away, and was answered in the end.
+                unbroken_since = self._clock.monotonic()
             await self._pause(term, pause)
 
     def _round_failed(self, result: str, error: Exception) -> None:

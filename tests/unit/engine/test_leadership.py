@@ -19,6 +19,7 @@ from tests.unit.engine.faces import until
 from tests.unit.engine.parts import ME, Parts, turns
 
 SILENCE_S = 20
+PROMPT_S = 5
 
 
 class HeardDuties:
@@ -63,6 +64,14 @@ class Candidate:
             telemetry=MemoryTelemetry(),
         )
 
+    async def after(self, seconds: int) -> bool:
+        """Let time pass in prompt rounds, and say whether the one after it may end leases."""
+        may_end = False
+        for passed in range(0, seconds, PROMPT_S):
+            self.clock.advance(min(PROMPT_S, seconds - passed))
+            may_end = await self.duties.next_round()
+        return may_end
+
     async def lead(self) -> None:
         """Win, and begin the first round."""
         await self.store.open()
@@ -82,27 +91,32 @@ async def test_it_ends_no_lease_before_it_has_had_the_store_for_a_whole_silence(
 ) -> None:
     await candidate.lead()
     assert candidate.duties.rounds == [False]
-    candidate.clock.advance(SILENCE_S - 1)
-    assert not await candidate.duties.next_round()
-    candidate.clock.advance(1)
-    assert await candidate.duties.next_round()
+    assert not await candidate.after(SILENCE_S - 1)
+    assert await candidate.after(1)
 
 
 async def test_a_store_that_was_away_begins_the_silence_anew(candidate: Candidate) -> None:
     await candidate.lead()
-    candidate.clock.advance(SILENCE_S)
-    assert await candidate.duties.next_round()
+    assert await candidate.after(SILENCE_S)
     candidate.duties.faults = [StoreUnavailable("away")]
     assert not await candidate.duties.next_round()
-    candidate.clock.advance(SILENCE_S)
-    assert await candidate.duties.next_round()
+    assert await candidate.after(SILENCE_S)
 
 
 async def test_a_conflict_is_an_answer_of_the_store(candidate: Candidate) -> None:
     await candidate.lead()
-    candidate.clock.advance(SILENCE_S)
     candidate.duties.faults = [StoreConflict("deadlock")]
-    assert await candidate.duties.next_round()
+    assert await candidate.after(SILENCE_S)
+
+
+async def test_a_round_that_was_long_in_coming_begins_the_silence_anew(
+    candidate: Candidate,
+) -> None:
+    await candidate.lead()
+    assert await candidate.after(SILENCE_S)
+    candidate.clock.advance(SILENCE_S)
+    assert not await candidate.duties.next_round()
+    assert await candidate.after(SILENCE_S)
 
 
 async def test_it_does_no_more_once_its_term_is_over(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from sidecar.engine.identity import Identity
 from sidecar.errors import SchemaMismatch, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Epoch
+from sidecar.ports.store import Epoch, Lease
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.conformance.store_play import Player, call, register, start_of
@@ -119,6 +119,26 @@ async def test_a_workflow_that_cannot_be_moved_holds_up_no_other(
     await leader.round()
     assert await leader.held([bad, *good]) == [bad]
     assert [line["workflow"] for line in logs if line["event"] == "duty_refused"] == [bad]
+
+
+@pytest.mark.fault(33)
+async def test_who_waited_long_for_the_store_cannot_tell_who_is_silent(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was away, and the others could not be seen: no lease is ended by that answer."""
+    workflows = await leader.crashed(2)
+    ask, waited = leader.store.ended_leases, [11.0, 0.0]
+
+    async def after_an_outage(*question: Any) -> Sequence[Lease]:
+        leader.clock.advance(waited.pop(0))
+        return await ask(*question)
+
+    monkeypatch.setattr(leader.store, "ended_leases", after_an_outage)
+    with pytest.raises(StoreUnavailable, match="too late"):
+        await leader.round()
+    assert await leader.held(workflows) == workflows
+    await leader.round()
+    assert await leader.held(workflows) == []
 
 
 async def test_it_is_put_off_ever_longer_and_moved_when_it_can_be(
