@@ -89,9 +89,9 @@ class PostgresServer:
         """Whether the postmaster runs."""
         return self._process is not None and self._process.alive
 
-    def tail(self) -> str:
-        """The last lines of its log."""
-        return self._running.tail()
+    def said(self, words: str) -> bool:
+        """Whether its log has these words."""
+        return words in self._running.log.read_text(errors="replace")
 
     def dsn_of(self, database: str) -> str:
         """The address of one database."""
