@@ -18,8 +18,7 @@ from urllib.request import Request, urlopen
 
 from tests.chaos.book import Entry, read_entries
 from tests.chaos.faults import Rule
-from tests.chaos.sidecars import stable_port
-from tests.servers.processes import ServerProcess, accepts_connections, freeze
+from tests.servers.processes import ServerProcess, accepts_connections, free_port, freeze
 
 _ROOT = Path(__file__).parents[2]
 _READY_WITHIN_S = 15.0
@@ -39,7 +38,7 @@ class Ledger:
         name: str = "ledger",
     ) -> None:
         self.path = folder / f"{name}.jsonl"
-        self.port = stable_port()
+        self.port = free_port()
         self.apart = {
             service: Ledger(folder, honours_keys=honours_keys, name=f"ledger-{service}")
             for service in apart

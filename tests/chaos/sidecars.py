@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -15,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from tests.servers.processes import ServerProcess
+from tests.servers.processes import ServerProcess, free_port
 
 FAILPOINTS = "GOCONDUCTOR_FAILPOINTS"
 SHORT_TIMES: dict[str, Any] = {
@@ -26,9 +24,6 @@ SHORT_TIMES: dict[str, Any] = {
     "drain": "5s",
     "concurrency": 32,
 }
-_TRIES = 200
-_given: set[int] = set()
-"""Ports that this process gave away: nobody may listen on them yet."""
 
 
 class Sidecar:
@@ -37,8 +32,8 @@ class Sidecar:
     def __init__(self, name: str, service: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.name = name
         self.service = service
-        self.http = stable_port()
-        self.metrics = stable_port()
+        self.http = free_port()
+        self.metrics = free_port()
         self.environment: dict[str, str] = {}
         self.wanted = False
         """Whether it should be running; a process that ends while it is wanted has crashed."""
@@ -167,24 +162,3 @@ class Sidecar:
         if not self._log.exists():
             return ""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def stable_port() -> int:
-    """A free loopback port that no outgoing connection is given by the kernel.
-
-    A server that is killed and comes back must find its port free.
-    """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(_TRIES):
-        port = random.SystemRandom().randrange(10_240, min(first, 32_768))
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            _given.add(port)
-            return port
-    raise RuntimeError("no free port was found")

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -29,6 +30,10 @@ _PR_SET_PDEATHSIG = 1
 _IPC_RMID = 0
 _POLL_S = 0.02
 _LOG_TAIL_LINES = 40
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORT_TRIES = 200
+_given: set[int] = set()
+"""Ports that this process gave away: nobody may listen on them yet."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-starter")
@@ -52,11 +57,26 @@ def runs(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody holds now; a server that loses the race tries another."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A free loopback port that the kernel gives to no outgoing connection.
+
+    A server that is killed and comes back must find its port free: a client that asks for it
+    meanwhile, from an address of the kernel's choice, may otherwise be given that very port, and
+    is then connected with itself. Whoever loses the race for a port tries another.
+    """
+    first = int(_EPHEMERAL.read_text().split()[0])
+    for _ in range(_PORT_TRIES):
+        port = random.SystemRandom().randrange(10_240, min(first, 32_768))
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
         return port
+    raise ServerError("no free port was found")
 
 
 def private_folder(kind: str, owner: pwd.struct_passwd | None = None) -> Path:

@@ -7,6 +7,8 @@ idle ── ask ──▶ asked ── whole answer ──▶ idle, or closed
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Final, NamedTuple, cast
 
 import httptools
@@ -61,6 +63,19 @@ class HttpConnection(asyncio.Protocol):
         """Whether another request may be sent."""
         return self._keep and self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def with_itself(self) -> bool:
+        """Whether both ends are one socket.
+
+        TCP connects a port with itself when a client asks for a port that nobody listens on and
+        is given just that one to ask from (RFC 9293, 3.5, simultaneous open). It would be held
+        from the server whose port it is.
+        """
+        if self._transport is None:
+            return False
+        peer = self._transport.get_extra_info("peername")
+        return bool(peer) and peer == self._transport.get_extra_info("sockname")
+
     async def ask(self, request: bytes, limit: int) -> Answer:
         """Send a request and return its answer, with a body of at most `limit` bytes.
 
@@ -80,6 +95,13 @@ class HttpConnection(asyncio.Protocol):
         self._keep = False
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """Close at once and leave nothing behind: no port waits for late packets (TIME_WAIT)."""
+        line = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if line is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
 
     # -- for the loop -----------------------------------------------------------------------------
 

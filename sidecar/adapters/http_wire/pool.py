@@ -6,6 +6,7 @@ There is no bound on their number here: whoever calls has a bound on the calls i
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ class ConnectionPool:
             )
         if not connection.usable:
             raise ConnectionLost("the server closed the connection at once")
+        if connection.with_itself:
+            connection.reset()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
         return connection
 
     def _kept(self) -> HttpConnection | None:

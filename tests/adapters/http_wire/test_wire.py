@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from sidecar.adapters.http_wire import connection as wire
 from sidecar.adapters.http_wire.connection import Answer, BadAnswer, ConnectionLost
 from sidecar.adapters.http_wire.pool import ConnectionPool, Sending, Server
 from tests.adapters.services.raw_server import Handler, Peer, RawServer, Request, answer, once
+from tests.servers.processes import free_port
 
 REQUEST = b"POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
 LIMIT = 1000
@@ -206,3 +209,26 @@ async def test_many_calls_at_once_have_a_connection_each(
     before = server.connections
     await asyncio.gather(*(send(pool) for _ in range(before)))
     assert server.connections == before
+
+
+async def test_a_connection_with_itself_is_nobody_who_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel gives this to one in some ten thousand that ask for a port that is closed."""
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    async def from_that_port(make: Any, host: str, port: int, **rest: Any) -> Any:
+        return await connect(make, host, port, local_addr=(host, port), **rest)
+
+    monkeypatch.setattr(loop, "create_connection", from_that_port)
+    port = free_port()
+    pool = ConnectionPool(Server("127.0.0.1", port), keep_s=60)
+    sending = Sending()
+    with pytest.raises(ConnectionRefusedError):
+        await pool.send(REQUEST, sending, LIMIT)
+    assert not sending.begun
+    await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
