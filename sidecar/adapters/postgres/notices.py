@@ -22,16 +22,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any, LiteralString
+from functools import lru_cache
+from typing import Any
 
 import psycopg
 import structlog
 from psycopg import sql
 
 from sidecar.adapters.postgres.connections import checked_schema, connect, hang_up
-from sidecar.adapters.postgres.sql import load
+from sidecar.adapters.postgres.sql import load, send
 from sidecar.ports.notices import Notice
 from sidecar.saga.workflow import WorkflowId
 
@@ -40,6 +41,8 @@ IDS_PER_PAYLOAD = 200
 """A payload must stay below 8000 bytes; an id and its comma are 37."""
 MAX_GATHERED = 20_000
 """Ids kept while PostgreSQL is away; beyond that the oldest are forgotten."""
+
+CHANNELS_KEPT = 1_000
 
 _FAULTS = (psycopg.Error, OSError, TimeoutError)
 _FIRST_PAUSE_S = 0.05
@@ -151,7 +154,7 @@ class PostgresNotices:
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
         for channel in (self._own_channel, self._ended_channel):
             statement = sql.SQL(SQL["listen"]).format(channel=sql.Identifier(channel))
-            await self._ask(connection, statement)
+            await self._ask(connection, connection.execute(statement))
         self._tell(Notice(services=frozenset({self._service})))
         while True:
             # The generator itself ends after `timeout`; the deadline around it is for one that
@@ -159,7 +162,7 @@ class PostgresNotices:
             async with asyncio.timeout(self._prove_every_s + self._answer_within_s):
                 async for notify in connection.notifies(timeout=self._prove_every_s):
                     self._hear(notify)
-            await self._ask(connection, SQL["prove"])
+            await self._ask(connection, send(connection, SQL["prove"]))
 
     async def _speak(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
@@ -183,21 +186,16 @@ class PostgresNotices:
         services: frozenset[str],
         ended: tuple[WorkflowId, ...],
     ) -> None:
-        channels = [self._channel("rung", service) for service in services]
-        payloads = [""] * len(channels)
+        lines = [self._channel("rung", service) for service in services]
         for first in range(0, len(ended), IDS_PER_PAYLOAD):
-            channels.append(self._ended_channel)
-            payloads.append(",".join(ended[first : first + IDS_PER_PAYLOAD]))
-        values = {"channels": channels, "payloads": payloads}
-        await self._ask(connection, SQL["notify"], values)
+            ids = ",".join(ended[first : first + IDS_PER_PAYLOAD])
+            lines.append(f"{self._ended_channel} {ids}")
+        await self._ask(connection, send(connection, SQL["notify"], said="\n".join(lines)))
 
     async def _ask(
-        self,
-        connection: psycopg.AsyncConnection[Any],
-        statement: LiteralString | sql.Composed,
-        values: dict[str, list[str]] | None = None,
+        self, connection: psycopg.AsyncConnection[Any], question: Awaitable[object]
     ) -> None:
-        """Execute a statement; raise the driver's error if there is no answer in time.
+        """Wait for an answer; raise the driver's error if there is none in time.
 
         The deadline hangs up instead of cancelling: a cancelled driver would first ask the silent
         server to stop.
@@ -206,7 +204,7 @@ class PostgresNotices:
         deadline = loop.call_later(self._answer_within_s, hang_up, connection)
         self._asked.add(connection)
         try:
-            await connection.execute(statement, values, prepare=values is not None)
+            await question
         finally:
             self._asked.discard(connection)
             deadline.cancel()
@@ -232,5 +230,10 @@ class PostgresNotices:
             _log.warning("notices_forgotten", count=surplus)
 
     def _channel(self, *parts: str) -> str:
-        name = "\0".join((self._schema, self._namespace, *parts)).encode()
-        return f"goconductor_{hashlib.blake2b(name, digest_size=16).hexdigest()}"
+        return _channel_of(self._schema, self._namespace, *parts)
+
+
+@lru_cache(maxsize=CHANNELS_KEPT)
+def _channel_of(*parts: str) -> str:
+    name = "\0".join(parts).encode()
+    return f"goconductor_{hashlib.blake2b(name, digest_size=16).hexdigest()}"

@@ -3,9 +3,10 @@
 LISTEN {channel}
 
 -- name: notify
--- Say many things in one transaction, which holds nothing else.
-SELECT pg_notify(said.channel, said.payload)
-FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS said (channel, payload)
+-- Say many things in one transaction, which holds nothing else: a line for each, channel and
+-- payload. One text costs the driver less than lists do.
+SELECT pg_notify(split_part(said, ' ', 1), split_part(said, ' ', 2))
+FROM unnest(string_to_array(%(said)s, E'\n')) AS said
 
 -- name: prove
 -- A round trip: the connection is alive in both directions.
