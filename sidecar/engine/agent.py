@@ -140,7 +140,18 @@ class Agent:
         self.leadership = self._made_leadership()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
-        self.commands = Commands(ports.store, self.committer, self.compiled, self.queries, entropy)
+        self.commands = self._made_commands()
+
+    def _made_commands(self) -> Commands:
+        return Commands(
+            self._ports.store,
+            self.committer,
+            self.compiled,
+            self.queries,
+            self._ports.entropy,
+            self.slots,
+            may_claim=lambda: self.receiver.has_room and not self._draining,
+        )
 
     def _made_leadership(self) -> Leadership:
         ports, times = self._ports, self._settings.duties

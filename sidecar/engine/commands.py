@@ -7,7 +7,7 @@ writes goes through the committer, and is durable when the command returns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,10 +24,11 @@ from sidecar.engine.intake import (
     valid_trace,
 )
 from sidecar.engine.queries import Queries, workflow_id
+from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
 from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Missing, Outdated, Start, Store, Transition
+from sidecar.ports.store import KeyReused, Missing, Outdated, Start, StartResult, Store, Transition
 from sidecar.saga.definition import Definition
 from sidecar.saga.events import CancelRequested
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
@@ -37,7 +38,10 @@ COMMIT_WITHIN = 20.0
 
 
 class Commands:
-    """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`."""
+    """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`.
+
+    `may_claim` says whether a step may be claimed now, as far as `slots` and gate go.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,11 @@ class Commands:
         compiled: CompiledDefinitions,
         queries: Queries,
         entropy: Entropy,
+        slots: Slots,
+        may_claim: Callable[[], bool],
     ) -> None:
+        self._slots = slots
+        self._may_claim = may_claim
         self._store = store
         self._committer = committer
         self._compiled = compiled
@@ -110,10 +118,10 @@ class Commands:
             latest=version is None,
         )
         failpoint(Site.BEFORE_START)
-        result = await self._committer.submit(member, within=COMMIT_WITHIN)
+        result = await self._submit(member)
         while isinstance(result, Outdated):  # each time a still later version
             member = replace(member, definition=await self._compiled.latest(namespace, definition))
-            result = await self._committer.submit(member, within=COMMIT_WITHIN)
+            result = await self._submit(member)
         failpoint(Site.AFTER_START)
         if isinstance(result, KeyReused):
             raise StartKeyReused(
@@ -121,6 +129,20 @@ class Commands:
                 field="start_key",
             )
         return StartedView(id=result.workflow, status=result.status, existed=result.existed)
+
+    async def _submit(self, start: Start) -> StartResult:
+        """Start it, and with it its first step if that is for the own service and a slot is free.
+
+        The slot is kept from others until the claim, if it is made, has taken one for itself.
+        """
+        if not self._may_claim():
+            return await self._committer.submit(start, within=COMMIT_WITHIN)
+        self._slots.take()
+        try:
+            member = replace(start, claim_next=True)
+            return await self._committer.submit(member, within=COMMIT_WITHIN)
+        finally:
+            self._slots.give_back()
 
     async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
         """Turn a workflow back, and return it; harmless when repeated.

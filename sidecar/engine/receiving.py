@@ -94,6 +94,11 @@ class Receiver:
         if self._task.running:
             self._hesitating.add(self._spawn(self._claim_one(workflow, key)))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a step may be claimed now: it receives, the gate lets it, and a slot is free."""
+        return self._task.running and self._room_now() > 0
+
     async def _receive_for_ever(self) -> None:
         await (self._looking() if self._queue.capabilities.same_store else self._hearing())
 

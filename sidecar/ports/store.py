@@ -39,6 +39,7 @@ class Start(Struct, frozen=True):
     `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
     between "the same start again" and "another start under the same key". `latest`: only if no
     later version of the definition exists when it is written, else the answer is `Outdated`.
+    `claim_next`: as with a transition, if a slot is kept free for it.
     """
 
     id: WorkflowId
@@ -50,6 +51,7 @@ class Start(Struct, frozen=True):
     trace: str | None = None
     actor: str = "api"
     latest: bool = False
+    claim_next: bool = False
 
 
 class Transition(Struct, frozen=True):

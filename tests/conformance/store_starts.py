@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sidecar.errors import StoreDataError
 from sidecar.ports.store import KeyReused, Outdated, Started, Store
+from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import NO_INDEX, StepKey
@@ -17,7 +18,9 @@ from tests.conformance.store_play import (
     Backend,
     Player,
     StoreFixtures,
+    assert_sound,
     call,
+    new_id,
     register,
     start_of,
 )
@@ -56,6 +59,52 @@ class StartSuite(StoreFixtures):
         found = await payments.see(result.starts[0].workflow)
         assert timedelta() <= result.now - found.created_at < timedelta(seconds=1)
         assert found.deadline_at == found.created_at + timedelta(hours=1)
+
+    async def test_a_start_may_claim_one_root_of_the_own_service(
+        self, store: Store, payments: Player
+    ) -> None:
+        roots = [call("other", "inventory", after=[]), call("a", after=[]), call("b", after=[])]
+        definition = await register(store, *roots)
+        for _ in range(2):  # a store that keeps states may go another way the second time
+            start = replace(start_of(definition, start_key=new_id()), claim_next=True)
+            result = await payments.commit(payments.batch(starts=[start]))
+            (claimed,) = result.claimed
+            assert (claimed.workflow, claimed.attempt, claimed.input) == (start.id, 1, start.input)
+            running = await payments.see_step(start.id, claimed.key.step)
+            assert running.status is StepStatus.RUNNING
+            assert running.lease_until is not None
+            (rest,) = await payments.claim()
+            assert {rest.key.step, claimed.key.step} == {"a", "b"}
+            assert await payments.answer(claimed) is Verdict.APPLIED
+            assert await payments.answer(rest) is Verdict.APPLIED
+            await assert_sound(store, "default", start.id)
+
+    async def test_a_start_claims_nothing_of_another_service_or_of_a_workflow_that_was_there(
+        self, store: Store, payments: Player, inventory: Player
+    ) -> None:
+        definition = await register(store, call("charge"))
+        first = replace(start_of(definition, start_key="order-1"), claim_next=True)
+        again = replace(first, id=new_id())
+        elsewhere = replace(start_of(definition), claim_next=True)
+        result = await inventory.commit(inventory.batch(starts=[first, elsewhere]))
+        assert result.claimed == ()
+        result = await payments.commit(payments.batch(starts=[again]))
+        assert result.claimed == ()
+        await register(store, call("charge"), call("ship", "shipping"))
+        outdated = replace(start_of(definition), claim_next=True, latest=True)
+        result = await payments.commit(payments.batch(starts=[outdated]))
+        assert (result.starts, result.claimed) == ((Outdated(),), ())
+
+    async def test_a_start_whose_answer_was_lost_keeps_its_claim(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(store, call("charge"))
+        start = replace(start_of(definition), claim_next=True)
+        batch = payments.batch(starts=[start])
+        await backend.lose_answer(store, batch)
+        result = await payments.commit(batch)
+        assert [(one.workflow, one.attempt) for one in result.claimed] == [(start.id, 1)]
+        assert await payments.answer(result.claimed[0]) is Verdict.APPLIED
 
     async def test_several_parallel_roots_are_all_queued(
         self, store: Store, payments: Player

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ def listening(
             complain(f"the engine logged {name}: {_cause(event)!r}")
         raise structlog.DropEvent
 
+    _forget_how_to_log()
     level = logging.INFO if tell is not None else logging.ERROR
     before = structlog.get_config()
     structlog.configure(
@@ -42,8 +44,15 @@ def listening(
         structlog.configure(**before)
 
 
-def _cause(event: dict[str, Any]) -> Any:
-    import sys
+def _forget_how_to_log() -> None:
+    """Let all loggers ask how to log: one used under the product's own settings keeps them."""
+    for name, module in tuple(sys.modules.items()):
+        if name.startswith("sidecar."):
+            for value in vars(module).values():
+                if isinstance(value, structlog._config.BoundLoggerLazyProxy):
+                    vars(value).pop("bind", None)
 
+
+def _cause(event: dict[str, Any]) -> Any:
     info = event.get("exc_info")
     return sys.exc_info()[1] if info is True else info

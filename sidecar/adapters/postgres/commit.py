@@ -33,6 +33,7 @@ from sidecar.ports.store import (
     Batch,
     Missing,
     Moved,
+    Started,
     StartResult,
     Transition,
     TransitionResult,
@@ -136,6 +137,9 @@ class Transaction:
         for one, changes in moved:
             if one.claim_next:
                 self.written.claim_next(self._batch, changes, self._now)
+        for start, begun in zip(self._batch.starts, self.starts, strict=True):
+            if start.claim_next and isinstance(begun, Started) and begun.changes is not None:
+                self.written.claim_next(self._batch, begun.changes, self._now)
         return tuple(results)
 
     def _advance_all(self) -> list[TransitionResult]:

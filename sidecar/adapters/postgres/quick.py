@@ -59,6 +59,9 @@ class QuickDecisions:
         for place, changes in decided.items():
             if batch.transitions[place].claim_next:
                 quick.written.claim_next(batch, changes, now)
+        for place, started in quick.starts.items():
+            if batch.starts[place].claim_next and started.changes is not None:
+                quick.written.claim_next(batch, started.changes, now)
         return quick
 
     def _start_all(self, batch: Batch, quick: Quick, now: datetime) -> None:

@@ -164,7 +164,9 @@ class _Transaction:
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
-        self._rows[start.id] = Row(changes.workflow, history=changes.events)
+        row = self._rows[start.id] = Row(changes.workflow, history=changes.events)
+        if start.claim_next:
+            self._claim_next(row, changes.queued)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _again(self, start: Start, taken: StartKey) -> StartResult:
@@ -207,10 +209,9 @@ class _Transaction:
                 self._claimed[row.workflow.id, step.key] = row.claim_of(step.key)
 
     def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
-        for step in queued:
-            if row.why_not(step, self._batch, self._now) is None:
-                self._claim(row, step)
-                return
+        free = (one for one in queued if row.why_not(one, self._batch, self._now) is None)
+        if (step := next(free, None)) is not None:
+            self._claim(row, step)
 
     def _claim_key(self, key: Key, *, repeated: bool) -> Missing | None:
         if key in self._claimed:

@@ -19,6 +19,7 @@ from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.queries import Queries
+from sidecar.engine.slots import Slots
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notice, Notices
@@ -267,7 +268,13 @@ class Faces:
         self.compiled = self.store.compiled = CompiledDefinitions(store)
         self.queries = Queries(store, self.compiled, self.clock)
         self.commands = Commands(
-            store, cast("Committer", self.store), self.compiled, self.queries, self.entropy
+            store,
+            cast("Committer", self.store),
+            self.compiled,
+            self.queries,
+            self.entropy,
+            Slots(0),
+            may_claim=lambda: False,
         )
         self.hub = WaitHub(
             store,

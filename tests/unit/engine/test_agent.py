@@ -12,14 +12,16 @@ from structlog.testing import CapturingLogger, capture_logs
 from sidecar.adapters.services.memory import Act
 from sidecar.engine import agent as agents
 from sidecar.engine import calling, receiving, supervision
+from sidecar.engine.agent import Settings
 from sidecar.errors import QueueUnavailable, StoreUnavailable
+from sidecar.ports import telemetry as metrics
 from sidecar.ports.service import Call
 from sidecar.saga.bodies import error_body
 from sidecar.saga.outcomes import Outcome, OutcomeKind
-from sidecar.saga.states import Action, WorkflowStatus
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from tests.conformance.store_play import call
 from tests.unit.engine.faces import until
-from tests.unit.engine.parts import turns
+from tests.unit.engine.parts import NEVER, turns
 from tests.unit.engine.whole import Whole
 
 AWAY = QueueUnavailable("the broker is away")
@@ -203,3 +205,45 @@ async def test_a_drain_waits_for_the_answers_that_are_on_their_way(
     may_answer.set()
     await draining
     assert (await whole.see(workflow)).status is WorkflowStatus.COMPLETED
+
+
+async def test_a_start_brings_its_first_step_to_its_own_service_without_a_doorbell() -> None:
+    whole = Whole(settings=Settings(look=NEVER))
+    await whole.agent.start()
+    try:
+        await whole.agent.gate.wait_open()
+        await until(lambda: whole.agent.receiver.has_room)
+        await whole.define(call("charge"))
+        started = await whole.agent.commands.start("default", "order")
+        await whole.until_completed(started.id)
+        await until(lambda: whole.agent.slots.used == 0)
+        assert whole.telemetry.total(metrics.DOORBELLS_RUNG) == 0
+    finally:
+        await whole.agent.stop()
+
+
+@pytest.mark.parametrize("why", ["no slot is free", "the gate is closed", "it is draining"])
+async def test_a_start_is_left_to_others_when(why: str) -> None:
+    whole = Whole(settings=Settings(look=NEVER, concurrency=1))
+    whole.service.is_ready = why != "the gate is closed"
+    agent = whole.agent
+    await agent.start()
+    try:
+        await whole.define(call("charge"))
+        if why != "the gate is closed":
+            await agent.gate.wait_open()
+            await until(lambda: agent.receiver.has_room)
+        if why == "no slot is free":
+            agent.slots.take()
+        if why == "it is draining":
+            await agent.drain()
+        used = agent.slots.used
+        started = await agent.commands.start("default", "order")
+        assert agent.slots.used == used
+        (step,) = (await whole.see(started.id)).steps.values()
+        assert step.status is StepStatus.QUEUED
+        assert whole.service.calls == []
+        if why == "no slot is free":
+            agent.slots.give_back()
+    finally:
+        await agent.stop()
