@@ -23,6 +23,10 @@ SOUND_AFTER_S = 10.0
 """How long a task has to go on after a failure until it is taken for sound again."""
 
 
+ASK_AGAIN_S = 3.0
+"""How long a task that is to end may take, until it is asked once more."""
+
+
 class LongTask:
     """Runs `work`, which should never end, until it is stopped. Starts and stops repeatedly."""
 
@@ -50,11 +54,25 @@ class LongTask:
             self._task = asyncio.create_task(self._keep_running(), name=self._name)
 
     async def stop(self) -> None:
-        """End it, and wait until it has ended; harmless when repeated."""
+        """End it, and wait until it has ended; harmless when repeated.
+
+        It is asked again and again: a library may take the request for an answer to something
+        that it waited for (`asyncio.wait_for` of Python 3.11 does, at the moment of a time-out),
+        and the task would go on.
+        """
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if task is None:
+            return
+        task.cancel()
+        while True:
+            try:
+                async with asyncio.timeout(ASK_AGAIN_S):
+                    await asyncio.gather(asyncio.shield(task), return_exceptions=True)
+            except TimeoutError:
+                log.warning("long_task_asked_again", task=self._name)
+                task.cancel()
+            else:
+                return
 
     async def _keep_running(self) -> None:
         while True:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tests.benchmarks.costs import DRIVER
 from tests.benchmarks.measure import Figures
 
-BEGIN = "<!-- measured: begin -->"
-END = "<!-- measured: end -->"
+MEASURED = "measured"
+LAYERS = "layers"
 QUIET_CORES = 0.15
 """Up to so many foreign cores a measurement counts as undisturbed."""
 _COLUMNS = (
@@ -29,18 +29,29 @@ def table(facts: Mapping[str, str], titles: Mapping[str, str], figures: Sequence
     disturbed = sum(one.foreign_cores > QUIET_CORES for one in figures)
     quiet = f"{disturbed} of {len(figures)} measurements had more than {QUIET_CORES} foreign cores"
     listed = [f"- {name}: {value}" for name, value in {**facts, "disturbed": quiet}.items()]
-    return "\n".join([*listed, "", _line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *rows])
+    return "\n".join([*listed, "", *table_of(_COLUMNS, rows)])
 
 
-def page_with(page: str, text: str) -> str:
+def table_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+
+
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a part of a page that is written by a command."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def page_with(page: str, text: str, name: str = MEASURED) -> str:
     """The page with the text between its markers; ValueError if it has not got both, once."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page must have {BEGIN} and {END} once each")
-    before, _, rest = page.partition(BEGIN)
-    between, marker, after = rest.partition(END)
+    begin, end = markers(name)
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page must have {begin} and {end} once each")
+    before, _, rest = page.partition(begin)
+    between, marker, after = rest.partition(end)
     if not marker:
-        raise ValueError(f"{END} must follow {BEGIN}")
-    return f"{before}{BEGIN}\n{text or between}\n{END}{after}"
+        raise ValueError(f"{end} must follow {begin}")
+    return f"{before}{begin}\n{text or between.strip()}\n{end}{after}"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -58,7 +69,7 @@ def _naive(
     return cells.get((variant, concurrency, f"{system}-naive"), [])
 
 
-def _row(title: str, repeats: Sequence[Figures], naive: Sequence[Figures]) -> str:
+def _row(title: str, repeats: Sequence[Figures], naive: Sequence[Figures]) -> tuple[str, ...]:
     def over(value: Callable[[Figures], float]) -> str:
         return spread([value(one) for one in repeats])
 
@@ -66,7 +77,7 @@ def _row(title: str, repeats: Sequence[Figures], naive: Sequence[Figures]) -> st
         one.sagas_per_second / slow.sagas_per_second
         for one, slow in zip(repeats, naive, strict=False)
     ]
-    return _line((
+    return (
         repeats[0].variant,
         str(repeats[0].concurrency),
         title,
@@ -78,7 +89,7 @@ def _row(title: str, repeats: Sequence[Figures], naive: Sequence[Figures]) -> st
         _kinds([one.cpu for one in repeats]),
         _kinds([one.memory for one in repeats]),
         over(lambda one: one.foreign_cores),
-    ))  # fmt: skip
+    )
 
 
 def _kinds(repeats: Sequence[Mapping[str, float]]) -> str:

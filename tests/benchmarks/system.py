@@ -88,6 +88,10 @@ class System(ABC):
         """Count a process, and all below it, as one of this kind."""
         self._roots.setdefault(kind, []).append(pid)
 
+    def pids(self, kind: str) -> tuple[int, ...]:
+        """The processes that were started as one of this kind."""
+        return tuple(self._roots[kind])
+
     def spent(self) -> costs.Spent:
         """The CPU time spent so far."""
         return costs.spent(self._roots)

@@ -19,7 +19,7 @@ import uvloop
 
 from tests.benchmarks import machine
 from tests.benchmarks.cluster import Cluster
-from tests.benchmarks.markdown import BEGIN, END, page_with, table
+from tests.benchmarks.markdown import page_with, table
 from tests.benchmarks.measure import Figures, Load, measure
 from tests.benchmarks.peers.dbos import Dbos
 from tests.benchmarks.peers.floor import Floor
@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="measured in each cell")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before, in each cell")
-    parser.add_argument("--write", type=Path, help=f"a page with {BEGIN} and {END}")
+    parser.add_argument("--write", type=Path, help="a page with markers named `measured`")
     options = parser.parse_args()
     options.system = options.system or list(SYSTEMS)
     options.concurrency = options.concurrency or list(CONCURRENCIES)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.costs import DRIVER
-from tests.benchmarks.markdown import BEGIN, END, page_with, table
+from tests.benchmarks.markdown import MEASURED, markers, page_with, table
 from tests.benchmarks.measure import Figures, Load, MeasurementError, measure
 from tests.benchmarks.saga import COMPLETED, ROLLED_BACK, Variant
 from tests.benchmarks.system import System
@@ -15,6 +15,9 @@ from tests.benchmarks.system import System
 LOAD = Load(concurrency=4, warm_up_s=0.05, span_s=0.1)
 ONE_CALL = Variant("one call", COMPLETED.steps, calls=("/charge",))
 REFUSED = Variant("refused", ROLLED_BACK.steps, calls=("/refuse",))
+
+
+BEGIN, END = markers(MEASURED)
 
 
 class StubAlone(System):

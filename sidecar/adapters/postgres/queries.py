@@ -94,7 +94,7 @@ class PostgresQueries:
 
     async def _whole(self, workflows: Sequence[WorkflowId]) -> Mapping[WorkflowId, Workflow]:
         """Return those that exist."""
-        values = {"ids": list(workflows)}
+        values = {"ids": orjson.dumps(workflows).decode()}
         found = await self.readers.on_a_live_connection(
             lambda connection: ask(connection, SQL["get_workflows"], values)
         )

@@ -124,3 +124,27 @@ async def test_it_stops_although_its_end_goes_wrong(
     await begun.wait()
     async with asyncio.timeout(5):
         await task.stop()
+
+
+async def test_it_stops_although_a_request_to_end_was_swallowed(
+    monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    monkeypatch.setattr(supervision, "ASK_AGAIN_S", 0.001)
+    swallowed = 0
+
+    async def swallows() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if swallowed == 2:
+                    raise
+                swallowed += 1
+
+    task = LongTask("stubborn", swallows)
+    task.start()
+    await asyncio.sleep(0)
+    await task.stop()
+    assert swallowed == 2
+    assert [line["event"] for line in logs] == ["long_task_asked_again"] * 2
