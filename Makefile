@@ -18,7 +18,7 @@ SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check static chaos faults bench bench-peers bench-scale bench-idle format protos clean
+.PHONY: help demo test check static chaos faults bench bench-peers bench-scale bench-idle bench-layers format protos clean
 
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench    the benchmarks, in two minutes'
 	@echo 'make bench-peers  the table with other systems beside it: installs them, a quarter of an hour'
 	@echo 'make bench-scale  the same load with a million workflows stored; make bench-idle: with none'
+	@echo 'make bench-layers  where the time of a saga goes, by process and by layer'
 	@echo 'make format   let ruff mend what it can'
 	@echo 'make protos   generate the gRPC stubs'
 	@echo 'make clean    remove what make has made'
@@ -86,6 +87,9 @@ bench-scale: $(VENV)/.installed-test
 bench-idle: $(VENV)/.installed-test
 	tests/servers/install
 	$(BIN)/python -m tests.benchmarks.idle $(BENCH_ARGS)
+
+bench-layers: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.layers $(BENCH_ARGS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format $(LINTED)
