@@ -215,4 +215,22 @@ GATE = (
     ),
 )
 
-ENGINE = (*DOORBELLS, *CALLS, *COMMITS, *DUTIES, *GATE)
+STARTS = (
+    tested(
+        "a start claims its first step although there is no room for it",
+        "sidecar.engine.commands:Commands._submit",
+        "if not self._may_claim():",
+        "if False:",
+        f"{UNIT}/test_agent.py::test_a_start_is_left_to_others_when",
+    ),
+    tested(
+        "the slot that was kept for a start is never given back",
+        "sidecar.engine.commands:Commands._submit",
+        "self._slots.give_back()",
+        "pass",
+        f"{UNIT}/test_agent.py"
+        "::test_a_start_brings_its_first_step_to_its_own_service_without_a_doorbell",
+    ),
+)
+
+ENGINE = (*DOORBELLS, *CALLS, *COMMITS, *DUTIES, *GATE, *STARTS)
