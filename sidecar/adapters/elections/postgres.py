@@ -3,7 +3,15 @@
 Whoever holds the lock leads. The session is dedicated and never pooled; every `beat_s` it is
 asked whether it still holds the lock. The term is trusted until the last good answer was
 **asked for**, plus `ttl_s` minus a margin, by the monotonic clock: a slow answer can only
-shorten it. Two dangers of advisory locks are met here:
+shorten it. A session that the server ends is noticed at once, without being asked.
+
+A candidate keeps its session, too, and asks for the lock now and then:
+
+    no session ──connect──▶ asking ──"no"──▶ waiting ──▶ asking ──"yes"──▶ keeping the lock
+        ▲                      │                │                               │
+        └────── any error, any doubt, being cancelled, a read-only server ◀─────┘
+
+Two dangers of advisory locks are met here:
 
 - a process that is stopped keeps its session, and with it the lock: the server ends the
   session after `ttl_s` of silence (`idle_session_timeout`, PostgreSQL 14 and later)
@@ -34,12 +42,18 @@ LOCK_CLASS = 0x60C0
 
 @dataclass(frozen=True, slots=True)
 class ElectionTimes:
-    """In seconds: `beat_s` between proofs, `ttl_s` for which a proof is good."""
+    """In seconds: `beat_s` between proofs, `ttl_s` for which a proof is good.
 
-    beat_s: float = 2.0
+    An answer that takes longer than `answer_s` is none. Candidates ask every `retry_s`, give or
+    take the part `spread` of it, so that they do not all ask at once.
+    """
+
+    beat_s: float = 3.0
+    answer_s: float = 3.0
     ttl_s: float = 10.0
     margin_s: float = 1.0
-    retry_s: float = 2.0
+    retry_s: float = 2.25
+    spread: float = 0.11
 
 
 def lock_number(namespace: str) -> int:
@@ -107,51 +121,87 @@ class PostgresElection:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
         # The keeper closes it too, unless it was cancelled before it had begun.
-        session, self._session = self._session, None
-        if session is not None:
-            await _drop(session)
+        await self._drop_session()
 
     async def campaign(self) -> PostgresTerm:
         """Wait until the lock is ours."""
         await self.close()
-        while True:
-            term = await self._try()
-            if term is not None:
-                self._term = term
-                return term
-            await asyncio.sleep(self._times.retry_s * (0.75 + 0.5 * self._entropy.chance()))
+        try:
+            while True:
+                self._term = await self._try()
+                if self._term is not None:
+                    return self._term
+                await asyncio.sleep(self._pause())
+        except BaseException:
+            await self._drop_session()  # nobody would use it any more
+            raise
+
+    def _pause(self) -> float:
+        times = self._times
+        return times.retry_s * (1.0 + times.spread * (2.0 * self._entropy.chance() - 1.0))
 
     async def _try(self) -> PostgresTerm | None:
-        connection: psycopg.AsyncConnection | None = None
-        kept = False
+        """Ask for the lock, on the session of the last attempt if there is one.
+
+        If that one has ended meanwhile, a new one is asked at once, as if it had never been.
+        """
+        if self._session is not None:
+            try:
+                return await self._ask(self._times.answer_s)
+            except (psycopg.Error, TimeoutError) as error:
+                reason = str(error) or "no answer in time"
+                log.warning("election_candidate_session_lost", error=reason)
         try:
-            async with asyncio.timeout(self._times.ttl_s):
-                connection = await ImpatientConnection.connect(
-                    self._dsn,
-                    autocommit=True,
-                    prepare_threshold=None,
-                    # A standby has locks of its own: one leader there and one here.
-                    target_session_attrs="read-write",
-                )
-                await self._guard(connection)
-                asked_at = self._clock.monotonic()
-                cursor = await connection.execute(SQL["try_lock"], self._lock)
-                row = await cursor.fetchone()
-            if row is None or not row[0]:
-                return None
-            term = PostgresTerm(self._clock, self._times)
-            term.extend(asked_at)
-            self._session = connection
-            self._keeper = asyncio.create_task(self._keep(connection, term), name="election")
-            kept = True
+            return await self._ask(self._times.ttl_s)
         except (psycopg.Error, TimeoutError) as error:
             log.warning("election_unavailable", error=str(error) or "no answer in time")
             return None
-        else:
-            return term
+
+    async def _ask(self, within_s: float) -> PostgresTerm | None:
+        """Ask once; the session outlives it only if the answer is clear. Raises driver errors."""
+        kept = False
+        try:
+            async with asyncio.timeout(within_s):
+                if self._session is None:
+                    self._session = await self._connect()
+                asked_at = self._clock.monotonic()
+                cursor = await self._session.execute(SQL["try_lock"], self._lock)
+                row = await cursor.fetchone()
+            held = row[0] if row is not None else None
+            if held is None:
+                log.warning("election_unavailable", error="the server cannot be written any more")
+                return None
+            kept = True
+            return self._begin(self._session, asked_at) if held else None
         finally:
-            if connection is not None and not kept:
-                await _drop(connection)
+            if not kept:
+                await self._drop_session()
+
+    def _begin(self, session: psycopg.AsyncConnection, asked_at: float) -> PostgresTerm:
+        term = PostgresTerm(self._clock, self._times)
+        term.extend(asked_at)
+        self._keeper = asyncio.create_task(self._keep(session, term), name="election")
+        return term
+
+    async def _connect(self) -> psycopg.AsyncConnection:
+        connection = await ImpatientConnection.connect(
+            self._dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            # A standby has locks of its own: one leader there and one here.
+            target_session_attrs="read-write",
+        )
+        try:
+            await self._guard(connection)
+        except BaseException:
+            await _drop(connection)
+            raise
+        return connection
+
+    async def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await _drop(session)
 
     async def _guard(self, connection: psycopg.AsyncConnection) -> None:
         milliseconds = int(self._times.ttl_s * 1000)
@@ -165,11 +215,11 @@ class PostgresElection:
         proof = {**self._lock, "pid": connection.info.backend_pid}
         try:
             while not term.ended.is_set():
-                await self._until_next_beat(term)
+                await self._until_next_beat(connection, term)
                 if term.ended.is_set():
                     return
                 asked_at = self._clock.monotonic()
-                async with asyncio.timeout(self._times.beat_s * 2):
+                async with asyncio.timeout(self._times.answer_s):
                     cursor = await connection.execute(SQL["still_held"], proof)
                     row = await cursor.fetchone()
                 if row is None or not row[0]:
@@ -182,12 +232,28 @@ class PostgresElection:
             term.ended.set()
             await _drop(connection)
 
-    async def _until_next_beat(self, term: PostgresTerm) -> None:
+    async def _until_next_beat(
+        self, connection: psycopg.AsyncConnection, term: PostgresTerm
+    ) -> None:
+        """Wait for the time of the next proof, the end of the term, or a word of the server.
+
+        Unasked it says something when it ends the session; whatever it is, the proof will show.
+        """
+        loop, line = asyncio.get_running_loop(), connection.fileno()
+
+        def hurry() -> None:
+            loop.remove_reader(line)
+            if not beat.expired():
+                beat.reschedule(loop.time())
+
         try:
-            async with asyncio.timeout(self._times.beat_s):
+            async with asyncio.timeout(self._times.beat_s) as beat:
+                loop.add_reader(line, hurry)
                 await term.ended.wait()
         except TimeoutError:
             return
+        finally:
+            loop.remove_reader(line)
 
 
 async def _drop(connection: psycopg.AsyncConnection) -> None:

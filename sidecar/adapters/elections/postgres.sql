@@ -6,7 +6,10 @@ SELECT set_config('idle_session_timeout', %(idle_ms)s::text, false),
        set_config('application_name', 'goconductor-election', false)
 
 -- name: try_lock
-SELECT pg_try_advisory_lock(%(class)s::int, %(object)s::int) AS held
+-- No answer where nothing can be written, and no lock taken there: a session may outlive the
+-- moment at which its server became a standby.
+SELECT CASE WHEN current_setting('transaction_read_only') = 'off'
+    THEN pg_try_advisory_lock(%(class)s::int, %(object)s::int) END AS held
 
 -- name: still_held
 -- Asked of the lock table, by backend pid: a pooled or recycled session would not be ours.

@@ -137,7 +137,7 @@ async def test_a_leader_whose_session_is_silent_soon_leads_no_more(
     migrated: str, line: FaultProxy, postgres_server: PostgresServer
 ) -> None:
     through = migrated.replace(f":{postgres_server.port}/", f":{line.port}/")
-    times = ElectionTimes(beat_s=0.2, ttl_s=2.0, margin_s=0.2, retry_s=0.2)
+    times = ElectionTimes(beat_s=0.2, answer_s=0.4, ttl_s=2.0, margin_s=0.2, retry_s=0.2)
     election = PostgresElection(
         through, "half-open", clock=SystemClock(), entropy=SystemEntropy(), times=times
     )

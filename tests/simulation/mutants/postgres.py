@@ -300,7 +300,7 @@ LEADERS = (
     ),
     tested(
         "a lock that was granted to one who had given up is kept",
-        "sidecar.adapters.elections.postgres:PostgresElection._try",
+        "sidecar.adapters.elections.postgres:PostgresElection._ask",
         "kept = False",
         "kept = True",
         f"{ELECTION}::test_a_lock_granted_to_one_who_has_given_up_is_let_go",
