@@ -4,7 +4,8 @@ Each duty is a bounded, idempotent batch under the leader's epoch. None of them 
 all is well; all of them may be done twice, or by two leaders, without harm: every write goes
 through the machine, and a leader whose epoch is void has its whole transaction refused. A duty
 that fails keeps no other from being done, and a workflow that cannot be moved keeps no other
-from being moved: its batch is halved until it stands alone, and it is put off.
+from being moved: its batch is halved until it stands alone, and it is put off. One question at
+the beginning of a round tells which of them have anything to do, since mostly none has.
 
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `deadlines`: turns workflows back whose time is over
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -122,6 +123,7 @@ class Duties:
             "sidecars": times.forget_every.total_seconds(),
         }
         self._done_at: dict[str, float] = {}
+        self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "deadlines": self._end_overdue,
@@ -135,12 +137,15 @@ class Duties:
         Raises `StaleEpoch` at once, and in the end the `StoreUnavailable` or `StoreConflict` for
         which some duty could not be done.
         """
+        self._round_began = self._clock.monotonic()
+        skipped = set() if may_end_leases else {"leases"}
+        due = [name for name in self._duties if name not in skipped and self._is_due(name)]
+        wanted = await self._with_work(rings="ring_again" in due)
         interrupted: StoreError | None = None
         done = 0
-        for name, duty in self._duties.items():
-            if (name == "leases" and not may_end_leases) or not self._is_due(name):
-                continue
+        for name in due:
             try:
+                duty = self._duties[name] if name in wanted else _nothing
                 done += await self._do(name, duty, epoch)
             except StoreConflict as error:
                 interrupted = interrupted or error
@@ -157,6 +162,25 @@ class Duties:
             return False
         self._done_at[name] = now
         return True
+
+    async def _with_work(self, *, rings: bool) -> Collection[str]:
+        """Return the duties that have something to do; all of them if that cannot be told."""
+        times = self._times
+        try:
+            work = await self._store.leader_work(
+                self._identity.namespace, times.silent_after, times.ring_after if rings else None
+            )
+        except StoreError:
+            return self._duties  # each of them finds out for itself, and says so
+        except Exception:
+            log.exception("leader_work_unknown")
+            return self._duties
+        asked = {
+            "leases": work.ended_leases,
+            "deadlines": work.overdue_workflows,
+            "ring_again": work.ringable_steps,
+        }
+        return [name for name in self._duties if asked.get(name, True)]
 
     async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> int:
         try:
@@ -178,9 +202,8 @@ class Duties:
 
     async def _end_leases(self, epoch: Epoch) -> int:
         namespace, silent = self._identity.namespace, self._times.silent_after
-        asked_at = self._clock.monotonic()
         leases = await self._store.ended_leases(namespace, silent, self._most)
-        if self._clock.monotonic() - asked_at > self._times.prompt_s:
+        if self._clock.monotonic() - self._round_began > self._times.prompt_s:
             # The store was away meanwhile: whoever seems silent may have been waiting for it, too.
             raise StoreUnavailable("the answer came too late to tell who is silent")
         events = [
@@ -205,7 +228,11 @@ class Duties:
         """Ring for each step again, at most twice as late every time; a page of each service."""
         del epoch  # doorbells change nothing, so they need no fence
         found = await self._store.ringable_steps(
-            self._identity.namespace, self._times.ring_after, RING_PER_SERVICE, self._pages
+            self._identity.namespace,
+            self._times.silent_after,
+            self._times.ring_after,
+            RING_PER_SERVICE,
+            self._pages,
         )
         self._pages = _full_pages(found)
         now = self._clock.monotonic()
@@ -274,6 +301,12 @@ class Duties:
             transitions=tuple(transitions),
             epoch=epoch,
         )
+
+
+async def _nothing(epoch: Epoch) -> int:
+    """A duty for which there is nothing to do."""
+    del epoch
+    return 0
 
 
 def _full_pages(found: Sequence[Ringable]) -> dict[str, Ringable]:

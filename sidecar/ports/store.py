@@ -241,6 +241,15 @@ class SidecarRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderWork:
+    """Which questions of the leader would find anything."""
+
+    ended_leases: bool
+    overdue_workflows: bool
+    ringable_steps: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """An attempt whose lease the leader should end."""
 
@@ -348,6 +357,15 @@ class Store(Protocol):
         """Begin a term: return the next epoch; all earlier ones are void from now on."""
         ...
 
+    async def leader_work(
+        self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
+    ) -> LeaderWork:
+        """Tell which of the next three questions would find anything, in one round trip.
+
+        Without `due_for` the last of them is left out, and told to find nothing.
+        """
+        ...
+
     async def ended_leases(
         self, namespace: str, unseen_for: timedelta, limit: int
     ) -> Sequence[Lease]:
@@ -361,15 +379,17 @@ class Store(Protocol):
     async def ringable_steps(
         self,
         namespace: str,
+        unseen_for: timedelta,
         due_for: timedelta,
         limit: int,
         after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
-        """Return steps claimable for so long, the longest due first; of each service a page.
+        """Return steps claimable for `due_for`, the longest due first; of each service a page.
 
         A page has up to `limit` steps, so that no service's steps hide another's. `after` names
         for a service the step that ended its last page; a service left out begins anew. Only
-        services with a live, ready sidecar count: ringing for others is noise.
+        services with a ready sidecar count that was seen within `unseen_for`: ringing for others
+        is noise.
         """
         ...
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Moved, Store
+from sidecar.ports.store import LeaderWork, Lease, Moved, Ringable, Store
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import DeadlinePassed
 from sidecar.saga.states import Action, Reason, WorkflowStatus
-from sidecar.saga.workflow import StepKey
+from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_play import (
     Backend,
     Player,
@@ -27,6 +28,31 @@ SILENT = timedelta(seconds=20)
 LONG = timedelta(seconds=10)
 
 
+async def ended_leases(store: Store) -> Sequence[Lease]:
+    """What is found, which is something if the leader was told that something would be."""
+    told = await store.leader_work("default", SILENT, None)
+    found = await store.ended_leases("default", SILENT, 10)
+    assert told.ended_leases == bool(found)
+    return found
+
+
+async def overdue_workflows(store: Store) -> Sequence[WorkflowId]:
+    """What is found, as the leader was told."""
+    told = await store.leader_work("default", SILENT, None)
+    found = await store.overdue_workflows("default", 10)
+    assert told.overdue_workflows == bool(found)
+    return found
+
+
+async def ringable_steps(store: Store, unseen_for: timedelta = SILENT) -> Sequence[Ringable]:
+    """What is found, as the leader was told if it had asked for that."""
+    told = await store.leader_work("default", unseen_for, LONG)
+    found = await store.ringable_steps("default", unseen_for, LONG, 10)
+    assert told.ringable_steps == bool(found)
+    assert not (await store.leader_work("default", unseen_for, None)).ringable_steps
+    return found
+
+
 class LeaderSuite(StoreFixtures):
     """What the leader's duties are made of."""
 
@@ -39,12 +65,12 @@ class LeaderSuite(StoreFixtures):
         await payments.beat()
         workflow = await payments.start(definition)
         await payments.claim_one()
-        assert await store.ended_leases("default", SILENT, 10) == []
+        assert await ended_leases(store) == []
         await backend.pass_time(34)
         await payments.beat()
-        assert await store.ended_leases("default", SILENT, 10) == []
+        assert await ended_leases(store) == []
         await backend.pass_time(2)
-        (lease,) = await store.ended_leases("default", SILENT, 10)
+        (lease,) = await ended_leases(store)
         assert (lease.workflow, lease.key) == (workflow, StepKey("charge"))
         assert (lease.action, lease.attempt) == (Action.EXECUTE, 1)
         assert_utc(lease.lease_until)
@@ -64,12 +90,12 @@ class LeaderSuite(StoreFixtures):
         await other.claim_one()
         await backend.pass_time(15)
         await other.beat()
-        assert await store.ended_leases("default", SILENT, 10) == []
+        assert await ended_leases(store) == []
         await backend.pass_time(6)
-        (lease,) = await store.ended_leases("default", SILENT, 10)
+        (lease,) = await ended_leases(store)
         assert lease.workflow == mine
         assert await other.end_lease(claimed) is Verdict.APPLIED
-        assert await store.ended_leases("default", SILENT, 10) == []
+        assert await ended_leases(store) == []
 
     async def test_leases_of_a_sidecar_that_left_end_at_once(
         self, store: Store, payments: Player
@@ -80,7 +106,7 @@ class LeaderSuite(StoreFixtures):
         await payments.claim_one()
         await store.leave(payments.incarnation)
         await store.leave(payments.incarnation)
-        found = await store.ended_leases("default", SILENT, 10)
+        found = await ended_leases(store)
         assert [one.workflow for one in found] == [workflow]
         assert await store.list_sidecars("default") == []
 
@@ -93,7 +119,7 @@ class LeaderSuite(StoreFixtures):
         await payments.answer(await payments.claim_one(), refused())
         claimed = await payments.claim_one()
         await backend.pass_time(3600)
-        (lease,) = await store.ended_leases("default", SILENT, 10)
+        (lease,) = await ended_leases(store)
         assert (lease.key.step, lease.action, lease.attempt) == ("a", Action.COMPENSATE, 1)
         assert await payments.end_lease(claimed) is Verdict.APPLIED
 
@@ -117,17 +143,17 @@ class LeaderSuite(StoreFixtures):
         await payments.start(await register(store, call("charge"), name="endless"))
         definition = await register(store, call("charge"), timeout="1m")
         workflow = await payments.start(definition)
-        assert await store.overdue_workflows("default", 10) == []
+        assert await overdue_workflows(store) == []
         early = await payments.apply(workflow, DeadlinePassed())
         assert isinstance(early, Moved)
         assert early.changes.verdict is Verdict.IGNORED
         await backend.pass_time(61)
-        assert list(await store.overdue_workflows("default", 10)) == [workflow]
+        assert list(await overdue_workflows(store)) == [workflow]
         assert await store.overdue_workflows("elsewhere", 10) == []
         await payments.apply(workflow, DeadlinePassed())
         found = await payments.see(workflow)
         assert (found.status, found.reason) == (WorkflowStatus.ROLLED_BACK, Reason.TIMED_OUT)
-        assert await store.overdue_workflows("default", 10) == []
+        assert await overdue_workflows(store) == []
 
     async def test_the_deadline_of_a_paused_workflow_waits_for_the_resume(
         self, store: Store, payments: Player, backend: Backend
@@ -136,9 +162,9 @@ class LeaderSuite(StoreFixtures):
         workflow = await payments.start(definition)
         await backend.set_paused(workflow, True)
         await backend.pass_time(61)
-        assert await store.overdue_workflows("default", 10) == []
+        assert await overdue_workflows(store) == []
         await backend.set_paused(workflow, False)
-        assert list(await store.overdue_workflows("default", 10)) == [workflow]
+        assert list(await overdue_workflows(store)) == [workflow]
 
     async def test_a_deadline_past_the_pivot_is_told_once(
         self, store: Store, payments: Player, backend: Backend
@@ -148,7 +174,7 @@ class LeaderSuite(StoreFixtures):
         claimed = await payments.claim_one()
         await backend.pass_time(61)
         await payments.apply(workflow, DeadlinePassed())
-        assert await store.overdue_workflows("default", 10) == []
+        assert await overdue_workflows(store) == []
         assert (await payments.events(workflow))[-1].kind == "deadline_ignored"
         await payments.answer(claimed)
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
@@ -164,20 +190,20 @@ class LeaderSuite(StoreFixtures):
         await backend.pass_time(2)
         second = await payments.start(definition)
         await payments.beat()
-        assert await store.ringable_steps("default", LONG, 10) == []
+        assert await ringable_steps(store) == []
         await backend.pass_time(11)
         await payments.beat()
-        found = await store.ringable_steps("default", LONG, 10)
+        found = await ringable_steps(store)
         assert [one.doorbell for one in found] == [
             Doorbell(first, StepKey("charge"), "payments", "00-aa-bb-01"),
             Doorbell(second, StepKey("charge"), "payments"),
         ]
         assert found[0].due_at < found[1].due_at
         assert_utc(found[0].due_at)
-        assert len(await store.ringable_steps("default", LONG, 1)) == 1
-        assert await store.ringable_steps("elsewhere", LONG, 10) == []
+        assert len(await store.ringable_steps("default", SILENT, LONG, 1)) == 1
+        assert await store.ringable_steps("elsewhere", SILENT, LONG, 10) == []
         await payments.claim()
-        assert await store.ringable_steps("default", LONG, 10) == []
+        assert await ringable_steps(store) == []
 
     @pytest.mark.parametrize("why", ["nobody", "not ready", "draining", "silent", "left", "paused"])
     @pytest.mark.fault(2)
@@ -189,7 +215,7 @@ class LeaderSuite(StoreFixtures):
         await inventory.beat()
         if why == "paused":
             await payments.beat()
-            assert len(await store.ringable_steps("default", LONG, 10)) == 1
+            assert len(await ringable_steps(store)) == 1
             await backend.set_paused(workflow, True)
         elif why != "nobody":
             await payments.beat(ready=why != "not ready", draining=why == "draining")
@@ -197,7 +223,33 @@ class LeaderSuite(StoreFixtures):
             await backend.pass_time(21)
         if why == "left":
             await store.leave(payments.incarnation)
-        assert await store.ringable_steps("default", LONG, 10) == []
+        assert await ringable_steps(store) == []
+
+    @pytest.mark.fault(2)
+    async def test_who_is_silent_is_for_the_leader_to_say(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        await payments.start(await register(store, call("charge")))
+        await backend.pass_time(60)
+        await payments.beat()
+        await backend.pass_time(21)
+        assert await ringable_steps(store) == []
+        assert len(await ringable_steps(store, timedelta(seconds=30))) == 1
+
+    async def test_the_leader_is_told_of_no_other_namespace(
+        self, store: Store, payments: Player, inventory: Player, backend: Backend
+    ) -> None:
+        nothing = LeaderWork(ended_leases=False, overdue_workflows=False, ringable_steps=False)
+        assert await store.leader_work("default", SILENT, LONG) == nothing
+        held = call("charge", timeout="30s")
+        open_for_long = call("reserve", service="inventory", after=[])
+        await payments.start(await register(store, held, open_for_long, timeout="1m"))
+        await payments.claim_one()
+        await backend.pass_time(61)
+        await inventory.beat()
+        everything = LeaderWork(ended_leases=True, overdue_workflows=True, ringable_steps=True)
+        assert await store.leader_work("default", SILENT, LONG) == everything
+        assert await store.leader_work("elsewhere", SILENT, LONG) == nothing
 
     # -- sidecars -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from tests.conformance.store_play import (
     start_of,
 )
 
+SILENT = timedelta(seconds=20)
 LONG = timedelta(seconds=10)
 
 
@@ -33,7 +34,7 @@ class RingingSuite(StoreFixtures):
         await backend.pass_time(11)
         await payments.beat()
         await inventory.beat()
-        found = await store.ringable_steps("default", LONG, 2)
+        found = await store.ringable_steps("default", SILENT, LONG, 2)
         assert [one.doorbell.service for one in found] == ["payments", "payments", "inventory"]
         assert found[-1].doorbell.workflow == late
 
@@ -52,11 +53,11 @@ class RingingSuite(StoreFixtures):
         await backend.pass_time(11)
         await payments.beat()
         await inventory.beat()
-        whole = await store.ringable_steps("default", LONG, 100)
+        whole = await store.ringable_steps("default", SILENT, LONG, 100)
         seen: list[tuple[WorkflowId, str]] = []
         after: dict[str, Ringable] = {}
         for size in (4, 4, 1, 0):
-            found = await store.ringable_steps("default", LONG, 4, after)
+            found = await store.ringable_steps("default", SILENT, LONG, 4, after)
             page = [one for one in found if one.doorbell.service == "payments"]
             assert len(page) == size
             # A service that is left out begins anew.
@@ -78,9 +79,9 @@ class RingingSuite(StoreFixtures):
             await payments.start(definition)
         await backend.pass_time(11)
         await payments.beat()
-        first, second, third = await store.ringable_steps("default", LONG, 3)
+        first, second, third = await store.ringable_steps("default", SILENT, LONG, 3)
         await payments.claim_key(second.doorbell.workflow, "charge")
-        found = await store.ringable_steps("default", LONG, 3, {"payments": second})
+        found = await store.ringable_steps("default", SILENT, LONG, 3, {"payments": second})
         assert found == [third]
-        found = await store.ringable_steps("default", LONG, 3, {"nobody": second})
+        found = await store.ringable_steps("default", SILENT, LONG, 3, {"nobody": second})
         assert found == [first, third]

@@ -12,6 +12,7 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
     Epoch,
+    LeaderWork,
     Lease,
     Ringable,
     SidecarBeat,
@@ -23,9 +24,6 @@ from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
-
-LIVE_FOR = timedelta(seconds=20)
-"""A sidecar that has not been seen for so long is taken for dead."""
 
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
@@ -172,6 +170,17 @@ class MemoryQueries:
         self.tables.epochs[namespace] = number
         return Epoch(number)
 
+    async def leader_work(
+        self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
+    ) -> LeaderWork:
+        """Tell which of the leader's questions would find anything."""
+        return LeaderWork(
+            bool(await self.ended_leases(namespace, unseen_for, 1)),
+            bool(await self.overdue_workflows(namespace, 1)),
+            due_for is not None
+            and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
+        )
+
     async def ended_leases(
         self, namespace: str, unseen_for: timedelta, limit: int
     ) -> Sequence[Lease]:
@@ -210,6 +219,7 @@ class MemoryQueries:
     async def ringable_steps(
         self,
         namespace: str,
+        unseen_for: timedelta,
         due_for: timedelta,
         limit: int,
         after: Mapping[str, Ringable] | None = None,
@@ -220,7 +230,7 @@ class MemoryQueries:
         live = {
             one.beat.service
             for one in self._present(namespace)
-            if one.beat.ready and not one.beat.draining and one.seen_at > now - LIVE_FOR
+            if one.beat.ready and not one.beat.draining and one.seen_at > now - unseen_for
         }
         found = [
             Ringable(

@@ -22,6 +22,7 @@ from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.store import (
     Epoch,
+    LeaderWork,
     Lease,
     Ringable,
     SidecarBeat,
@@ -156,6 +157,13 @@ class PostgresQueries:
         found = await self._vital_rows("mint_epoch", namespace=namespace, holder=holder)
         return Epoch(found[0]["epoch"])
 
+    async def leader_work(
+        self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
+    ) -> LeaderWork:
+        """Tell which of the leader's questions would find anything."""
+        values = {"namespace": namespace, "unseen": unseen_for, "due_for": due_for}
+        return LeaderWork(**(await self._vital_rows("leader_work", **values))[0])
+
     async def ended_leases(
         self, namespace: str, unseen_for: timedelta, limit: int
     ) -> Sequence[Lease]:
@@ -183,23 +191,21 @@ class PostgresQueries:
     async def ringable_steps(
         self,
         namespace: str,
+        unseen_for: timedelta,
         due_for: timedelta,
         limit: int,
         after: Mapping[str, Ringable] | None = None,
     ) -> Sequence[Ringable]:
         """Return steps that nobody has claimed for so long, of each service a page."""
-        live = await self._vital_rows("live_services", namespace=namespace)
-        services = [row["service"] for row in live]
-        if not services:
-            return []
-        ended = [(after or {}).get(service) for service in services]
+        ended = dict(after or {})
         values = {
             "namespace": namespace,
-            "services": services,
-            "after_due": [one and one.due_at for one in ended],
-            "after_workflow": [one and one.doorbell.workflow for one in ended],
-            "after_step": [one and one.doorbell.key.step for one in ended],
-            "after_idx": [one and one.doorbell.key.index for one in ended],
+            "unseen": unseen_for,
+            "services": list(ended),
+            "after_due": [one.due_at for one in ended.values()],
+            "after_workflow": [one.doorbell.workflow for one in ended.values()],
+            "after_step": [one.doorbell.key.step for one in ended.values()],
+            "after_idx": [one.doorbell.key.index for one in ended.values()],
             "due_for": due_for,
             "limit": limit,
         }

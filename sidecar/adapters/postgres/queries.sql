@@ -98,6 +98,29 @@ ON CONFLICT (namespace) DO UPDATE SET epoch = leaders.epoch + 1, holder = EXCLUD
     since = clock_timestamp()
 RETURNING epoch
 
+-- name: leader_work
+-- Whether the three questions below would find anything: mostly none does, and this is all that is
+-- asked. What holds for their rows must hold here, too.
+SELECT EXISTS (
+    SELECT FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
+    WHERE s.lease_until IS NOT NULL AND s.namespace = %(namespace)s
+      AND (s.lease_until < statement_timestamp()
+           OR c.gone
+           OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+) AS ended_leases, EXISTS (
+    SELECT FROM workflows
+    WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
+      AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
+) AS overdue_workflows, %(due_for)s::interval IS NOT NULL AND EXISTS (
+    SELECT FROM sidecars c
+    JOIN steps s ON s.namespace = c.namespace AND s.service = c.service
+    JOIN workflows w ON w.id = s.workflow_id
+    WHERE c.namespace = %(namespace)s AND c.ready AND NOT c.draining AND NOT c.gone
+      AND c.seen_at > statement_timestamp() - %(unseen)s::interval
+      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+      AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
+) AS ringable_steps
+
 -- name: ended_leases
 -- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long.
 SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.status, s.attempt, s.comp_attempt,
@@ -116,29 +139,29 @@ WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
   AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
 ORDER BY deadline_at LIMIT %(limit)s
 
--- name: live_services
--- Services with a sidecar that is seen, ready and staying.
-SELECT DISTINCT service FROM sidecars
-WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
-  AND seen_at > statement_timestamp() - interval '20 seconds'
-
 -- name: ringable_steps
--- What nobody has claimed for long: of each service the page after the step that ended its last.
+-- What nobody has claimed for long, of services with a sidecar that is seen, ready and staying: of
+-- each service the page after the step that ended its last.
 SELECT page.workflow_id::text AS workflow_id, page.step, page.idx, page.service, page.due_at,
        page.trace
-FROM unnest(%(services)s::text[], %(after_due)s::timestamptz[], %(after_workflow)s::uuid[],
-            %(after_step)s::text[], %(after_idx)s::integer[])
-     AS live (service, after_due, after_workflow, after_step, after_idx)
+FROM (
+    SELECT DISTINCT service FROM sidecars
+    WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
+      AND seen_at > statement_timestamp() - %(unseen)s::interval
+) live
+LEFT JOIN unnest(%(services)s::text[], %(after_due)s::timestamptz[], %(after_workflow)s::uuid[],
+                 %(after_step)s::text[], %(after_idx)s::integer[])
+     AS ended (service, after_due, after_workflow, after_step, after_idx) USING (service)
 CROSS JOIN LATERAL (
     SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = live.service
       AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
-      AND s.due_at >= coalesce(live.after_due, '-infinity')
-      AND (live.after_due IS NULL
+      AND s.due_at >= coalesce(ended.after_due, '-infinity')
+      AND (ended.after_due IS NULL
            OR (s.due_at, s.workflow_id, s.step COLLATE "C", s.idx)
-              > (live.after_due, live.after_workflow, live.after_step, live.after_idx))
+              > (ended.after_due, ended.after_workflow, ended.after_step, ended.after_idx))
     ORDER BY s.due_at, s.workflow_id, s.step COLLATE "C", s.idx LIMIT %(limit)s
 ) page
 ORDER BY page.due_at, page.workflow_id, page.step COLLATE "C", page.idx

@@ -154,7 +154,9 @@ async def test_what_keeps_a_sidecar_alive_waits_for_nobody_elses_questions(
         epoch = await store.mint_epoch("default", "me")
         assert await store.ended_leases("default", timedelta(seconds=20), 10) == []
         assert await store.overdue_workflows("default", 10) == []
-        assert len(await store.ringable_steps("default", timedelta(), 10)) == 1
+        assert (
+            len(await store.ringable_steps("default", timedelta(seconds=20), timedelta(), 10)) == 1
+        )
         assert await store.forget_sidecars("default", timedelta(hours=1), epoch) == 0
         await payments.store.leave(payments.incarnation)
         assert not any(one.done() for one in clients)

@@ -150,6 +150,12 @@ COMMITS = (
 
 DUTIES = (
     simulated(
+        "the leader thinks that there is nothing to do",
+        "sidecar.engine.duties:Duties._with_work",
+        "if asked.get(name, True)",
+        "if name not in asked",
+    ),
+    simulated(
         "leases never end",
         "sidecar.engine.duties:Duties._end_leases",
         "return await self._apply(epoch, events)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from sidecar.engine.identity import Identity
 from sidecar.errors import SchemaMismatch, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Epoch, Lease
+from sidecar.ports.store import Epoch, LeaderWork
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.conformance.store_play import Player, call, register, start_of
@@ -121,19 +121,20 @@ async def test_a_workflow_that_cannot_be_moved_holds_up_no_other(
     assert [line["workflow"] for line in logs if line["event"] == "duty_refused"] == [bad]
 
 
+@pytest.mark.parametrize("question", ["leader_work", "ended_leases"])
 @pytest.mark.fault(33)
 async def test_who_waited_long_for_the_store_cannot_tell_who_is_silent(
-    leader: Leader, monkeypatch: pytest.MonkeyPatch
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """It was away, and the others could not be seen: no lease is ended by that answer."""
     workflows = await leader.crashed(2)
-    ask, waited = leader.store.ended_leases, [11.0, 0.0]
+    ask, outage = getattr(leader.store, question), [11.0]
 
-    async def after_an_outage(*question: Any) -> Sequence[Lease]:
-        leader.clock.advance(waited.pop(0))
-        return await ask(*question)
+    async def after_an_outage(*values: Any) -> Any:
+        leader.clock.advance(outage.pop() if outage else 0.0)
+        return await ask(*values)
 
-    monkeypatch.setattr(leader.store, "ended_leases", after_an_outage)
+    monkeypatch.setattr(leader.store, question, after_an_outage)
     with pytest.raises(StoreUnavailable, match="too late"):
         await leader.round()
     assert await leader.held(workflows) == workflows
@@ -201,6 +202,37 @@ async def test_what_interrupts_a_duty_is_raised_after_the_others_are_done(
     with pytest.raises(type(error)):
         await leader.round()
     assert leader.runs("sidecars", "done") == 1
+
+
+@pytest.mark.parametrize("error", [BUG, StoreUnavailable("away")], ids=["bug", "away"])
+async def test_all_duties_are_done_if_nobody_can_tell_which_have_work(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def broken(*_: object) -> None:
+        raise error
+
+    workflows = await leader.crashed(2)
+    monkeypatch.setattr(leader.store, "leader_work", broken)
+    await leader.round()
+    assert await leader.held(workflows) == []
+
+
+async def test_a_round_without_work_is_one_question(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(*_: object) -> None:
+        raise BUG
+
+    for name in ("ended_leases", "overdue_workflows", "ringable_steps"):
+        monkeypatch.setattr(leader.store, name, asked)
+    work = LeaderWork(ended_leases=False, overdue_workflows=False, ringable_steps=False)
+
+    async def told(*_: object) -> LeaderWork:
+        return work
+
+    monkeypatch.setattr(leader.store, "leader_work", told)
+    await leader.round()
+    assert [leader.runs(name, "done") for name in DUTIES] == [1, 1, 1, 1]
 
 
 async def test_a_void_epoch_ends_the_round(leader: Leader) -> None:
