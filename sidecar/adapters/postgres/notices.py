@@ -48,6 +48,8 @@ _FAULTS = (psycopg.Error, OSError, TimeoutError)
 _FIRST_PAUSE_S = 0.05
 _LAST_PAUSE_S = 5.0
 _FAREWELL_WITHIN_S = 1.0
+_PROVEN_WITHIN_S = 3.0
+"""With the time between two proofs, what a listener on a line that is half open may be deaf."""
 
 _log = structlog.get_logger("sidecar.notices")
 
@@ -66,7 +68,7 @@ class PostgresNotices:
         namespace: str,
         service: str,
         schema: str = "goconductor",
-        prove_every_s: float = 10.0,
+        prove_every_s: float = 12.0,
         answer_within_s: float = 5.0,
     ) -> None:
         self._dsn = dsn
@@ -162,7 +164,8 @@ class PostgresNotices:
             async with asyncio.timeout(self._prove_every_s + self._answer_within_s):
                 async for notify in connection.notifies(timeout=self._prove_every_s):
                     self._hear(notify)
-            await self._ask(connection, send(connection, SQL["prove"]))
+            proven_within = min(_PROVEN_WITHIN_S, self._answer_within_s)
+            await self._ask(connection, send(connection, SQL["prove"]), within_s=proven_within)
 
     async def _speak(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
@@ -193,7 +196,11 @@ class PostgresNotices:
         await self._ask(connection, send(connection, SQL["notify"], said="\n".join(lines)))
 
     async def _ask(
-        self, connection: psycopg.AsyncConnection[Any], question: Awaitable[object]
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        question: Awaitable[object],
+        *,
+        within_s: float | None = None,
     ) -> None:
         """Wait for an answer; raise the driver's error if there is none in time.
 
@@ -201,7 +208,7 @@ class PostgresNotices:
         server to stop.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.call_later(self._answer_within_s, hang_up, connection)
+        deadline = loop.call_later(within_s or self._answer_within_s, hang_up, connection)
         self._asked.add(connection)
         try:
             await question

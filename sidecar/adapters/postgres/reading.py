@@ -26,8 +26,9 @@ ANSWER_WITHIN_S = 20.0
 """More than the server gives a statement: it is for those whose answer never comes."""
 ACQUIRE_WITHIN_S = 5.0
 CLOSE_WITHIN_S = 3.0
-IDLE_FOR_S = 60.0
-"""After so long without use a connection beyond `at_least` is let go."""
+IDLE_FOR_S = 20.0
+"""A connection beyond `at_least` that was not needed for so long is let go; the pool looks that
+often, so it may take twice as long."""
 RECONNECT_FOR_S = 3.0
 """How long the pool tries to replace a lost connection by itself: its pauses double, and would be
 minutes after a long outage. Then whoever asks next makes it try at once."""
