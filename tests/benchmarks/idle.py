@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 import psycopg
@@ -31,6 +32,8 @@ class Idle:
     cpu_percent: float
     mebibytes: float
     connections: float
+    asked: dict[str, float]
+    """How often each statement was executed, in a second, by all sidecars together."""
 
 
 async def watch(queue: str, seconds: float) -> Idle:
@@ -45,22 +48,25 @@ async def watch(queue: str, seconds: float) -> Idle:
             after, more = _statements(connection), cluster.spent().since(spent)
             held = _connections(connection)
         count = len(SERVICES)
+        asked = {text: (calls - before[text]) / seconds for text, calls in after.items()}
         return Idle(
             queue,
-            (after - before) / seconds / count,
+            sum(asked.values()) / count,
             more.by_kind["sidecars"] / seconds / count * 100,
             cluster.memory()["sidecars"] / count,
             held / count,
+            asked,
         )
 
 
-def _statements(connection: psycopg.Connection) -> int:
-    """How many statements others have executed so far."""
-    row = connection.execute(
-        "SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid"
+def _statements(connection: psycopg.Connection) -> Counter[str]:
+    """How often others have executed each statement so far."""
+    found = connection.execute(
+        "SELECT query, sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid"
         " WHERE d.datname = current_database() AND query NOT LIKE '%pg_stat_statements%'"
-    ).fetchone()
-    return int(row[0] or 0) if row else 0
+        " GROUP BY query"
+    ).fetchall()
+    return Counter({text: int(calls) for text, calls in found})
 
 
 def _connections(connection: psycopg.Connection) -> int:
@@ -77,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.idle", description=__doc__)
     parser.add_argument("--queue", action="append", choices=["postgres", "kafka"])
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--statements", action="store_true", help="show what was asked how often")
     options = parser.parse_args()
     for queue in options.queue or ["postgres", "kafka"]:
         one = uvloop.run(watch(queue, options.seconds))
@@ -86,6 +93,15 @@ def main() -> None:
             f"{one.connections:4.1f} connections",
             flush=True,
         )
+        if options.statements:
+            show(one)
+
+
+def show(one: Idle) -> None:
+    """Print the statements, the most frequent first."""
+    for text, rate in sorted(one.asked.items(), key=lambda item: -item[1]):
+        if rate:
+            print(f"  {rate:6.3f}/s  {' '.join(text.split())[:80]}", flush=True)
 
 
 if __name__ == "__main__":
