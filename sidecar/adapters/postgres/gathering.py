@@ -13,6 +13,9 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
+TURNS = 2
+"""Turns of the loop in which questions that are on their way may still come along."""
+
 AT_ONCE = 200
 """How many are asked for by one query."""
 
@@ -46,6 +49,8 @@ class Gathering(Generic[K, V]):
 
     async def _answer(self) -> None:
         while self._asked:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             keys = list(self._asked)[:AT_ONCE]
             asked = {key: self._asked.pop(key) for key in keys}
             try:

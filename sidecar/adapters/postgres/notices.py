@@ -2,7 +2,8 @@
 
 Promise: a notice is a hint and never holds anybody up. It is said in a transaction of its own,
 because NOTIFY takes a lock that serialises commits. While one is under way the next gather
-(no timer: a lone one goes at once). While PostgreSQL is away they gather too, within bounds.
+(no timer: a lone one goes at once, after a few turns of the loop). While PostgreSQL is away
+they gather too, within bounds.
 
     announce() ─▶ gathered ─▶ speaker's connection ─▶ NOTIFY ─▶ listener's connection ─▶ hear()
 
@@ -43,6 +44,8 @@ MAX_GATHERED = 20_000
 """Ids kept while PostgreSQL is away; beyond that the oldest are forgotten."""
 
 CHANNELS_KEPT = 1_000
+TURNS = 4
+"""Turns of the loop in which what is being announced may still come along."""
 
 _FAULTS = (psycopg.Error, OSError, TimeoutError)
 _FIRST_PAUSE_S = 0.05
@@ -170,6 +173,8 @@ class PostgresNotices:
     async def _speak(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
             await self._gathered.wait()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             self._gathered.clear()
             services, ended = frozenset(self._services), tuple(self._ended)
             self._services.clear()

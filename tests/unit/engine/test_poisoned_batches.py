@@ -227,7 +227,9 @@ async def test_the_bodies_that_wait_are_bounded() -> None:
     waiting = []
     for number in range(3):
         waiting.append(asyncio.create_task(bench.committer.submit(bench.start(body))))
-        await until(lambda wanted=number: bench.store.commits + len(bench.committer._line) > wanted)
+        await until(
+            lambda wanted=number: bench.store.commits and len(bench.committer._line) == wanted
+        )
     with pytest.raises(Overloaded):
         await bench.committer.submit(bench.start(body))
     waiting[2].cancel()
