@@ -80,7 +80,7 @@ bench-peers: $(VENV)/.installed-test
 	PYTHON=$(PYTHON) tests/benchmarks/peers/install
 	$(BIN)/python -m tests.benchmarks.table $(BENCH_ARGS)
 
-# Half an hour of filling tables; and two minutes of watching sidecars that have nothing to do.
+# Some minutes of filling tables; and two minutes of watching sidecars that have nothing to do.
 bench-scale: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.scale $(BENCH_ARGS)
 

@@ -85,9 +85,9 @@ class Caller:
     def take(self, claimed: Claimed, began: float) -> None:
         """Make the call for `claimed`; `began` is the monotonic time before the claim."""
         self._slots.take()
-        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, self._slots.used)
         task = asyncio.create_task(self._run(claimed, began))
         self._tasks.add(task)
+        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, len(self._tasks))
         task.add_done_callback(self._ended)
 
     def give_back_from_now_on(self) -> None:
@@ -104,7 +104,7 @@ class Caller:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slots.give_back()
-        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, self._slots.used)
+        self._telemetry.gauge(metrics.CALLS_IN_FLIGHT, len(self._tasks))
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("step_abandoned_until_its_lease_ends", exc_info=error)
 

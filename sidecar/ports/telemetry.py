@@ -43,7 +43,7 @@ ATTEMPTS = Metric(
 CALL_SECONDS = Metric(
     "goconductor_call_seconds", "histogram", "Duration of calls of the service.", ("action",)
 )
-CALLS_IN_FLIGHT = Metric("goconductor_calls_in_flight", "gauge", "Slots in use.")
+CALLS_IN_FLIGHT = Metric("goconductor_calls_in_flight", "gauge", "Calls under way.")
 COMMITS = Metric("goconductor_commits_total", "counter", "Transactions of the group commit.")
 COMMIT_MEMBERS = Metric(
     "goconductor_commit_members", "histogram", "Members that shared one transaction."

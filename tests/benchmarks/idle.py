@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import uvloop
 
+from tests.benchmarks import machine
 from tests.benchmarks.cluster import Cluster
+from tests.benchmarks.markdown import IDLE, page_with, table_of
 from tests.benchmarks.saga import SERVICES
 
 REST_S = 15.0
@@ -78,22 +84,43 @@ def _connections(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def told(found: Sequence[Idle], command: str) -> str:
+    """The table."""
+    facts = machine.facts(command)
+    head = ("queue", "statements/s", "CPU %", "MiB", "connections")
+    rows = [
+        (
+            one.queue,
+            f"{one.statements_per_second:.2f}",
+            f"{one.cpu_percent:.2f}",
+            f"{one.mebibytes:.1f}",
+            f"{one.connections:.1f}",
+        )
+        for one in found
+    ]
+    listed = [f"- {name}: {facts[name]}" for name in ("command", "date", "revision", "machine")]
+    return "\n".join([*listed, "", *table_of(head, rows)])
+
+
 def main() -> None:
-    """Parse the command line and watch."""
+    """Parse the command line, watch, and write."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.idle", description=__doc__)
     parser.add_argument("--queue", action="append", choices=["postgres", "kafka"])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--statements", action="store_true", help="show what was asked how often")
+    parser.add_argument("--write", type=Path, help=f"a page with markers named `{IDLE}`")
     options = parser.parse_args()
-    for queue in options.queue or ["postgres", "kafka"]:
-        one = uvloop.run(watch(queue, options.seconds))
-        print(
-            f"{one.queue:9} {one.statements_per_second:5.2f} statements/s  "
-            f"{one.cpu_percent:5.2f} % CPU  {one.mebibytes:5.1f} MiB  "
-            f"{one.connections:4.1f} connections",
-            flush=True,
-        )
-        if options.statements:
+    found = [
+        uvloop.run(watch(queue, options.seconds))
+        for queue in options.queue or ["postgres", "kafka"]
+    ]
+    text = told(found, shlex.join(["python", "-m", "tests.benchmarks.idle", *sys.argv[1:]]))
+    print(text)
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        options.write.write_text(page_with(page, text, IDLE), encoding="utf-8")
+    if options.statements:
+        for one in found:
             show(one)
 
 

@@ -10,6 +10,8 @@ from tests.benchmarks.measure import Figures
 
 MEASURED = "measured"
 LAYERS = "layers"
+SCALE = "scale"
+IDLE = "idle"
 QUIET_CORES = 0.15
 """Up to so many foreign cores a measurement counts as undisturbed."""
 _COLUMNS = (
