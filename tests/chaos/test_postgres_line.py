@@ -157,9 +157,9 @@ def swallow_under_calls(world: World) -> None:
     sidecar, proxy = world.sidecars[name], world.proxy(name, "store")
     words = ("store_unavailable", "heartbeat_failed")
     before = [sidecar.count(one) for one in words]
-    world.ledger.fault(Rule(Kind.SLOW, path="/ship", ms=900, times=40))
+    world.ledger.fault(Rule(Kind.SLOW, path="/ship", ms=900, times=80))
     load = world.begin_load(24, [Order("chain")])
-    world.wait_until(lambda: world.held(name) >= 2, within_s=30, what="calls in flight")
+    world.wait_until(lambda: world.held(name) >= 1, within_s=30, what="calls in flight")
     proxy.swallow()
     load.result()
     world.wait_until(lambda: not sidecar.ready(), within_s=20, what=f"{name} is not ready")

@@ -163,7 +163,8 @@ class MemoryQueue:
             if loop.time() >= end:
                 return ()
             line.woken.clear()
-            due = self._broker.next_return(line)
+            # Who has paused takes nothing that comes back: `resume` wakes it.
+            due = self._broker.next_return(line) if self._receiving else None
             try:
                 async with asyncio.timeout_at(end if due is None else min(due, end)):
                     await line.woken.wait()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from sidecar.adapters.queues import memory
 from sidecar.adapters.queues.memory import MemoryBroker, MemoryQueue
 from tests.conformance.queue import MessageQueueContract, bell, opened, rung, take
 from tests.conformance.queue_faults import MessageQueueFaultContract
@@ -82,3 +84,26 @@ async def test_a_message_wakes_one_of_several_who_wait() -> None:
         await asyncio.sleep(0)
         await queues[0].publish([bell(1)])
     assert sum(len(task.result()) for task in waiting) == 1
+
+
+async def test_who_has_paused_does_not_turn_around_what_has_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = MemoryBroker(visibility_s=0.02)
+    holder = MemoryQueue(broker, namespace="default", service="payments")
+    paused = MemoryQueue(broker, namespace="default", service="payments")
+    looked = 0
+
+    def counted(*given: object) -> object:
+        nonlocal looked
+        looked += 1
+        return asyncio.timeout_at(*given)  # type: ignore[arg-type]
+
+    async with opened(holder), opened(paused):
+        await holder.publish([bell(1)])
+        await take(holder, 1, ack=False)
+        await paused.pause()
+        monkeypatch.setattr(memory, "asyncio", SimpleNamespace(**vars(asyncio)))
+        monkeypatch.setattr(memory.asyncio, "timeout_at", counted)
+        assert await paused.receive(1, 0.1) == ()
+    assert looked == 1
