@@ -1,6 +1,6 @@
 """One batch under the locks of its workflows.
 
-    1  BEGIN, fence, start keys, workflow locks, steps            one round trip
+    1  BEGIN, fence, start keys, workflow locks, steps            one statement each
     2  the clock                                                  one statement
     -  decide, in Python                                          (again, if steps are taken away)
     3  writes and claims                                          one statement
@@ -9,10 +9,10 @@
 Definitions that are not in the cache, and bodies for rendering, take one more each. What goes
 straight ahead does not come this way: see `sidecar.adapters.postgres.quick`.
 
-The clock is asked last and alone, in no pipeline. A server that waits for more of a pipeline, and
-after a pipeline of psycopg's, has no time limit running: it would never end the session of a
-sidecar that was frozen there, with all its locks. After a statement of its own,
-`idle_in_transaction_session_timeout` counts while we decide.
+There is no pipeline in it. A server that waits for more of a pipeline, and after a pipeline of
+psycopg's, has no time limit running: it would never end the session of a sidecar that was frozen
+there, with all its locks. After a statement of its own `idle_in_transaction_session_timeout`
+counts, wherever we stand still. The clock is asked last: it is the time of the decision.
 
 Lock order: epoch, start keys, workflow rows, step rows of transitions that take steps away,
 step rows of claims (never waited for).
@@ -78,9 +78,7 @@ class Transaction:
         Raises the driver's errors, `StaleEpoch` and `StoreDataError`; the transaction is then
         still open, or gone with its connection.
         """
-        async with self._connection.pipeline():
-            fence = await self._ask()
-        await self._decide(fence)
+        await self._decide(await self._ask())
         answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
         if answer.lost:
             raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")

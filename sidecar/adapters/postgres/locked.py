@@ -72,9 +72,8 @@ class LockedWorkflows:
 
     async def lock_steps(self, ids: list[WorkflowId]) -> None:
         """Lock the open steps of these workflows too, and read all of their steps again."""
-        async with self._connection.pipeline():
-            await send(self._connection, SQL["lock_steps"], ids=ids)
-            asked = await self._ask_steps(ids)
+        await send(self._connection, SQL["lock_steps"], ids=ids)
+        asked = await self._ask_steps(ids)
         steps = await self._hear_steps(asked)
         for known in ids:
             found = {step.key: step for step in steps.get(known, ())}
@@ -99,9 +98,8 @@ class LockedWorkflows:
         wanted = [one for one in ids if self.definition(self.workflows[one]).renders]
         if not wanted:
             return
-        async with self._connection.pipeline():
-            inputs = await send(self._connection, SQL["inputs"], ids=wanted)
-            outputs = await send(self._connection, SQL["outputs"], ids=wanted)
+        inputs = await send(self._connection, SQL["inputs"], ids=wanted)
+        outputs = await send(self._connection, SQL["outputs"], ids=wanted)
         found: dict[WorkflowId, dict[StepKey, JsonText]] = {}
         for row in await outputs.fetchall():
             key = StepKey(row["step"], row["idx"])

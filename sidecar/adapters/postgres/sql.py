@@ -53,7 +53,7 @@ def numbered(statement: LiteralString) -> tuple[bytes, tuple[str, ...]]:
 
 
 async def send(connection: Connection, statement: LiteralString, **values: Any) -> Cursor:
-    """Execute a statement whose rows come as dicts; in a pipeline, without waiting for them."""
+    """Execute a statement whose rows come as dicts."""
     text, names = numbered(statement)
     cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     await cursor.execute(text, [values[name] for name in names])

@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from sidecar.adapters.postgres import commit, connections
+from sidecar.adapters.postgres import commit, connections, locked
 from sidecar.adapters.postgres.migrate import migrate
+from sidecar.adapters.postgres.sql import send
 from sidecar.adapters.stores.postgres import PostgresStore
 from sidecar.errors import StoreConflict, StoreUnavailable
 from sidecar.ports.store import (
@@ -25,7 +26,6 @@ from sidecar.ports.store import (
     Transition,
 )
 from sidecar.saga.events import CancelRequested
-from sidecar.saga.machine import advance
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
@@ -299,27 +299,29 @@ def watched(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.fault(6)
-@pytest.mark.parametrize("nth", [1, 2], ids=["decides", "decides_again"])
-async def test_whoever_freezes_while_it_decides_loses_its_locks_in_time(
+@pytest.mark.parametrize("nth", range(1, 8))
+async def test_whoever_freezes_in_a_transaction_loses_its_locks_in_time(
     backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """A cancel decides twice: the step that it takes away is locked and read once more."""
-    decisions = itertools.count(1)
+    """After any of its statements: a cancel decides twice, and locks and reads in between."""
+    sent = itertools.count(1)
 
-    def frozen(*given: Any, **more: Any) -> Any:
-        if next(decisions) == nth:
+    async def send_and_freeze(*given: Any, **values: Any) -> Any:
+        cursor = await send(*given, **values)
+        if next(sent) == nth:
             with psycopg.connect(backend.dsn, autocommit=True) as other:
                 while other.execute(
                     "SELECT FROM pg_stat_activity WHERE datname = current_database()"
                     " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
                 ).fetchall():
                     threading.Event().wait(0.05)
-        return advance(*given, **more)
+        return cursor
 
     monkeypatch.setattr(connections, "STATEMENT_WITHIN_MS", 1_000)
     payments = Player(await backend.open_store())
     workflow = await payments.start(await register(payments.store, call("charge")))
-    monkeypatch.setattr(commit, "advance", frozen)
+    for module in (commit, locked):
+        monkeypatch.setattr(module, "send", send_and_freeze)
     with pytest.raises(StoreUnavailable):
         await payments.cancel(workflow)
     await payments.cancel(workflow)
