@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.chaos,
     pytest.mark.kafka,
     pytest.mark.postgres,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(480),
 ]
 
 SEED = 5660
@@ -174,7 +174,7 @@ def _use_doorbells(world: World, *, after: str = "all is well") -> None:
         world.quiesce(within_s=60)
         return all(one.claims > before[name] for name, one in _meters(world).items())
 
-    world.wait_until(claimed, within_s=90, what=f"doorbells are used again after: {after}")
+    world.wait_until(claimed, within_s=150, what=f"doorbells are used again after: {after}")
 
 
 def _meters(world: World) -> dict[str, Meter]:
