@@ -150,6 +150,7 @@ class Agent:
             self.queries,
             self._ports.entropy,
             self.slots,
+            self.identity.service,
             may_claim=lambda: self.receiver.has_room and not self._draining,
         )
 

@@ -40,7 +40,7 @@ COMMIT_WITHIN = 20.0
 class Commands:
     """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`.
 
-    `may_claim` says whether a step may be claimed now, as far as `slots` and gate go.
+    `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Commands:
         queries: Queries,
         entropy: Entropy,
         slots: Slots,
+        service: str,
         may_claim: Callable[[], bool],
     ) -> None:
+        self._service = service
         self._slots = slots
         self._may_claim = may_claim
         self._store = store
@@ -135,7 +137,7 @@ class Commands:
 
         The slot is kept from others until the claim, if it is made, has taken one for itself.
         """
-        if not self._may_claim():
+        if not (self._is_begun_here(start.definition) and self._may_claim()):
             return await self._committer.submit(start, within=COMMIT_WITHIN)
         self._slots.take()
         try:
@@ -143,6 +145,9 @@ class Commands:
             return await self._committer.submit(member, within=COMMIT_WITHIN)
         finally:
             self._slots.give_back()
+
+    def _is_begun_here(self, definition: Definition) -> bool:
+        return any(root.service == self._service for root in definition.roots)
 
     async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
         """Turn a workflow back, and return it; harmless when repeated.

@@ -15,6 +15,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -48,6 +49,9 @@ log = structlog.get_logger("sidecar.duties")
 BATCH_MAX = 200
 RING_PER_SERVICE = 200
 """How many steps of one service are looked at in one round; the next round takes the next page."""
+
+WORK_KNOWN_WITHIN_S = 3.0
+"""A question that takes longer does not hold up the duties that it should save."""
 
 _AFTER = {
     "leases": Site.AFTER_LEASES,
@@ -167,10 +171,13 @@ class Duties:
         """Return the duties that have something to do; all of them if that cannot be told."""
         times = self._times
         try:
-            work = await self._store.leader_work(
-                self._identity.namespace, times.silent_after, times.ring_after if rings else None
-            )
-        except StoreError:
+            async with asyncio.timeout(WORK_KNOWN_WITHIN_S):
+                work = await self._store.leader_work(
+                    self._identity.namespace,
+                    times.silent_after,
+                    times.ring_after if rings else None,
+                )
+        except (StoreError, TimeoutError):
             return self._duties  # each of them finds out for itself, and says so
         except Exception:
             log.exception("leader_work_unknown")
@@ -180,6 +187,8 @@ class Duties:
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
         }
+        if rings and not work.ringable_steps:
+            self._pages = {}
         return [name for name in self._duties if asked.get(name, True)]
 
     async def _do(self, name: str, duty: Callable[[Epoch], Awaitable[int]], epoch: Epoch) -> int:

@@ -279,6 +279,7 @@ class Committer:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="unavailable")
                 log.warning("store_unavailable", error=error.message, members=len(members))
                 self._give_up(members, error)
+                batch = _claiming_nothing_for(batch, members)
                 await asyncio.sleep(pause * (0.5 + self._entropy.chance()))
                 pause = min(pause * 2, UNAVAILABLE_PAUSE_MAX_S)
             else:
@@ -355,6 +356,26 @@ def _without_waiting(batch: Batch) -> Batch:
     if not any(one.wait for one in batch.transitions):
         return batch
     return replace(batch, transitions=tuple(replace(o, wait=False) for o in batch.transitions))
+
+
+def _claiming_nothing_for(batch: Batch, members: Sequence[Waiting]) -> Batch:
+    """The same batch, but starts that nobody waits for any more claim nothing: their slot is gone.
+
+    What an earlier try of it has claimed is found by its ticket.
+    """
+    gone = {
+        one.member.id
+        for one in members
+        if isinstance(one.member, Start) and one.member.claim_next and one.future.done()
+    }
+    if not gone:
+        return batch
+    return replace(
+        batch,
+        starts=tuple(
+            replace(one, claim_next=False) if one.id in gone else one for one in batch.starts
+        ),
+    )
 
 
 def _pass_sites(batch: Batch, result: BatchResult) -> None:

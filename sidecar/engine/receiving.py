@@ -96,8 +96,13 @@ class Receiver:
 
     @property
     def has_room(self) -> bool:
-        """Whether a step may be claimed now: it receives, the gate lets it, and a slot is free."""
-        return self._task.running and self._room_now() > 0
+        """Whether a step may be claimed now: it receives, the gate lets it, and a slot is free.
+
+        Never with a queue of messages: the slots that are free now are promised to those that it
+        is about to deliver.
+        """
+        receives = self._task.running and self._queue.capabilities.same_store
+        return receives and self._room_now() > 0
 
     async def _receive_for_ever(self) -> None:
         await (self._looking() if self._queue.capabilities.same_store else self._hearing())

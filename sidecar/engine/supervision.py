@@ -71,6 +71,9 @@ class LongTask:
             except TimeoutError:
                 log.warning("long_task_asked_again", task=self._name)
                 task.cancel()
+            except asyncio.CancelledError:
+                task.cancel()  # nobody will wait for it any more
+                raise
             else:
                 return
 

@@ -112,12 +112,14 @@ SELECT EXISTS (
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
 ) AS overdue_workflows, %(due_for)s::interval IS NOT NULL AND EXISTS (
-    SELECT FROM sidecars c
-    JOIN steps s ON s.namespace = c.namespace AND s.service = c.service
+    SELECT FROM (
+        SELECT DISTINCT service FROM sidecars
+        WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
+          AND seen_at > statement_timestamp() - %(unseen)s::interval
+    ) live
+    JOIN steps s ON s.namespace = %(namespace)s AND s.service = live.service
     JOIN workflows w ON w.id = s.workflow_id
-    WHERE c.namespace = %(namespace)s AND c.ready AND NOT c.draining AND NOT c.gone
-      AND c.seen_at > statement_timestamp() - %(unseen)s::interval
-      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+    WHERE s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
 ) AS ringable_steps
 

@@ -274,6 +274,7 @@ class Faces:
             self.queries,
             self.entropy,
             Slots(0),
+            "payments",
             may_claim=lambda: False,
         )
         self.hub = WaitHub(

@@ -208,7 +208,7 @@ async def test_a_drain_waits_for_the_answers_that_are_on_their_way(
 
 
 async def test_a_start_brings_its_first_step_to_its_own_service_without_a_doorbell() -> None:
-    whole = Whole(settings=Settings(look=NEVER))
+    whole = Whole(settings=Settings(look=NEVER), same_store=True)
     await whole.agent.start()
     try:
         await whole.agent.gate.wait_open()
@@ -222,9 +222,12 @@ async def test_a_start_brings_its_first_step_to_its_own_service_without_a_doorbe
         await whole.agent.stop()
 
 
-@pytest.mark.parametrize("why", ["no slot is free", "the gate is closed", "it is draining"])
+@pytest.mark.parametrize(
+    "why", ["no slot is free", "the gate is closed", "it is draining", "messages may come"]
+)
 async def test_a_start_is_left_to_others_when(why: str) -> None:
-    whole = Whole(settings=Settings(look=NEVER, concurrency=1))
+    messages = why == "messages may come"
+    whole = Whole(settings=Settings(look=NEVER, concurrency=1), same_store=not messages)
     whole.service.is_ready = why != "the gate is closed"
     agent = whole.agent
     await agent.start()
@@ -232,13 +235,17 @@ async def test_a_start_is_left_to_others_when(why: str) -> None:
         await whole.define(call("charge"))
         if why != "the gate is closed":
             await agent.gate.wait_open()
-            await until(lambda: agent.receiver.has_room)
+            await until(lambda: agent.receiver.has_room or messages)
         if why == "no slot is free":
             agent.slots.take()
         if why == "it is draining":
             await agent.drain()
         used = agent.slots.used
         started = await agent.commands.start("default", "order")
+        (start,) = [one for batch in whole.store.batches for one in batch.starts]
+        assert not start.claim_next
+        if messages:  # its doorbell brings it
+            return
         assert agent.slots.used == used
         (step,) = (await whole.see(started.id)).steps.values()
         assert step.status is StepStatus.QUEUED

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.adapters.clock import ManualClock
 from sidecar.adapters.entropy import SeededEntropy
@@ -178,6 +179,20 @@ async def test_a_start_gives_up_in_time_while_a_settlement_waits_for_ever(bench:
     with pytest.raises(StoreUnavailable):
         await bench.committer.submit(bench.start(), within=0)
     assert isinstance(await settling, Moved)
+
+
+async def test_a_start_that_nobody_waits_for_any_more_claims_nothing(bench: Bench) -> None:
+    """Its slot has been given to somebody else."""
+    claimed = await bench.claimed()
+    bench.store.batches.clear()
+    bench.store.faults = [StoreUnavailable("away")] * 2
+    settling = asyncio.create_task(bench.committer.submit(settled(claimed)))
+    with pytest.raises(StoreUnavailable):
+        await bench.committer.submit(replace(bench.start(), claim_next=True), within=0)
+    await settling
+    tries = [batch.starts[0].claim_next for batch in bench.store.batches if batch.starts]
+    assert tries == [True, False, False]
+    assert bench.concluded[-1].claimed == ()
 
 
 async def test_a_locked_workflow_rides_again_and_then_waits(bench: Bench) -> None:

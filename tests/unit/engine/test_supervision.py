@@ -126,6 +126,30 @@ async def test_it_stops_although_its_end_goes_wrong(
         await task.stop()
 
 
+async def test_a_stop_that_is_given_up_asks_once_more() -> None:
+    asked = asyncio.Event()
+
+    async def swallows_one() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asked.set()
+            await asyncio.Event().wait()
+
+    task = LongTask("stubborn", swallows_one)
+    task.start()
+    running = task._task
+    assert running is not None
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(task.stop())
+    await asked.wait()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+
+
 async def test_it_stops_although_a_request_to_end_was_swallowed(
     monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
 ) -> None:
