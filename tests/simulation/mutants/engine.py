@@ -225,7 +225,7 @@ STARTS = (
     tested(
         "a start claims its first step although there is no room for it",
         "sidecar.engine.commands:Commands._submit",
-        "self._is_begun_here(start.definition) and self._may_claim()",
+        "if not (self._is_begun_here(start.definition) and self._may_claim()):",
         "if False:",
         f"{UNIT}/test_agent.py::test_a_start_is_left_to_others_when",
     ),

@@ -212,9 +212,11 @@ async def test_a_start_brings_its_first_step_to_its_own_service_without_a_doorbe
     await whole.agent.start()
     try:
         await whole.agent.gate.wait_open()
-        await until(lambda: whole.agent.receiver.has_room)
         await whole.define(call("charge"))
+        await turns()  # the looks come to rest: one under way holds all slots
+        await until(lambda: whole.agent.receiver.has_room)
         started = await whole.agent.commands.start("default", "order")
+        assert [one.claim_next for batch in whole.store.batches for one in batch.starts] == [True]
         await whole.until_completed(started.id)
         await until(lambda: whole.agent.slots.used == 0)
         assert whole.telemetry.total(metrics.DOORBELLS_RUNG) == 0
