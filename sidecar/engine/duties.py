@@ -177,8 +177,11 @@ class Duties:
                     times.silent_after,
                     times.ring_after if rings else None,
                 )
-        except (StoreError, TimeoutError):
+        except StoreError:
             return self._duties  # each of them finds out for itself, and says so
+        except TimeoutError:
+            log.warning("leader_work_unknown", error="no answer in time")
+            return self._duties
         except Exception:
             log.exception("leader_work_unknown")
             return self._duties
