@@ -21,7 +21,7 @@ import uvloop
 
 from tests.benchmarks import machine
 from tests.benchmarks.cluster import Cluster
-from tests.benchmarks.markdown import IDLE, page_with, table_of
+from tests.benchmarks.markdown import IDLE, section, write_into
 from tests.benchmarks.saga import SERVICES
 
 REST_S = 15.0
@@ -98,8 +98,7 @@ def told(found: Sequence[Idle], command: str) -> str:
         )
         for one in found
     ]
-    listed = [f"- {name}: {facts[name]}" for name in ("command", "date", "revision", "machine")]
-    return "\n".join([*listed, "", *table_of(head, rows)])
+    return section(facts, head, rows)
 
 
 def main() -> None:
@@ -117,8 +116,7 @@ def main() -> None:
     text = told(found, shlex.join(["python", "-m", "tests.benchmarks.idle", *sys.argv[1:]]))
     print(text)
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        options.write.write_text(page_with(page, text, IDLE), encoding="utf-8")
+        write_into(options.write, text, IDLE)
     if options.statements:
         for one in found:
             show(one)

@@ -26,7 +26,7 @@ import uvloop
 from tests.benchmarks import machine
 from tests.benchmarks.cluster import Cluster
 from tests.benchmarks.idle import EXTENSION
-from tests.benchmarks.markdown import LAYERS, page_with, table_of
+from tests.benchmarks.markdown import LAYERS, section, write_into
 from tests.benchmarks.measure import Figures, Load, measure
 from tests.benchmarks.saga import VARIANTS
 
@@ -164,8 +164,7 @@ def told(runs: list[Layers], command: str) -> str:
         ["PostgreSQL: the rest", *(f"{_rest(one):.3f}" for one in runs)],
         ["foreign cores", *(f"{one.figures.foreign_cores:.2f}" for one in runs)],
     ]
-    listed = [f"- {name}: {facts[name]}" for name in ("command", "date", "revision", "machine")]
-    return "\n".join([*listed, "", *table_of(head, rows)])
+    return section(facts, head, rows)
 
 
 def _asked(one: Layers, purpose: str) -> str:
@@ -187,8 +186,7 @@ def main() -> None:
     runs = [uvloop.run(look(options.queue, number, options.seconds)) for number in (1, 64)]
     text = told(runs, shlex.join(["python", "-m", "tests.benchmarks.layers", *sys.argv[1:]]))
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        options.write.write_text(page_with(page, text, LAYERS), encoding="utf-8")
+        write_into(options.write, text, LAYERS)
     else:
         print(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from tests.benchmarks.costs import DRIVER
 from tests.benchmarks.measure import Figures
@@ -32,6 +33,18 @@ def table(facts: Mapping[str, str], titles: Mapping[str, str], figures: Sequence
     quiet = f"{disturbed} of {len(figures)} measurements had more than {QUIET_CORES} foreign cores"
     listed = [f"- {name}: {value}" for name, value in {**facts, "disturbed": quiet}.items()]
     return "\n".join([*listed, "", *table_of(_COLUMNS, rows)])
+
+
+def section(facts: Mapping[str, str], head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table under the facts that a reader needs to make it again."""
+    listed = [f"- {name}: {facts[name]}" for name in ("command", "date", "revision", "machine")]
+    return "\n".join([*listed, "", *table_of(head, rows)])
+
+
+def write_into(page: Path, text: str, name: str) -> None:
+    """Put the text between its markers. Raises `ValueError` as `page_with` does."""
+    whole = page_with(page.read_text(encoding="utf-8"), text, name)
+    page.write_text(whole, encoding="utf-8")
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

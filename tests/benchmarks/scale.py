@@ -19,7 +19,7 @@ import uvloop
 
 from tests.benchmarks import filling, machine
 from tests.benchmarks.cluster import Cluster
-from tests.benchmarks.markdown import SCALE, page_with, spread, table_of
+from tests.benchmarks.markdown import SCALE, section, spread, write_into
 from tests.benchmarks.measure import Figures, Load, measure
 from tests.benchmarks.saga import COMPLETED
 
@@ -97,8 +97,7 @@ def told(found: list[tuple[Stage, list[Pair]]], command: str) -> str:
         )
         for stage, pairs in found
     ]
-    listed = [f"- {name}: {facts[name]}" for name in ("command", "date", "revision", "machine")]
-    return "\n".join([*listed, "", *table_of(head, rows)])
+    return section(facts, head, rows)
 
 
 def main() -> None:
@@ -118,8 +117,7 @@ def main() -> None:
     text = told(found, shlex.join(["python", "-m", "tests.benchmarks.scale", *sys.argv[1:]]))
     print(text)
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        options.write.write_text(page_with(page, text, SCALE), encoding="utf-8")
+        write_into(options.write, text, SCALE)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import uvloop
 
 from tests.benchmarks import machine
 from tests.benchmarks.cluster import Cluster
-from tests.benchmarks.markdown import page_with, table
+from tests.benchmarks.markdown import MEASURED, page_with, table, write_into
 from tests.benchmarks.measure import Figures, Load, measure
 from tests.benchmarks.peers.dbos import Dbos
 from tests.benchmarks.peers.floor import Floor
@@ -93,8 +93,7 @@ def main() -> None:
     titles = {name: SYSTEMS[name]().title for name in options.system}
     text = table(facts, titles, figures)
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        options.write.write_text(page_with(page, text), encoding="utf-8")
+        write_into(options.write, text, MEASURED)
     else:
         print(text)
 
