@@ -20,6 +20,7 @@ from sidecar.adapters.elections.postgres import (
     PostgresTerm,
 )
 from sidecar.adapters.entropy import SystemEntropy
+from sidecar.ports.election import Term
 from tests.conformance.election import Candidate, Cut, ElectionConformance
 from tests.servers.facts import until
 
@@ -213,10 +214,15 @@ async def test_a_candidate_asks_again_and_again_on_one_session(
             await until(lambda at=before: _moved_on(looker, pid, at))
         assert pid_of(second) == pid
         assert len(await looker.sessions()) == 2
-        await leader.resign()
-        async with asyncio.timeout(10):
-            assert (await campaign).trusted()
+        await assert_follows(campaign, leader)
         assert pid_of(second) == pid
+
+
+async def assert_follows(campaign: asyncio.Task[PostgresTerm], leader: Term) -> None:
+    """Once the leader resigns, this candidate leads."""
+    await leader.resign()
+    async with asyncio.timeout(10):
+        assert (await campaign).trusted()
 
 
 async def _moved_on(looker: Looker, pid: int, since: datetime) -> bool:
@@ -234,9 +240,7 @@ async def test_a_candidate_whose_session_is_ended_connects_again_at_once(
             await looker.end(pid)
             await until(lambda: pid_of(second) not in (0, pid))
         assert [line["event"] for line in logs] == ["election_candidate_session_lost"]
-        await leader.resign()
-        async with asyncio.timeout(10):
-            assert (await campaign).trusted()
+        await assert_follows(campaign, leader)
 
 
 async def test_a_candidate_that_stood_still_connects_again(
@@ -248,9 +252,7 @@ async def test_a_candidate_that_stood_still_connects_again(
     async with waiting(frozen) as campaign:
         pid = pid_of(frozen)
         await until(lambda: _is_gone(looker, pid))
-        await leader.resign()
-        async with asyncio.timeout(10):
-            assert (await campaign).trusted()
+        await assert_follows(campaign, leader)
         assert pid_of(frozen) != pid
 
 

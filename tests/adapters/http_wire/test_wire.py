@@ -13,6 +13,7 @@ from sidecar.adapters.http_wire import connection as wire
 from sidecar.adapters.http_wire.connection import Answer, BadAnswer, ConnectionLost
 from sidecar.adapters.http_wire.pool import ConnectionPool, Sending, Server
 from tests.adapters.services.raw_server import Handler, Peer, RawServer, Request, answer, once
+from tests.servers.facts import until
 from tests.servers.processes import free_port
 
 REQUEST = b"POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
@@ -228,7 +229,16 @@ async def test_a_connection_with_itself_is_nobody_who_listens(
     with pytest.raises(ConnectionRefusedError):
         await pool.send(REQUEST, sending, LIMIT)
     assert not sending.begun
-    await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
+    # An aborted transport closes its socket in the next turn of the loop.
+    await until(lambda: _is_free(port), within_s=5.0)
+
+
+def _is_free(port: int) -> bool:
+    """Whether a server could take the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

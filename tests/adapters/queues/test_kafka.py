@@ -207,7 +207,7 @@ async def test_a_coordinator_that_died_silently_is_noticed(bench: Bench) -> None
         member._consumer._coordinator._coordination_task.cancel()
         await until(lambda: _is_other(bench, queue, member))
         await queue.publish([bell(2)])
-        await take_all(queue, [bell(2)])
+        assert await take_all(queue, [bell(2)])
 
 
 async def _is_other(bench: Bench, queue: KafkaQueue, before: Member) -> bool:
@@ -230,7 +230,7 @@ async def test_a_broker_that_was_away_for_long_is_heard_again(bench: Bench) -> N
         await until(lambda: _is_given_up(queue, member))
         await bench.restore()
         await publish_until_taken(queue, [bell(2)])
-        await take_all(queue, [bell(2)])
+        assert await take_all(queue, [bell(2)])
 
 
 async def _is_given_up(queue: KafkaQueue, member: Member) -> bool:

@@ -122,14 +122,18 @@ async def test_it_stops_although_its_end_goes_wrong(
     task = LongTask("work", work)
     task.start()
     await begun.wait()
+    running = task._task
+    assert running is not None
     async with asyncio.timeout(5):
         await task.stop()
+    assert running.done()
 
 
 async def test_a_stop_that_is_given_up_asks_once_more() -> None:
-    asked = asyncio.Event()
+    begun, asked = asyncio.Event(), asyncio.Event()
 
     async def swallows_one() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -140,7 +144,7 @@ async def test_a_stop_that_is_given_up_asks_once_more() -> None:
     task.start()
     running = task._task
     assert running is not None
-    await asyncio.sleep(0)
+    await begun.wait()
     stopping = asyncio.create_task(task.stop())
     await asked.wait()
     stopping.cancel()
@@ -154,10 +158,12 @@ async def test_it_stops_although_a_request_to_end_was_swallowed(
     monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
 ) -> None:
     monkeypatch.setattr(supervision, "ASK_AGAIN_S", 0.001)
+    begun = asyncio.Event()
     swallowed = 0
 
     async def swallows() -> None:
         nonlocal swallowed
+        begun.set()
         while True:
             try:
                 await asyncio.Event().wait()
@@ -168,7 +174,7 @@ async def test_it_stops_although_a_request_to_end_was_swallowed(
 
     task = LongTask("stubborn", swallows)
     task.start()
-    await asyncio.sleep(0)
+    await begun.wait()
     await task.stop()
     assert swallowed == 2
     assert [line["event"] for line in logs] == ["long_task_asked_again"] * 2
