@@ -1,4 +1,4 @@
-"""A definition as the machine sees it: an immutable graph of call steps.
+"""A definition as the machine sees it: an immutable graph of steps.
 
 Reading YAML or JSON, and telling people what is wrong with it, is the work of
 `sidecar.definitions`. What arrives here is well formed: names are unique, the graph has no
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, NewType, Protocol
 
@@ -19,6 +20,31 @@ JsonText = NewType("JsonText", str)
 """A JSON document as text: valid UTF-8, without NUL, NaN or lone surrogates."""
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
+DEFAULT_CALLBACK_TIMEOUT = timedelta(minutes=15)
+DEFAULT_STATUS_BUDGET = timedelta(minutes=5)
+DEFAULT_PARALLEL = 10
+"""How many items of a fan-out are open at a time, unless it says otherwise."""
+MOST_PARALLEL = 1_000
+MOST_ITEMS = 10_000
+"""How many items one fan-out may have."""
+
+
+class Join(StrEnum):
+    """Which of the steps before it a step waits for."""
+
+    ALL = "all"
+    ANY = "any"
+    """One that succeeded; or all of them, if none did."""
+
+
+class Order(StrEnum):
+    """In which order steps are undone."""
+
+    REVERSE = "reverse"
+    """A step after everything that depended on it; independent ones in parallel."""
+    SEQUENTIAL = "sequential"
+    """Strictly one by one, the last first."""
+    PARALLEL = "parallel"
 
 
 class Render(Protocol):
@@ -44,11 +70,20 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
+class Each:
+    """The element of a fan-out that an expression sees as `each`; `index` counts from 0."""
+
+    index: int
+    item: JsonText
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What an expression can see: the workflow's input, and its steps' statuses and outputs.
 
-    One transition has one scope. `kept` belongs to whoever renders, from one template of the
-    transition to the next.
+    One transition has one `kept`, which belongs to whoever renders, from one template of the
+    transition to the next; `each` and what stands under the name of a fan-out's own step (for its
+    items their own outputs and statuses) may differ between them.
     """
 
     workflow_id: str
@@ -57,6 +92,7 @@ class Scope:
     input: JsonText
     outputs: Mapping[str, JsonText | None]
     statuses: Mapping[str, str]
+    each: Each | None = None
     kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -73,17 +109,63 @@ class Compensation:
 
 
 @dataclass(frozen=True, slots=True)
-class StepDefinition:
-    """One call step.
+class Wait:
+    """A pause: for a span, until a moment, or for a signal. Just one of the three is given.
 
-    `compensation` None with `no_effect` true means that there is nothing to undo; None with
-    `no_effect` false means that what it did cannot be undone. `input` None sends the
-    workflow's input. `on_status` overrides how HTTP statuses are classed.
+    `until` renders to a time as RFC 3339 text. `timeout` is how long a signal is waited for; None
+    is without end. When it passes, the step fails.
+    """
+
+    duration: timedelta | None = None
+    until: Template | None = None
+    signal: str | None = None
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """One run of a step for each element of a list.
+
+    `items` renders to the list; at most `max_parallel` items are open at a time; the step fails
+    when more than `tolerated` of them have failed.
+    """
+
+    items: Template
+    max_parallel: int = DEFAULT_PARALLEL
+    tolerated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCheck:
+    """Where a service can be asked how an execute went, and for how long it is asked."""
+
+    path: str
+    budget: timedelta = DEFAULT_STATUS_BUDGET
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """Another definition, pinned to a version, that a step runs."""
+
+    definition: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """One step: a call of `service` at `path`, or a `wait`, or a `child`.
+
+    `when` renders to true or false; on false the step is skipped. A failure of an `optional` step
+    stops nothing. `compensation` None with `no_effect` true means that there is nothing to undo;
+    None with `no_effect` false means that what it did cannot be undone. `input` None sends the
+    workflow's input, or the element of a fan-out. `on_status` overrides how HTTP statuses are
+    classed. `callback_timeout` is how long a service may take after it answered 202.
+    `output_schema` is a JSON Schema, and `output_check` what was made of it.
     """
 
     name: str
-    service: str
-    path: str
+    service: str = ""
+    path: str = ""
     after: tuple[str, ...] = ()
     method: str = "POST"
     timeout: timedelta = DEFAULT_TIMEOUT
@@ -93,17 +175,49 @@ class StepDefinition:
     pivot: bool = False
     input: Template | None = None
     on_status: tuple[tuple[int, str], ...] = ()
+    join: Join = Join.ALL
+    when: Template | None = None
+    optional: bool = False
+    wait: Wait | None = None
+    fan_out: FanOut | None = None
+    child: Child | None = None
+    status_check: StatusCheck | None = None
+    callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
+    output_schema: JsonText | None = None
+    output_check: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """All that it renders."""
+        found = (
+            self.input,
+            self.when,
+            self.wait.until if self.wait else None,
+            self.fan_out.items if self.fan_out else None,
+            self.compensation.input if self.compensation else None,
+        )
+        return tuple(template for template in found if template is not None)
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One version of a workflow: its steps in the order they were written."""
+    """One version of a workflow: its steps in the order they were written.
+
+    `output` renders the output of a completed workflow. `input_schema` is a JSON Schema, and
+    `input_check` what was made of it. `central` wants every compensation named, and looks at open
+    rollbacks again and again.
+    """
 
     name: str
     version: int
     steps: tuple[StepDefinition, ...]
     namespace: str = "default"
     timeout: timedelta | None = None
+    output: Template | None = None
+    order: Order = Order.REVERSE
+    central: bool = False
+    input_schema: JsonText | None = None
+    input_check: Any = field(default=None, compare=False, repr=False)
 
     @cached_property
     def by_name(self) -> dict[str, StepDefinition]:
@@ -160,18 +274,32 @@ class Definition:
         return tuple(step.name for step in self.steps if step.pivot)
 
     @cached_property
+    def templates(self) -> tuple[Template, ...]:
+        """All that it renders."""
+        own = (self.output,) if self.output else ()
+        return own + tuple(one for step in self.steps for one in step.templates)
+
+    @cached_property
     def reads_outputs(self) -> bool:
-        """Whether any input is rendered from the outputs of earlier steps."""
-        templates = [step.input for step in self.steps]
-        templates += [step.compensation.input for step in self.steps if step.compensation]
-        return any(template is not None and template.reads for template in templates)
+        """Whether anything is rendered from the outputs of earlier steps."""
+        return any(template.reads for template in self.templates)
 
     @cached_property
     def renders(self) -> bool:
-        """Whether any input is rendered from something: then transitions need bodies."""
-        templates = [step.input for step in self.steps]
-        templates += [step.compensation.input for step in self.steps if step.compensation]
-        return any(template is not None and not template.constant for template in templates)
+        """Whether anything is rendered from something: then transitions need bodies."""
+        return any(not template.constant for template in self.templates)
+
+    @cached_property
+    def signals(self) -> frozenset[str]:
+        """The names of the signals that some step waits for."""
+        return frozenset(
+            step.wait.signal for step in self.steps if step.wait and step.wait.signal
+        )
+
+    @cached_property
+    def fans_out(self) -> bool:
+        """Whether some step runs once for each element of a list."""
+        return any(step.fan_out for step in self.steps)
 
     def past_pivot(self, name: str) -> bool:
         """Whether step `name` comes after a pivot."""
