@@ -5,6 +5,7 @@
             MissingExtra
         DefinitionError
         IllegalTransition
+        IncompleteState
         RenderError
         RequestError
             InvalidRequest
@@ -91,6 +92,12 @@ class IllegalTransition(GoConductorError):
     def __init__(self, subject: str, state: str, event: str) -> None:
         self.subject, self.state, self.event = subject, state, event
         super().__init__(f"{subject} is {state}: {event} is not legal now")
+
+
+class IncompleteState(GoConductorError):
+    """A transition needs more of its workflow's state than was read; read it whole."""
+
+    code = "incomplete_state"
 
 
 class RenderError(GoConductorError):

@@ -13,7 +13,10 @@ the simulator and the definition checker all go through the same code.
 - `changes`: what a transition writes
 - `machine`: `start` and `advance`, the only ways to get from one state to the next
 - `draft`: a transition while it is being made
-- `forward`, `rollback`, `answers`: the three parts of the machine
+- `answers`, `forward`, `rollback`: what an answer means, the way on, the way back
+- `queueing`, `waits`, `fan_out`, `undoing`: what is done to steps of each kind on these ways
+- `operators`: what a person may do
+- `partial`: how much of a workflow a transition needs to see
 - `invariants`: what must hold in every stored state
 - `explain`: what a workflow waits for, in words
 """

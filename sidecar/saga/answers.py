@@ -14,25 +14,34 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
+from sidecar.saga import fan_out, forward, rollback
 from sidecar.saga.bodies import error_body
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.events import Answered, LeaseEnded
-from sidecar.saga.forward import queue_successors
+from sidecar.saga.events import Answered, Attempted, Heartbeat, LeaseEnded
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.policy import BUSY_GAP, COMPENSATION_DEFAULT, RetryPolicy
-from sidecar.saga.rollback import failed, stop, unwind
+from sidecar.saga.queueing import NOT_DUE, milliseconds, stop
 from sidecar.saga.states import Action, StepSignal, StepStatus
 from sidecar.saga.workflow import Run, Step
 
 _SPENDS_A_TRY = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.MISCONFIGURED, OutcomeKind.UNUSABLE})
 _MAY_HAVE_ACTED = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.UNUSABLE, OutcomeKind.BUSY})
+_EXECUTING = frozenset(
+    {StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.IN_DOUBT}
+)
 _WAITS = frozenset({OutcomeKind.BUSY, OutcomeKind.NOT_NOW, OutcomeKind.NOT_SENT})
 
 LEASE_ENDED = Outcome(
     OutcomeKind.UNKNOWN,
     error=error_body("lease_ended", "the sidecar that held the step did not say how it went"),
+    may_have_effect=True,
+)
+
+NO_CALLBACK = Outcome(
+    OutcomeKind.UNKNOWN,
+    error=error_body("callback_timeout", "the service did not call back in time"),
     may_have_effect=True,
 )
 
@@ -60,6 +69,8 @@ def answered(draft: Draft, event: Answered) -> Verdict:
         return Verdict.LATE
     if run.answered >= event.attempt:
         return Verdict.DUPLICATE
+    if event.outcome.kind is OutcomeKind.PENDING:
+        return _taken_on(draft, step, event)
     if run.closed >= event.attempt:
         # The lease had ended, so another sidecar may be claiming the step at this moment.
         draft.takes_away = True
@@ -74,12 +85,51 @@ def lease_ended(draft: Draft, event: LeaseEnded) -> Verdict:
     current = event.attempt == run.attempt and step.action is event.action and step.leased
     if not current or run.closed >= event.attempt:
         return Verdict.IGNORED
-    _apply(draft, step, event, _End(LEASE_ENDED, event.chance), answered=False)
+    outcome = NO_CALLBACK if step.awaiting else LEASE_ENDED
+    _apply(draft, step, event, _End(outcome, event.chance), answered=False)
     return Verdict.APPLIED
 
 
-def _run_of(step: Step, event: Answered | LeaseEnded) -> Run:
-    run = step.execute if event.action is Action.EXECUTE else step.compensate
+def heartbeat(draft: Draft, event: Heartbeat) -> Verdict:
+    """Wait longer for a callback."""
+    step = draft.step(event.step)
+    run = _run_of(step, event)
+    current = event.attempt == run.attempt and run.closed < event.attempt
+    if not current or not step.awaiting or step.action is not event.action:
+        return Verdict.LATE
+    draft.put(replace(step, lease_until=draft.now + _defined(draft, step).callback_timeout))
+    return Verdict.APPLIED
+
+
+def _taken_on(draft: Draft, step: Step, event: Answered) -> Verdict:
+    """The service will answer by a callback, which is waited for as long as the call may take.
+
+    Nobody holds the step meanwhile, but its attempt goes on. One that is not to go forward any
+    more is not waited for: it ends here, and is undone.
+    """
+    if step.awaiting or event.action is Action.STATUS:
+        return Verdict.DUPLICATE
+    run = step.run
+    if run.closed < event.attempt:
+        _note_claim(draft, step, run)
+    else:
+        # The lease had ended, so another sidecar may be claiming the step at this moment.
+        draft.takes_away = True
+        undone = event.action is Action.COMPENSATE
+        reopened = replace(run, closed=event.attempt - 1)
+        step = replace(step, **{"compensate" if undone else "execute": reopened})
+    until = draft.now + _defined(draft, step).callback_timeout
+    waiting = replace(step, awaiting=True, due_at=None, lease_until=until, doubt_at=None)
+    if event.action is Action.EXECUTE and draft.turning_back:
+        stopped = stop(draft, waiting, OutcomeKind.PENDING)
+        _failed(draft, stopped)
+    else:
+        draft.move(waiting, StepSignal.AWAIT, OutcomeKind.PENDING)
+    return Verdict.APPLIED
+
+
+def _run_of(step: Step, event: Attempted) -> Run:
+    run = step.compensate if event.action is Action.COMPENSATE else step.execute
     if not 1 <= event.attempt <= run.attempt:
         name = type(event).__name__
         raise IllegalTransition(
@@ -89,9 +139,17 @@ def _run_of(step: Step, event: Answered | LeaseEnded) -> Run:
 
 
 def _awaits(step: Step, event: Answered) -> bool:
-    if event.action is Action.COMPENSATE:
-        return step.status is StepStatus.COMPENSATING
-    return step.status in (StepStatus.RUNNING, StepStatus.RETRYING)
+    match event.action:
+        case Action.COMPENSATE:
+            return step.status is StepStatus.COMPENSATING
+        case Action.STATUS:
+            return step.status is StepStatus.IN_DOUBT
+        case Action.EXECUTE:
+            return step.status in _EXECUTING
+
+
+def _defined(draft: Draft, step: Step) -> StepDefinition:
+    return draft.definition.by_name[step.key.step]
 
 
 def _apply(
@@ -99,26 +157,30 @@ def _apply(
 ) -> None:
     run = step.run
     first_end = run.closed < event.attempt
-    if first_end:
+    if first_end and not step.awaiting:
         _note_claim(draft, step, run)
     spent = first_end and (end.outcome.kind in _SPENDS_A_TRY or _is_final(end.outcome))
+    asking = event.action is Action.STATUS
     run = replace(
         run,
         closed=event.attempt,
         answered=event.attempt if answered else run.answered,
-        tries=run.tries + spent,
+        tries=run.tries + (spent and not asking),
     )
-    if event.action is Action.EXECUTE:
-        effect = (
-            step.may_have_effect
-            or end.outcome.may_have_effect
-            or end.outcome.kind in _MAY_HAVE_ACTED
-            or end.outcome.kind is OutcomeKind.DONE
-        )
-        closed = replace(step, execute=run, may_have_effect=effect, lease_until=None)
-        _executed(draft, closed, end)
+    if event.action is Action.COMPENSATE:
+        _compensated(draft, replace(step, compensate=run, lease_until=None, awaiting=False), end)
+        return
+    effect = (
+        step.may_have_effect
+        or end.outcome.may_have_effect
+        or end.outcome.kind in _MAY_HAVE_ACTED
+        or end.outcome.kind is OutcomeKind.DONE
+    )
+    closed = replace(step, execute=run, may_have_effect=effect, lease_until=None, awaiting=False)
+    if asking:
+        _told_how_it_went(draft, closed, end)
     else:
-        _compensated(draft, replace(step, compensate=run, lease_until=None), end)
+        _executed(draft, closed, end)
 
 
 def _is_final(outcome: Outcome) -> bool:
@@ -127,14 +189,17 @@ def _is_final(outcome: Outcome) -> bool:
 
 def _note_claim(draft: Draft, step: Step, run: Run) -> None:
     """Write the claim's own line of history; the claim itself wrote only the step's row."""
-    undoing = step.action is Action.COMPENSATE
-    before = StepStatus.QUEUED if run.attempt == 1 else StepStatus.RETRYING
+    if step.action is Action.EXECUTE:
+        before = StepStatus.QUEUED if run.attempt == 1 else StepStatus.RETRYING
+        after = StepStatus.RUNNING
+    else:
+        before = after = step.status
     draft.note(
-        "compensation" if undoing else "step",
+        "compensation" if step.action is Action.COMPENSATE else "step",
         "claimed",
         step=step,
-        before=step.status if undoing else before,
-        after=step.status if undoing else StepStatus.RUNNING,
+        before=before,
+        after=after,
         attempt=run.attempt,
         time=run.claimed_at,
         actor="sidecar",
@@ -143,35 +208,90 @@ def _note_claim(draft: Draft, step: Step, run: Run) -> None:
 
 def _executed(draft: Draft, step: Step, end: _End) -> None:
     outcome = end.outcome
-    defined = draft.definition.by_name[step.key.step]
     if outcome.kind is OutcomeKind.DONE:
-        run = replace(step.execute, ended_at=draft.now)
-        step = replace(step, output=outcome.output, execute=run, due_at=None)
-        draft.move(step, StepSignal.SUCCEED, "done")
-        if draft.turning_back:
-            unwind(draft)
-        else:
-            queue_successors(draft, step.key.step)
+        _succeeded(draft, step, outcome)
         return
     if outcome.kind is OutcomeKind.RELEASED:
         _released(draft, step)
         return
     step = replace(step, error=outcome.error)
+    defined = _defined(draft, step)
     due = None if draft.turning_back else _next_try(draft, _policy(draft, defined, step), step, end)
     if due is not None:
         draft.move(step, StepSignal.RETRY, outcome.kind, due_at=due)
+    elif _can_be_asked(draft, defined, step, outcome):
+        asked = replace(step, doubt_at=draft.now, call_ms=milliseconds(defined.timeout))
+        draft.move(asked, StepSignal.DOUBT, outcome.kind, due_at=draft.now)
+    else:
+        _fail(draft, step, outcome)
+
+
+def _can_be_asked(draft: Draft, defined: StepDefinition, step: Step, outcome: Outcome) -> bool:
+    """Whether the service can be asked how it went, which matters only on the way forward."""
+    unsure = step.may_have_effect and outcome.kind is not OutcomeKind.UNUSABLE
+    return unsure and defined.status_check is not None and not draft.turning_back
+
+
+def _told_how_it_went(draft: Draft, step: Step, end: _End) -> None:
+    """Apply what a service said of an execute in doubt: only a clear answer proves anything."""
+    outcome = end.outcome
+    if outcome.kind is OutcomeKind.DONE:
+        _succeeded(draft, step, outcome)
         return
+    check = _defined(draft, step).status_check
+    pause = RetryPolicy().delay(max(1, step.run.attempt - step.run.tries), end.chance)
+    due = draft.now if outcome.kind is OutcomeKind.RELEASED else draft.now + pause
+    asked_enough = check is None or due > (step.doubt_at or draft.now) + check.budget
+    if outcome.kind is OutcomeKind.REFUSED or asked_enough or draft.turning_back:
+        # What was unknown stays so: it is undone, and the service has promised to refuse it.
+        _fail(draft, replace(step, doubt_at=None), outcome)
+    else:
+        draft.move(step, StepSignal.RETRY, outcome.kind, due_at=due)
+
+
+def _succeeded(draft: Draft, step: Step, outcome: Outcome) -> None:
     run = replace(step.execute, ended_at=draft.now)
-    moved = draft.move(replace(step, execute=run, due_at=None), StepSignal.FAIL, outcome.kind)
-    failed(draft, moved)
+    step = replace(step, output=outcome.output, execute=run, due_at=None, doubt_at=None)
+    moved = draft.move(step, StepSignal.SUCCEED, "done")
+    if moved.is_item:
+        item_ended(draft, moved)
+    else:
+        forward.concluded(draft, moved)
+
+
+def _fail(draft: Draft, step: Step, outcome: Outcome) -> None:
+    run = replace(step.execute, ended_at=draft.now)
+    moved = draft.move(replace(step, execute=run), StepSignal.FAIL, outcome.kind, **NOT_DUE)
+    _failed(draft, moved)
+
+
+def _failed(draft: Draft, step: Step) -> None:
+    if step.is_item:
+        item_ended(draft, step)
+    else:
+        forward.failed(draft, step)
+
+
+def item_ended(draft: Draft, item: Step) -> None:
+    """Draw the conclusion from the end of one item of a fan-out."""
+    step = fan_out.item_ended(draft, item)
+    if draft.turning_back:
+        rollback.unwind(draft)
+    elif not fan_out.tolerates(draft, step):
+        forward.items_failed(draft, step, item)
+    elif step.status is StepStatus.SUCCEEDED:
+        forward.passed(draft, step.key.step)
 
 
 def _released(draft: Draft, step: Step) -> None:
-    if draft.turning_back:
-        stop(draft, step, OutcomeKind.RELEASED)
-        unwind(draft)
-    else:
+    if not draft.turning_back:
         draft.move(step, StepSignal.RELEASE, OutcomeKind.RELEASED, due_at=draft.now)
+        return
+    stopped = stop(draft, step, OutcomeKind.RELEASED)
+    if stopped.is_item:
+        item_ended(draft, stopped)
+    else:
+        rollback.unwind(draft)
 
 
 def _compensated(draft: Draft, step: Step, end: _End) -> None:
@@ -180,21 +300,25 @@ def _compensated(draft: Draft, step: Step, end: _End) -> None:
     if outcome.kind is OutcomeKind.DONE:
         ended = replace(run, ended_at=draft.now)
         step = replace(step, compensate=ended, compensation_output=outcome.output, due_at=None)
-        draft.move(step, StepSignal.UNDO, "done")
-        unwind(draft)
+        undone(draft, draft.move(step, StepSignal.UNDO, "done"))
         return
     if outcome.kind is OutcomeKind.RELEASED:
         draft.move(step, StepSignal.RELEASE, OutcomeKind.RELEASED, due_at=draft.now)
         return
     step = replace(step, compensation_error=outcome.error)
-    defined = draft.definition.by_name[step.key.step]
-    due = _next_try(draft, _undo_policy(defined), step, end)
+    due = _next_try(draft, _undo_policy(_defined(draft, step)), step, end)
     if due is not None:
         draft.move(step, StepSignal.RETRY, outcome.kind, due_at=due)
         return
-    ended = replace(run, ended_at=draft.now)
-    draft.move(replace(step, compensate=ended, due_at=None), StepSignal.GIVE_UP, outcome.kind)
-    unwind(draft)
+    step = replace(step, compensate=replace(run, ended_at=draft.now), due_at=None)
+    undone(draft, draft.move(step, StepSignal.GIVE_UP, outcome.kind))
+
+
+def undone(draft: Draft, step: Step) -> None:
+    """Draw the conclusion from a step or item that has been undone, or could not be."""
+    if step.is_item:
+        fan_out.item_undone(draft, step)
+    rollback.unwind(draft)
 
 
 def _undo_policy(defined: StepDefinition) -> RetryPolicy:

@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action
-from sidecar.saga.workflow import NO_INDEX, Step, Workflow
+from sidecar.saga.workflow import NO_INDEX, Signal, Step, Workflow
 
 
 class Verdict(StrEnum):
@@ -26,9 +27,9 @@ class Verdict(StrEnum):
 class HistoryEvent(Struct, frozen=True):
     """One line of a workflow's history.
 
-    `kind` is `workflow`, `step`, `compensation`, `late_answer` or `deadline_ignored`; `step`
-    is None for the workflow's own; `before` and `after` are statuses; `cause` says in a word
-    why; `actor` who.
+    `kind` is `workflow`, `step`, `compensation`, `signal`, `operator`, `late_answer` or
+    `deadline_ignored`; `step` is None for the workflow's own; `before` and `after` are statuses;
+    `cause` says in a word why; `actor` who; `details` is an object with what else they said.
     """
 
     seq: int
@@ -42,6 +43,15 @@ class HistoryEvent(Struct, frozen=True):
     before: str | None = None
     after: str | None = None
     attempt: int | None = None
+    details: JsonText | None = None
+
+
+class NewItems(Struct, frozen=True):
+    """The elements of a fan-out that begins: `elements` is a JSON list of `count` values."""
+
+    step: str
+    elements: JsonText
+    count: int
 
 
 class Changes(Struct, frozen=True):
@@ -51,8 +61,9 @@ class Changes(Struct, frozen=True):
     order in which they did; `queued` are those among them that can now be claimed (at once or
     at their `due_at`). `takes_away` says that steps other than the one the event speaks of
     were taken out of the reach of a claim, so that their rows must be locked before the
-    decision is made. `ended` is true when the workflow has just reached a status at which
-    waiting for it returns.
+    decision is made. `items` are the elements of fan-outs that have begun. `kept` are signals to
+    be kept, `taken` the numbers of those that were kept and are not any more. `ended` is true
+    when the workflow has just reached a status at which waiting for it returns.
     """
 
     workflow: Workflow
@@ -60,6 +71,9 @@ class Changes(Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     queued: tuple[Step, ...] = ()
     events: tuple[HistoryEvent, ...] = ()
+    items: tuple[NewItems, ...] = ()
+    kept: tuple[Signal, ...] = ()
+    taken: tuple[int, ...] = ()
     takes_away: bool = False
     ended: bool = False
 

@@ -292,9 +292,7 @@ class Definition:
     @cached_property
     def signals(self) -> frozenset[str]:
         """The names of the signals that some step waits for."""
-        return frozenset(
-            step.wait.signal for step in self.steps if step.wait and step.wait.signal
-        )
+        return frozenset(step.wait.signal for step in self.steps if step.wait and step.wait.signal)
 
     @cached_property
     def fans_out(self) -> bool:

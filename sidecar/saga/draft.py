@@ -7,18 +7,21 @@ outside the draft was ever changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from sidecar.saga.changes import Changes, HistoryEvent, Verdict
-from sidecar.saga.definition import Definition, JsonText, Render, Scope, Template
+from sidecar.errors import IncompleteState
+from sidecar.saga.changes import Changes, HistoryEvent, NewItems, Verdict
+from sidecar.saga.definition import Definition, Each, JsonText, Render, Scope, Template
 from sidecar.saga.states import (
     CLAIMABLE,
     WAIT_RETURNS,
+    WORKFLOW_ENDS,
     Action,
     StepSignal,
     StepStatus,
@@ -27,7 +30,7 @@ from sidecar.saga.states import (
     step_after,
     workflow_after,
 )
-from sidecar.saga.workflow import Step, StepKey, Workflow
+from sidecar.saga.workflow import Signal, Step, StepKey, Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,18 @@ class Draft:
         self.actor = at.actor
         self.status = workflow.status
         self.reason = workflow.reason
+        self.paused = workflow.paused
         self.steps: dict[StepKey, Step] = dict(workflow.steps)
+        self.signals: list[Signal] = list(workflow.signals)
         self.takes_away = False
         self._original = workflow
         self._render = at.render
         self._changed: dict[StepKey, None] = {}
+        self._rung: dict[StepKey, None] = {}
+        self._elements: dict[StepKey, JsonText] = {}
+        self._items: list[NewItems] = []
+        self._kept: list[Signal] = []
+        self._taken: list[int] = []
         self._events: list[HistoryEvent] = []
         self._fields: dict[str, Any] = {}
         self._scope: Scope | None = None
@@ -71,9 +81,28 @@ class Draft:
         """Return the plain step of that name."""
         return self.step(StepKey(name))
 
-    def statuses(self, names: Iterable[str]) -> list[StepStatus]:
-        """Return the statuses of the plain steps of those names."""
-        return [self.named(name).status for name in names]
+    def items(self, name: str) -> list[Step]:
+        """Return the items of a fan-out that have a row, by their index.
+
+        Raises `IncompleteState`.
+        """
+        self.need_whole()
+        return sorted(
+            (step for step in self.steps.values() if step.is_item and step.key.step == name),
+            key=lambda step: step.key.index,
+        )
+
+    def element(self, key: StepKey) -> JsonText:
+        """Return the element of an item. Raises `IncompleteState`."""
+        found = self._elements.get(key) or self._original.elements.get(key)
+        if found is None:
+            raise IncompleteState(f"the element of {key} was not read")
+        return found
+
+    def need_whole(self) -> None:
+        """Raise `IncompleteState` unless all items of all fan-outs were read."""
+        if self._original.partial:
+            raise IncompleteState
 
     @property
     def turning_back(self) -> bool:
@@ -82,21 +111,38 @@ class Draft:
 
     # -- moving -------------------------------------------------------------------------------
 
-    def signal(self, signal: WorkflowSignal, cause: str, **fields: Any) -> None:
+    def signal(
+        self,
+        signal: WorkflowSignal,
+        cause: str,
+        *,
+        details: JsonText | None = None,
+        **fields: Any,
+    ) -> None:
         """Move the workflow, and set fields of it."""
         before, self.status = self.status, workflow_after(self.status, signal)
         self._fields.update(fields)
         if "reason" in fields:
             self.reason = fields["reason"]
+        if self.status in WORKFLOW_ENDS:
+            self.paused = False
         if self.status in WAIT_RETURNS:
             self._fields["ended_at"] = None if self.status is WorkflowStatus.ERROR else self.now
-        self.note("workflow", cause, before=before, after=self.status)
+        self.note("workflow", cause, before=before, after=self.status, details=details)
 
     def set(self, **fields: Any) -> None:
         """Set fields of the workflow that no status depends on."""
         self._fields.update(fields)
 
-    def move(self, step: Step, signal: StepSignal, cause: str, **fields: Any) -> Step:
+    def move(
+        self,
+        step: Step,
+        signal: StepSignal,
+        cause: str,
+        *,
+        details: JsonText | None = None,
+        **fields: Any,
+    ) -> Step:
         """Move a step, set fields of it, and write the history's line. Returns the new step."""
         after = step_after(str(step.key), step.status, signal)
         moved = replace(step, status=after, **fields)
@@ -104,8 +150,53 @@ class Draft:
         self._changed[step.key] = None
         attempt = moved.run.attempt or None
         kind = "compensation" if moved.action is Action.COMPENSATE else "step"
-        self.note(kind, cause, step=moved, before=step.status, after=after, attempt=attempt)
+        self.note(
+            kind,
+            cause,
+            step=moved,
+            before=step.status,
+            after=after,
+            attempt=attempt,
+            details=details,
+        )
         return moved
+
+    def put(self, step: Step) -> Step:
+        """Set fields of a step on which its status does not depend; history says nothing of it."""
+        self.steps[step.key] = step
+        self._changed[step.key] = None
+        return step
+
+    def ring(self, step: Step) -> None:
+        """Ring for a step that could be claimed all along."""
+        self._rung[step.key] = None
+
+    def add_items(self, name: str, elements: JsonText, each: list[JsonText]) -> None:
+        """Keep the elements of a fan-out that begins."""
+        self._items.append(NewItems(name, elements, len(each)))
+        self._elements |= {StepKey(name, index): one for index, one in enumerate(each)}
+
+    def next_signal(self) -> int:
+        """Return the number of a signal that has just come."""
+        number: int = self._fields.get("last_signal", self._original.last_signal) + 1
+        self._fields["last_signal"] = number
+        return number
+
+    def keep_signal(self, signal: Signal) -> None:
+        """Keep a signal for a step that will wait for it."""
+        self.signals.append(signal)
+        self._kept.append(signal)
+
+    def take_signal(self, name: str) -> Signal | None:
+        """Take the oldest kept signal of that name, if there is one."""
+        found = next((one for one in self.signals if one.name == name), None)
+        if found is not None:
+            self.signals.remove(found)
+            if found in self._kept:
+                self._kept.remove(found)
+            else:
+                self._taken.append(found.number)
+        return found
 
     def note(
         self,
@@ -119,6 +210,7 @@ class Draft:
         action: Action | None = None,
         time: datetime | None = None,
         actor: str | None = None,
+        details: JsonText | None = None,
     ) -> None:
         """Write one line of history."""
         key = step.key if step else None
@@ -134,11 +226,15 @@ class Draft:
             before=before,
             after=after,
             attempt=attempt,
+            details=details,
         )
         self._events.append(event)
 
-    def rendered(self, template: Template) -> JsonText:
-        """Render an input from the present state. Raises `RenderError`."""
+    def rendered(self, template: Template, item: Step | None = None) -> JsonText:
+        """Render a template from the present state, for an item of a fan-out as it sees it.
+
+        Raises `RenderError` and `IncompleteState`.
+        """
         if template.constant:
             return template.source
         if self._scope is None:
@@ -148,35 +244,69 @@ class Draft:
                 definition=self.definition.name,
                 version=self.definition.version,
                 input=original.input or JsonText("null"),
-                outputs=_Plain(self, lambda step: step.output),
+                outputs=_Plain(self, self._output),
                 statuses=_Plain(self, lambda step: step.status.value),
             )
-        return self._render(template, self._scope)
+        scope = self._scope
+        if item is not None and item.is_item:
+            own = item.key.step
+            scope = dataclasses.replace(
+                scope,
+                each=Each(item.key.index, self.element(item.key)),
+                outputs=_Own(scope.outputs, own, item.output),
+                statuses=_Own(scope.statuses, own, item.status.value),
+            )
+        return self._render(template, scope)
+
+    def _output(self, step: Step) -> JsonText | None:
+        """The output of a step as others read it: of a fan-out, those of its items."""
+        if step.fan is None:
+            return step.output
+        outputs = ["null"] * step.fan.total
+        for item in self.items(step.key.step):
+            if item.output is not None and item.status is not StepStatus.FAILED:
+                outputs[item.key.index] = item.output
+        return JsonText(f"[{','.join(outputs)}]")
 
     # -- ending -------------------------------------------------------------------------------
 
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
         """Freeze the draft."""
         changed = tuple(self.steps[key] for key in self._changed)
-        if not self._events:
+        if not self._events and not changed:
             return Changes(workflow=self._original, verdict=verdict)
         workflow = replace(
             self._original,
             status=self.status,
+            paused=self.paused,
             steps=self.steps,
+            signals=tuple(self.signals) if self.signals else (),
+            elements=(
+                {**self._original.elements, **self._elements}
+                if self._elements
+                else self._original.elements
+            ),
             revision=self._original.revision + 1,
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
+        rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
             verdict=verdict,
             steps=changed,
-            queued=tuple(step for step in changed if step.status in CLAIMABLE and not step.leased),
+            queued=tuple(one for one in (*changed, *rung) if _can_be_claimed(one)),
             events=tuple(self._events),
+            items=tuple(self._items),
+            kept=tuple(self._kept),
+            taken=tuple(self._taken),
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )
+
+
+def _can_be_claimed(step: Step) -> bool:
+    return step.status in CLAIMABLE and not step.leased and step.due_at is not None
 
 
 _Of = TypeVar("_Of")
@@ -199,3 +329,21 @@ class _Plain(Mapping[str, _Of]):
 
     def __len__(self) -> int:
         return len(self._draft.definition.by_name)
+
+
+class _Own(Mapping[str, _Of]):
+    """The same, with something else for one step: what an item sees of itself."""
+
+    def __init__(self, others: Mapping[str, _Of], name: str, own: _Of) -> None:
+        self._others = others
+        self._name = name
+        self._own = own
+
+    def __getitem__(self, name: str) -> _Of:
+        return self._own if name == self._name else self._others[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._others)
+
+    def __len__(self) -> int:
+        return len(self._others)

@@ -6,8 +6,11 @@ speaks of, when that attempt was claimed, and a number between 0 and 1 for the j
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
+from sidecar.saga.definition import JsonText
 from sidecar.saga.outcomes import Outcome
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import StepKey
@@ -46,4 +49,106 @@ class DeadlinePassed(Struct, frozen=True):
     actor: str = "leader"
 
 
-Event = Answered | LeaseEnded | CancelRequested | DeadlinePassed
+class TimerFired(Struct, frozen=True):
+    """A step has waited long enough: for its time, or in vain for its signal."""
+
+    step: StepKey
+    actor: str = "leader"
+
+
+class Heartbeat(Struct, frozen=True):
+    """A service is still working on what it will answer by a callback."""
+
+    step: StepKey
+    action: Action
+    attempt: int
+    actor: str = "service"
+
+
+class SignalSent(Struct, frozen=True):
+    """Somebody sends a signal, and may say why; it is kept until a step waits for it."""
+
+    name: str
+    payload: JsonText
+    reason: str = ""
+    actor: str = "api"
+
+
+class PauseRequested(Struct, frozen=True):
+    """No more claims and no timers, until it is resumed."""
+
+    reason: str = ""
+    actor: str = "api"
+
+
+class ResumeRequested(Struct, frozen=True):
+    """Let a paused workflow go on."""
+
+    reason: str = ""
+    actor: str = "api"
+
+
+class TerminateRequested(Struct, frozen=True):
+    """Stop a workflow where it stands, without undoing anything."""
+
+    reason: str
+    actor: str = "api"
+
+
+class RetryRequested(Struct, frozen=True):
+    """Try now what waits for its next try or has failed for good: one step, or all there are."""
+
+    step: StepKey | None = None
+    reason: str = ""
+    actor: str = "api"
+
+
+class SkipRequested(Struct, frozen=True):
+    """Go on without a step, as if it had passed with this output; or without undoing it."""
+
+    step: StepKey
+    reason: str
+    output: JsonText | None = None
+    actor: str = "api"
+
+
+class Resolution(StrEnum):
+    """What a person found out about a step."""
+
+    SUCCEEDED = "succeeded"
+    NO_EFFECT = "no_effect"
+    COMPENSATED = "compensated"
+
+
+class ResolveRequested(Struct, frozen=True):
+    """A person says how it went with a step whose outcome is unknown, and what shows that."""
+
+    step: StepKey
+    resolution: Resolution
+    reason: str
+    evidence: str
+    output: JsonText | None = None
+    actor: str = "api"
+
+
+Event = (
+    Answered
+    | LeaseEnded
+    | Heartbeat
+    | TimerFired
+    | SignalSent
+    | CancelRequested
+    | DeadlinePassed
+    | PauseRequested
+    | ResumeRequested
+    | TerminateRequested
+    | RetryRequested
+    | SkipRequested
+    | ResolveRequested
+)
+
+Attempted = Answered | LeaseEnded | Heartbeat
+"""The events that speak of an attempt of a step."""
+
+OfStep = Attempted | TimerFired | SkipRequested | ResolveRequested
+"""The events that name one step."""

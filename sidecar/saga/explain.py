@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sidecar.saga.definition import Definition, JsonText
-from sidecar.saga.states import Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import Step, Workflow
+from sidecar.saga.definition import Definition, JsonText, StepDefinition
+from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import Fan, Step, Workflow
 
 
 def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> list[str]:
     """Return one line for each thing that has to happen next; empty at an end."""
     if workflow.paused:
         return ["paused: an operator must resume it"]
-    lines = [line for step in _in_order(definition, workflow) for line in _of_step(step, now)]
+    lines = [
+        line
+        for step in _in_order(definition, workflow)
+        for line in _of_step(definition.by_name[step.key.step], step, now)
+    ]
     if workflow.status is WorkflowStatus.ERROR:
         lines.append("error: an operator must act")
     return lines
@@ -49,16 +53,38 @@ def _in_order(definition: Definition, workflow: Workflow) -> list[Step]:
     )
 
 
-def _of_step(step: Step, now: datetime) -> list[str]:
+def _of_step(defined: StepDefinition, step: Step, now: datetime) -> list[str]:
     action = step.action
     what = f"{step.key}: {action}"
+    if step.awaiting:
+        until = step.lease_until.isoformat() if step.lease_until else "?"
+        return [f"{what} attempt {step.run.attempt} is to be answered by a callback until {until}"]
     if step.leased:
         return [f"{what} attempt {step.run.attempt} is being made by service {step.service}"]
     if step.status is StepStatus.COMPENSATION_FAILED:
         return [f"{what} failed for good"]
-    if step.status not in (StepStatus.QUEUED, StepStatus.RETRYING, StepStatus.COMPENSATING):
+    if step.fan is not None and step.status in OPEN:
+        return [f"{what} of {_items(step.fan, step.status)}"]
+    if step.status is StepStatus.WAITING:
+        return [f"{step.key}: {_waits(defined, step)}"]
+    if step.status not in CLAIMABLE:
         return []
     if step.due_at is not None and step.due_at > now:
         return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
     undo = " to undo it" if action is Action.COMPENSATE else ""
     return [f"{what} waits for a sidecar of service {step.service}{undo}"]
+
+
+def _items(fan: Fan, status: StepStatus) -> str:
+    if status is StepStatus.COMPENSATING:
+        lost = f", {fan.kept} could not be undone" if fan.kept else ""
+        return f"{fan.undoing} items is under way{lost}"
+    failed = f", {fan.failed} failed" if fan.failed else ""
+    return f"{fan.open} of {fan.total} items is under way, {fan.total - fan.opened} wait{failed}"
+
+
+def _waits(defined: StepDefinition, step: Step) -> str:
+    until = f" until {step.due_at.isoformat()}" if step.due_at else ""
+    if defined.wait is not None and defined.wait.signal is not None:
+        return f"waits for the signal {defined.wait.signal}{until}"
+    return f"waits{until}"

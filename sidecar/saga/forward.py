@@ -1,62 +1,154 @@
-"""Going forward: queue what is ready, complete what is finished."""
+"""Going forward: open what is ready, go past what is skipped, complete what is finished.
+
+A step is ready when those before it have passed: they succeeded, were skipped, or failed and were
+optional. One that waits for any of them is ready as soon as one has succeeded; if none does, when
+all have passed.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum, auto
 
 from sidecar.errors import RenderError
+from sidecar.saga import fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
-from sidecar.saga.definition import StepDefinition
+from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.rollback import failed
+from sidecar.saga.queueing import fail_unsent, queue
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
+from sidecar.saga.workflow import Step
 
 
-def queue_ready(draft: Draft, candidates: tuple[StepDefinition, ...]) -> None:
-    """Queue those among `candidates` whose predecessors have all passed.
-
-    An input that cannot be rendered fails its step before anything is sent.
-    """
-    for defined in candidates:
-        step = draft.named(defined.name)
-        if step.status is not StepStatus.PENDING or draft.turning_back:
-            continue
-        if any(status is not StepStatus.SUCCEEDED for status in draft.statuses(defined.after)):
-            continue
-        try:
-            body = draft.rendered(defined.input) if defined.input else None
-        except RenderError as error:
-            body = error_body(error.code, error.message)
-            moved = draft.move(
-                step, StepSignal.FAIL, "render_failed", error=body, due_at=None, stored=True
-            )
-            failed(draft, moved)
-            continue
-        draft.move(
-            step,
-            StepSignal.QUEUE,
-            "ready",
-            input=body,
-            due_at=draft.now,
-            call_ms=milliseconds(defined.timeout),
-            stored=True,
-        )
+def begin(draft: Draft) -> None:
+    """Open the roots."""
+    _open_ready(draft, draft.definition.roots)
 
 
-def queue_successors(draft: Draft, name: str) -> None:
-    """Queue what waited for `name`, and complete the workflow if nothing is left."""
+def passed(draft: Draft, name: str) -> None:
+    """Go on after step `name`, which has passed."""
     definition = draft.definition
-    successors = tuple(definition.by_name[one] for one in definition.successors[name])
-    queue_ready(draft, successors)
-    finished = (
-        draft.status is WorkflowStatus.IN_PROGRESS
-        and len(draft.steps) == len(definition.steps)
-        and all(step.status is StepStatus.SUCCEEDED for step in draft.steps.values())
+    _open_ready(draft, (definition.by_name[one] for one in definition.successors[name]))
+
+
+def failed(draft: Draft, step: Step) -> None:
+    """Draw the conclusion from a step that has just failed for good."""
+    if draft.definition.by_name[step.key.step].optional and not draft.turning_back:
+        passed(draft, step.key.step)
+    else:
+        rollback.failed(draft, step)
+
+
+def concluded(draft: Draft, step: Step) -> None:
+    """Draw the conclusion from a plain step that has just succeeded, or been skipped."""
+    if draft.turning_back:
+        rollback.unwind(draft)
+    else:
+        passed(draft, step.key.step)
+
+
+def has_passed(draft: Draft, name: str) -> bool:
+    """Whether those who wait for step `name` need not wait any longer."""
+    status = draft.named(name).status
+    return status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) or (
+        status is StepStatus.FAILED and draft.definition.by_name[name].optional
     )
-    if finished:
-        draft.signal(WorkflowSignal.COMPLETE, "all_steps_succeeded")
 
 
-def milliseconds(duration: timedelta) -> int:
-    """Return a duration in whole milliseconds, at least one."""
-    return max(1, round(duration.total_seconds() * 1000))
+class _Opened(Enum):
+    """What became of a step that was ready."""
+
+    UNDER_WAY = auto()
+    PASSED = auto()
+    FAILED = auto()
+
+
+def _open_ready(draft: Draft, candidates: Iterable[StepDefinition]) -> None:
+    definition = draft.definition
+    waiting = deque(candidates)
+    while waiting and not draft.turning_back:
+        defined = waiting.popleft()
+        step = draft.named(defined.name)
+        if step.status is not StepStatus.PENDING or not _is_ready(draft, defined):
+            continue
+        opened = _open(draft, defined, step)
+        if opened is _Opened.FAILED and not defined.optional:
+            rollback.failed(draft, draft.named(defined.name))
+        elif opened is not _Opened.UNDER_WAY:
+            waiting.extend(definition.by_name[one] for one in definition.successors[defined.name])
+    _complete_if_finished(draft)
+
+
+def _is_ready(draft: Draft, defined: StepDefinition) -> bool:
+    if defined.join is Join.ANY and any(
+        draft.named(name).status is StepStatus.SUCCEEDED for name in defined.after
+    ):
+        return True
+    return all(has_passed(draft, name) for name in defined.after)
+
+
+def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
+    """Open a step; what cannot be rendered fails it before anything is sent."""
+    try:
+        if defined.when is not None and not _is_true(draft.rendered(defined.when)):
+            draft.move(step, StepSignal.SKIP, "condition_is_false", stored=True)
+            return _Opened.PASSED
+        if defined.wait is not None:
+            step = waits.begin(draft, defined.wait, step)
+        elif defined.fan_out is not None:
+            step = fan_out.begin(draft, defined.fan_out, step)
+            if not fan_out.tolerates(draft, step):
+                return _fail_items(draft, step)
+        else:
+            body = draft.rendered(defined.input) if defined.input else None
+            step = queue(draft, defined, step, body)
+    except RenderError as error:
+        step = fail_unsent(draft, step, error)
+    match step.status:
+        case StepStatus.SUCCEEDED:
+            return _Opened.PASSED
+        case StepStatus.FAILED:
+            return _Opened.FAILED
+        case _:
+            return _Opened.UNDER_WAY
+
+
+def _fail_items(draft: Draft, step: Step) -> _Opened:
+    """Too many items cannot even be sent."""
+    if not fan_out.must_go_on(draft, step):
+        fan_out.close(draft, step, "items_failed")
+    return _Opened.FAILED
+
+
+def items_failed(draft: Draft, step: Step, item: Step) -> None:
+    """Draw the conclusion from more failures of items than a fan-out tolerates."""
+    if draft.definition.by_name[step.key.step].optional and not draft.turning_back:
+        if step.status is StepStatus.WAITING:
+            step = fan_out.close(draft, step, "items_failed")
+        if step.status is StepStatus.FAILED:
+            passed(draft, step.key.step)
+    else:
+        rollback.failed(draft, step, fan_out.error_of(step, item))
+
+
+def _is_true(rendered: JsonText) -> bool:
+    if rendered not in ("true", "false"):
+        raise RenderError("`when` must come to true or false")
+    return rendered == "true"
+
+
+def _complete_if_finished(draft: Draft) -> None:
+    definition = draft.definition
+    if draft.status is not WorkflowStatus.IN_PROGRESS:
+        return
+    if not all(has_passed(draft, step.name) for step in definition.steps):
+        return
+    fields: dict[str, JsonText] = {}
+    if definition.output is not None:
+        try:
+            fields["output"] = draft.rendered(definition.output)
+        except RenderError as error:
+            # What was done is done; only what it is told by is missing.
+            fields["error"] = error_body(error.code, f"the output: {error.message}")
+    draft.signal(WorkflowSignal.COMPLETE, "all_steps_passed", **fields)

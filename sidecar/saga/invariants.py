@@ -6,26 +6,23 @@ by the simulator after every commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from sidecar.saga.definition import Definition
-from sidecar.saga.rollback import owes_compensation
+from sidecar.saga.definition import Definition, Join, Order, StepDefinition
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
+    UNDOING,
     WORKFLOW_ENDS,
     StepStatus,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import Step, StepKey, Workflow
-
-_UNDOING = frozenset(
-    {StepStatus.COMPENSATING, StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED}
-)
+from sidecar.saga.undoing import owes_compensation
+from sidecar.saga.workflow import Fan, Step, StepKey, Workflow
 
 
 def violations(definition: Definition, workflow: Workflow) -> list[str]:
-    """Return what is wrong with `workflow`, in words; empty when all is well."""
+    """Return what is wrong with a whole `workflow`, in words; empty when all is well."""
     return [*_of_workflow(definition, workflow), *_of_steps(definition, workflow)]
 
 
@@ -38,13 +35,8 @@ def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
             yield f"{status} without an end time"
         yield from (f"{status} with {step.key} still {step.status}" for step in open_steps)
     if status is WorkflowStatus.COMPLETED:
-        missing = [
-            one.name
-            for one in definition.steps
-            if StepKey(one.name) not in workflow.steps
-            or workflow.steps[StepKey(one.name)].status is not StepStatus.SUCCEEDED
-        ]
-        yield from (f"completed but {name} has not succeeded" for name in missing)
+        missing = [one.name for one in definition.steps if not _has_passed(workflow, one)]
+        yield from (f"completed but {name} has not passed" for name in missing)
     if status is WorkflowStatus.ROLLED_BACK:
         for step in steps:
             if owes_compensation(definition.by_name[step.key.step], step):
@@ -52,6 +44,14 @@ def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
             if step.status is StepStatus.COMPENSATION_FAILED:
                 yield f"rolled back but the compensation of {step.key} failed"
     yield from _of_direction(workflow, under_way=bool(open_steps))
+
+
+def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:
+    step = workflow.steps.get(StepKey(defined.name))
+    if step is None:
+        return False
+    optional = step.status is StepStatus.FAILED and defined.optional
+    return optional or step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
 def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
@@ -69,31 +69,80 @@ def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
 
 def _of_steps(definition: Definition, workflow: Workflow) -> Iterator[str]:
     for step in workflow.steps.values():
-        name = str(step.key)
-        for what, run in (("execute", step.execute), ("compensate", step.compensate)):
-            if not run.answered <= run.closed <= run.attempt or run.tries > run.attempt:
-                yield f"{name}: {what} counters do not fit: {run}"
-        if step.status is StepStatus.RUNNING and not step.leased:
-            yield f"{name}: running without a lease"
-        if step.leased and step.status not in (StepStatus.RUNNING, StepStatus.COMPENSATING):
-            yield f"{name}: {step.status} with a lease"
-        if step.status in CLAIMABLE and not step.leased and step.due_at is None:
-            yield f"{name}: {step.status} but never due"
-        if step.status is StepStatus.SUCCEEDED and not step.may_have_effect:
-            yield f"{name}: succeeded without an effect"
-        if step.status in _UNDOING:
+        defined = definition.by_name[step.key.step]
+        yield from (f"{step.key}: {wrong}" for wrong in _of_step(defined, step))
+        if step.fan is not None:
+            yield from (f"{step.key}: {wrong}" for wrong in _of_items(workflow, step, step.fan))
+        if step.status in UNDOING:
             yield from _of_undoing(definition, workflow, step)
         elif step.execute.attempt:
             yield from _of_executed(definition, workflow, step)
 
 
+def _of_step(defined: StepDefinition, step: Step) -> Iterator[str]:
+    for what, run in (("execute", step.execute), ("compensate", step.compensate)):
+        if not run.answered <= run.closed <= run.attempt or run.tries > run.attempt:
+            yield f"{what} counters do not fit: {run}"
+    is_call = defined.wait is None and step.fan is None
+    if step.status is StepStatus.RUNNING and not step.leased:
+        yield "running without a lease"
+    if step.leased and not step.awaiting and step.status not in _HELD:
+        yield f"{step.status} with a lease"
+    if step.awaiting and not (step.leased and step.status in _AWAITING):
+        yield f"{step.status}, awaiting a callback without an end"
+    if is_call and step.status in CLAIMABLE and not step.leased and step.due_at is None:
+        yield f"{step.status} but never due"
+    if is_call and step.status is StepStatus.WAITING and not step.awaiting:
+        yield "waiting for nothing"
+    if is_call and step.status is StepStatus.SUCCEEDED and not step.may_have_effect:
+        yield "succeeded without an effect"
+    if step.status is StepStatus.IN_DOUBT and not (step.may_have_effect and step.doubt_at):
+        yield "in doubt without reason or end"
+
+
+_HELD = (StepStatus.RUNNING, StepStatus.COMPENSATING, StepStatus.IN_DOUBT)
+_AWAITING = (StepStatus.WAITING, StepStatus.COMPENSATING)
+
+
+def _of_items(workflow: Workflow, step: Step, fan: Fan) -> Iterator[str]:
+    """The counters of a fan-out against its items."""
+    items = [
+        one for one in workflow.steps.values() if one.is_item and one.key.step == step.key.step
+    ]
+    forward = [one for one in items if one.status in OPEN and one.status not in UNDOING]
+    counted = {
+        "open": (fan.open, len(forward)),
+        "failed": (fan.failed, sum(one.status is StepStatus.FAILED for one in items)),
+        "undoing": (fan.undoing, sum(one.status is StepStatus.COMPENSATING for one in items)),
+        "kept": (fan.kept, sum(one.status is StepStatus.COMPENSATION_FAILED for one in items)),
+    }
+    if workflow.turning_back:
+        del counted["failed"]  # undone since
+    for name, (said, found) in counted.items():
+        if said != found:
+            yield f"counts {said} items as {name} where there are {found}"
+    if fan.opened > fan.total or any(one.key.index >= fan.opened for one in items):
+        yield f"has items beyond the {fan.opened} of {fan.total} that had their turn"
+    if step.status is StepStatus.SUCCEEDED and (fan.open or fan.opened < fan.total):
+        yield "succeeded before all of its items ended"
+    effects = any(one.may_have_effect for one in items)
+    if effects and not step.may_have_effect and not forward:
+        yield "does not know of the effects of its items"
+
+
 def _of_executed(definition: Definition, workflow: Workflow, step: Step) -> Iterator[str]:
-    for before in definition.by_name[step.key.step].after:
-        earlier = workflow.steps.get(StepKey(before))
-        if earlier is None or (
-            earlier.status is not StepStatus.SUCCEEDED and not workflow.turning_back
-        ):
-            yield f"{step.key}: was called before {before} had passed"
+    if workflow.turning_back or workflow.status in WORKFLOW_ENDS:
+        return
+    defined = definition.by_name[step.key.step]
+    before = [definition.by_name[name] for name in defined.after]
+    missing = [one.name for one in before if not _has_passed(workflow, one)]
+    some = any(
+        (earlier := workflow.steps.get(StepKey(one.name))) is not None
+        and earlier.status is StepStatus.SUCCEEDED
+        for one in before
+    )
+    if missing and not (defined.join is Join.ANY and some):
+        yield f"{step.key}: was called before {', '.join(missing)} had passed"
 
 
 def _of_undoing(definition: Definition, workflow: Workflow, step: Step) -> Iterator[str]:
@@ -101,12 +150,24 @@ def _of_undoing(definition: Definition, workflow: Workflow, step: Step) -> Itera
         yield f"{step.key}: {step.status} in a workflow that goes forward"
     if not step.may_have_effect:
         yield f"{step.key}: {step.status} without an effect"
-    if step.compensate.attempt == 0:
+    if step.compensate.attempt == 0 or workflow.status is WorkflowStatus.TERMINATED:
         return
-    for name in definition.descendants[step.key.step]:
+    for name in _undone_first(definition, step.key.step):
         later = workflow.steps.get(StepKey(name))
         if later is None:
             continue
         owed = owes_compensation(definition.by_name[name], later)
         if owed or later.status in OPEN or later.status is StepStatus.COMPENSATION_FAILED:
             yield f"{step.key}: undone before {name}, which is {later.status}"
+
+
+def _undone_first(definition: Definition, name: str) -> Iterable[str]:
+    """The steps that must have been undone before step `name` is."""
+    match definition.order:
+        case Order.PARALLEL:
+            return ()
+        case Order.SEQUENTIAL:
+            order = definition.topological
+            return order[order.index(name) + 1 :]
+        case Order.REVERSE:
+            return definition.descendants[name]

@@ -13,17 +13,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import assert_never
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga.answers import answered, lease_ended
+from sidecar.saga import forward, operators, waits
+from sidecar.saga.answers import answered, heartbeat, lease_ended
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.draft import Circumstances, Draft
-from sidecar.saga.events import Answered, CancelRequested, DeadlinePassed, Event, LeaseEnded
-from sidecar.saga.forward import queue_ready
+from sidecar.saga.events import (
+    Answered,
+    CancelRequested,
+    DeadlinePassed,
+    Event,
+    Heartbeat,
+    LeaseEnded,
+    SignalSent,
+    TimerFired,
+)
 from sidecar.saga.rollback import turn_back
-from sidecar.saga.states import Reason, WorkflowSignal, WorkflowStatus
+from sidecar.saga.states import Reason, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
 
 
@@ -55,7 +63,7 @@ def start(
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
     draft.signal(WorkflowSignal.ADMIT, "started")
-    queue_ready(draft, definition.roots)
+    forward.begin(draft)
     return draft.changes()
 
 
@@ -64,18 +72,39 @@ def advance(
 ) -> Changes:
     """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed."""
     draft = Draft(definition, workflow, Circumstances(now, event.actor, render))
+    return draft.changes(_apply(draft, workflow, event))
+
+
+def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
     match event:
         case Answered():
-            verdict = answered(draft, event)
+            return answered(draft, event)
         case LeaseEnded():
-            verdict = lease_ended(draft, event)
+            return lease_ended(draft, event)
+        case Heartbeat():
+            return heartbeat(draft, event)
+        case TimerFired():
+            return _timer_fired(draft, event)
+        case SignalSent():
+            step = waits.signal_sent(draft, event)
+            if step is not None:
+                forward.concluded(draft, step)
+            return Verdict.APPLIED
         case CancelRequested():
-            verdict = _cancel(draft)
+            return _cancel(draft)
         case DeadlinePassed():
-            verdict = _deadline(draft, workflow)
+            return _deadline(draft, workflow)
         case _:
-            assert_never(event)
-    return draft.changes(verdict)
+            return operators.apply(draft, event)
+
+
+def _timer_fired(draft: Draft, event: TimerFired) -> Verdict:
+    step, verdict = waits.fired(draft, draft.step(event.step))
+    if step.status is StepStatus.SUCCEEDED and verdict is Verdict.APPLIED:
+        forward.concluded(draft, step)
+    elif step.status is StepStatus.FAILED and verdict is Verdict.APPLIED:
+        forward.failed(draft, step)
+    return verdict
 
 
 def _cancel(draft: Draft) -> Verdict:

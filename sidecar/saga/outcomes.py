@@ -23,6 +23,8 @@ class OutcomeKind(StrEnum):
     """It may have happened: time-out, broken connection, 5xx."""
     UNUSABLE = "unusable"
     """It happened, but what it answered cannot be kept; trying again cannot help."""
+    PENDING = "pending"
+    """Taken on; the service answers by a callback."""
     BUSY = "busy"
     """The same key is still being worked on; no try is spent."""
     NOT_NOW = "not_now"

@@ -1,17 +1,19 @@
 """Going back: stop what has not been sent, await what has, undo what was done.
 
 A step is undone after everything that depended on it has been undone or turned out to have
-had no effect; steps that do not depend on each other are undone in parallel. What cannot be
-undone ends in `compensation_failed`, holds up only the steps it depended on, and puts the
-workflow in `error` for a person.
+had no effect; steps that do not depend on each other are undone in parallel. A definition may
+want it strictly one by one instead, or all at once. What cannot be undone ends in
+`compensation_failed`, holds up only the steps it depended on, and puts the workflow in `error`
+for a person.
 """
 
 from __future__ import annotations
 
-from sidecar.errors import RenderError
-from sidecar.saga.bodies import at_step, error_body
-from sidecar.saga.definition import JsonText, StepDefinition
+from sidecar.saga import fan_out
+from sidecar.saga.bodies import at_step
+from sidecar.saga.definition import JsonText, Order
 from sidecar.saga.draft import Draft
+from sidecar.saga.queueing import CAN_BE_STOPPED, stop, under_way
 from sidecar.saga.states import (
     OPEN,
     Reason,
@@ -20,13 +22,14 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
+from sidecar.saga.undoing import begin_undo, owes_compensation
 from sidecar.saga.workflow import Step, StepKey
 
 
-def failed(draft: Draft, step: Step) -> None:
+def failed(draft: Draft, step: Step, error: JsonText | None = None) -> None:
     """Draw the conclusion from a step that has just failed for good."""
     defined = draft.definition.by_name[step.key.step]
-    error = at_step(step.error, str(step.key))
+    error = error or at_step(step.error, str(step.key))
     if draft.turning_back:
         unwind(draft)
     elif draft.definition.past_pivot(defined.name) or (defined.pivot and step.may_have_effect):
@@ -47,14 +50,17 @@ def turn_back(
     """Turn the workflow back.
 
     Steps that wait to be called are cancelled, or count as failed if an earlier attempt may
-    have had an effect; steps that are being called stay, since their answer decides. `own` is
-    the step whose own transition this belongs to.
+    have had an effect; steps that are being called stay, since their answer decides. Nobody waits
+    any longer for callbacks, timers and signals. `own` is the step whose own transition this
+    belongs to.
     """
     fields = {"reason": reason} if error is None else {"reason": reason, "error": error}
     draft.signal(WorkflowSignal.TURN_BACK, cause, **fields)
     for defined in draft.definition.steps:
         step = draft.named(defined.name)
-        if step.status in (StepStatus.QUEUED, StepStatus.RETRYING):
+        if step.fan is not None and step.status is StepStatus.WAITING:
+            fan_out.close(draft, step, cause)
+        elif step.status in CAN_BE_STOPPED and not under_way(step):
             draft.takes_away = draft.takes_away or (step.stored and step.key != own)
             stop(draft, step, cause)
         elif step.status is StepStatus.PENDING:
@@ -62,70 +68,57 @@ def turn_back(
     unwind(draft)
 
 
-def stop(draft: Draft, step: Step, cause: str) -> None:
-    """End a step that is not being called: failed if it may have had an effect."""
-    signal = StepSignal.FAIL if step.may_have_effect else StepSignal.CANCEL
-    draft.move(step, signal, cause, due_at=None, lease_until=None)
-
-
-def owes_compensation(defined: StepDefinition, step: Step) -> bool:
-    """Whether the step has an effect that is still to be undone and not yet being undone."""
-    return (
-        step.status in (StepStatus.SUCCEEDED, StepStatus.FAILED)
-        and step.may_have_effect
-        and not defined.no_effect
-    )
-
-
 def unwind(draft: Draft) -> None:
     """Begin every compensation whose turn has come; end the rollback if none is left."""
     definition = draft.definition
     holding: set[str] = set()
+    broken = False
     for name in reversed(definition.topological):
         step = draft.named(name)
-        if owes_compensation(definition.by_name[name], step):
-            if holding.isdisjoint(definition.descendants[name]):
-                step = _begin(draft, definition.by_name[name], step)
-            else:
+        defined = definition.by_name[name]
+        if owes_compensation(defined, step):
+            if _is_held(definition.order, holding, definition.descendants[name]):
                 holding.add(name)
+            elif step.fan is None:
+                step = begin_undo(draft, defined, step)
+            else:
+                step = fan_out.begin_undo_of_items(draft, step)
         if step.status in OPEN or step.status is StepStatus.COMPENSATION_FAILED:
             holding.add(name)
-    statuses = {step.status for step in draft.steps.values()}
-    if StepStatus.COMPENSATION_FAILED in statuses:
+        broken = broken or _could_not_be_undone(step)
+    if broken:
         _break(draft)
     elif not holding and draft.status is WorkflowStatus.ROLLING_BACK:
         draft.signal(WorkflowSignal.UNWIND, "all_undone")
 
 
-def _begin(draft: Draft, defined: StepDefinition, step: Step) -> Step:
-    compensation = defined.compensation
-    if compensation is None:
-        body = error_body("no_compensation", "the definition names no way to undo this step")
-        return draft.move(
-            step, StepSignal.GIVE_UP, "no_compensation", compensation_error=body, due_at=None
-        )
-    try:
-        rendered = draft.rendered(compensation.input) if compensation.input else None
-    except RenderError as error:
-        body = error_body(error.code, error.message)
-        return draft.move(
-            step, StepSignal.GIVE_UP, "render_failed", compensation_error=body, due_at=None
-        )
-    return draft.move(
-        step,
-        StepSignal.COMPENSATE,
-        "undo",
-        compensation_input=rendered,
-        due_at=draft.now,
-        lease_until=None,
-        call_ms=max(1, round(compensation.timeout.total_seconds() * 1000)),
+def _is_held(order: Order, holding: set[str], descendants: frozenset[str]) -> bool:
+    """Whether a step has to wait for one of those in `holding`."""
+    match order:
+        case Order.PARALLEL:
+            return False
+        case Order.SEQUENTIAL:
+            return bool(holding)
+        case Order.REVERSE:
+            return not holding.isdisjoint(descendants)
+
+
+def failures(draft: Draft) -> list[Step]:
+    """The steps that could not be undone."""
+    steps = (draft.named(one.name) for one in draft.definition.steps)
+    return [step for step in steps if _could_not_be_undone(step)]
+
+
+def _could_not_be_undone(step: Step) -> bool:
+    """Whether a person is needed, though other items of the step may still be on their way."""
+    kept = step.fan is not None and step.fan.kept > 0
+    return step.status is StepStatus.COMPENSATION_FAILED or (
+        kept and step.status is StepStatus.COMPENSATING
     )
 
 
 def _break(draft: Draft) -> None:
     if draft.status is WorkflowStatus.ROLLING_BACK:
-        failures = [
-            step for step in draft.steps.values() if step.status is StepStatus.COMPENSATION_FAILED
-        ]
-        error = at_step(failures[0].compensation_error, str(failures[0].key))
+        first = failures(draft)[0]
+        error = at_step(first.compensation_error, str(first.key))
         draft.signal(WorkflowSignal.BREAK, "compensation_failed", error=error)

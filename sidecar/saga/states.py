@@ -23,6 +23,7 @@ class WorkflowStatus(StrEnum):
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
     ERROR = "error"
+    TERMINATED = "terminated"
 
 
 class StepStatus(StrEnum):
@@ -31,8 +32,13 @@ class StepStatus(StrEnum):
     PENDING = "pending"
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
+    """For a callback, a timer, a signal, or the items of its fan-out."""
     RETRYING = "retrying"
+    IN_DOUBT = "in_doubt"
+    """The outcome is unknown, and the service is asked how it went."""
     SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
     FAILED = "failed"
     CANCELLED = "cancelled"
     COMPENSATING = "compensating"
@@ -45,6 +51,8 @@ class Action(StrEnum):
 
     EXECUTE = "execute"
     COMPENSATE = "compensate"
+    STATUS = "status"
+    """How an execute went whose outcome is unknown; its attempts are the execute's."""
 
 
 class Reason(StrEnum):
@@ -63,6 +71,10 @@ class WorkflowSignal(StrEnum):
     TURN_BACK = "turn_back"
     UNWIND = "unwind"
     BREAK = "break"
+    MEND = "mend"
+    """What a person did lets a workflow in `error` go on: back, or past a pivot forward."""
+    MEND_AHEAD = "mend_ahead"
+    TERMINATE = "terminate"
 
 
 class StepSignal(StrEnum):
@@ -71,8 +83,11 @@ class StepSignal(StrEnum):
     QUEUE = "queue"
     CLAIM = "claim"
     RELEASE = "release"
+    AWAIT = "await"
     SUCCEED = "succeed"
     RETRY = "retry"
+    DOUBT = "doubt"
+    SKIP = "skip"
     FAIL = "fail"
     CANCEL = "cancel"
     COMPENSATE = "compensate"
@@ -87,51 +102,93 @@ WORKFLOW_TABLE: dict[WorkflowStatus, dict[WorkflowSignal, WorkflowStatus]] = {
     _W.QUEUED: {
         _WS.ADMIT: _W.IN_PROGRESS,
         _WS.TURN_BACK: _W.ROLLING_BACK,
+        _WS.TERMINATE: _W.TERMINATED,
     },
     _W.IN_PROGRESS: {
         _WS.COMPLETE: _W.COMPLETED,
         _WS.TURN_BACK: _W.ROLLING_BACK,
         _WS.BREAK: _W.ERROR,
+        _WS.TERMINATE: _W.TERMINATED,
     },
     _W.ROLLING_BACK: {
         _WS.UNWIND: _W.ROLLED_BACK,
         _WS.BREAK: _W.ERROR,
+        _WS.TERMINATE: _W.TERMINATED,
+    },
+    _W.ERROR: {
+        _WS.MEND: _W.ROLLING_BACK,
+        _WS.MEND_AHEAD: _W.IN_PROGRESS,
+        _WS.TERMINATE: _W.TERMINATED,
     },
     _W.COMPLETED: {},
     _W.ROLLED_BACK: {},
-    _W.ERROR: {},
+    _W.TERMINATED: {},
 }
 
 STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
     _S.PENDING: {
         _SS.QUEUE: _S.QUEUED,
+        _SS.AWAIT: _S.WAITING,
+        _SS.SUCCEED: _S.SUCCEEDED,
+        _SS.SKIP: _S.SKIPPED,
         _SS.CANCEL: _S.CANCELLED,
         _SS.FAIL: _S.FAILED,
     },
     _S.QUEUED: {
         _SS.CLAIM: _S.RUNNING,
+        _SS.SKIP: _S.SKIPPED,
         _SS.CANCEL: _S.CANCELLED,
     },
     _S.RUNNING: {
         _SS.RELEASE: _S.RETRYING,
+        _SS.AWAIT: _S.WAITING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.RETRY: _S.RETRYING,
+        _SS.DOUBT: _S.IN_DOUBT,
+        _SS.FAIL: _S.FAILED,
+        _SS.CANCEL: _S.CANCELLED,
+    },
+    _S.WAITING: {
+        _SS.SUCCEED: _S.SUCCEEDED,
+        _SS.RETRY: _S.RETRYING,
+        _SS.DOUBT: _S.IN_DOUBT,
+        _SS.SKIP: _S.SKIPPED,
         _SS.FAIL: _S.FAILED,
         _SS.CANCEL: _S.CANCELLED,
     },
     _S.RETRYING: {
         _SS.CLAIM: _S.RUNNING,
         _SS.RELEASE: _S.RETRYING,
+        _SS.AWAIT: _S.WAITING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.RETRY: _S.RETRYING,
+        _SS.DOUBT: _S.IN_DOUBT,
+        _SS.SKIP: _S.SKIPPED,
         _SS.FAIL: _S.FAILED,
         _SS.CANCEL: _S.CANCELLED,
+    },
+    _S.IN_DOUBT: {
+        _SS.CLAIM: _S.IN_DOUBT,
+        _SS.RELEASE: _S.IN_DOUBT,
+        _SS.AWAIT: _S.WAITING,
+        _SS.RETRY: _S.IN_DOUBT,
+        _SS.DOUBT: _S.IN_DOUBT,
+        _SS.SUCCEED: _S.SUCCEEDED,
+        _SS.SKIP: _S.SKIPPED,
+        _SS.FAIL: _S.FAILED,
     },
     _S.SUCCEEDED: {
         _SS.COMPENSATE: _S.COMPENSATING,
         _SS.GIVE_UP: _S.COMPENSATION_FAILED,
     },
+    _S.SKIPPED: {
+        _SS.COMPENSATE: _S.COMPENSATING,
+        _SS.GIVE_UP: _S.COMPENSATION_FAILED,
+    },
     _S.FAILED: {
+        _SS.RETRY: _S.RETRYING,
+        _SS.SUCCEED: _S.SUCCEEDED,
+        _SS.SKIP: _S.SKIPPED,
         _SS.COMPENSATE: _S.COMPENSATING,
         _SS.GIVE_UP: _S.COMPENSATION_FAILED,
     },
@@ -139,25 +196,32 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
     _S.COMPENSATING: {
         _SS.CLAIM: _S.COMPENSATING,
         _SS.RELEASE: _S.COMPENSATING,
+        _SS.AWAIT: _S.COMPENSATING,
         _SS.RETRY: _S.COMPENSATING,
         _SS.UNDO: _S.COMPENSATED,
         _SS.GIVE_UP: _S.COMPENSATION_FAILED,
     },
     _S.COMPENSATED: {},
-    _S.COMPENSATION_FAILED: {},
+    _S.COMPENSATION_FAILED: {
+        _SS.RETRY: _S.COMPENSATING,
+        _SS.UNDO: _S.COMPENSATED,
+    },
 }
 
-WORKFLOW_ENDS = frozenset({_W.COMPLETED, _W.ROLLED_BACK})
+WORKFLOW_ENDS = frozenset({_W.COMPLETED, _W.ROLLED_BACK, _W.TERMINATED})
 """Statuses that never change again. `error` is not one: a person must act."""
 
 WAIT_RETURNS = WORKFLOW_ENDS | {_W.ERROR}
 """Statuses at which waiting for a workflow returns."""
 
-CLAIMABLE = frozenset({_S.QUEUED, _S.RETRYING, _S.COMPENSATING})
+CLAIMABLE = frozenset({_S.QUEUED, _S.RETRYING, _S.IN_DOUBT, _S.COMPENSATING})
 """Statuses in which a step without a lease, and whose `due_at` has passed, may be claimed."""
 
-OPEN = frozenset({_S.QUEUED, _S.RUNNING, _S.RETRYING, _S.COMPENSATING})
+OPEN = CLAIMABLE | {_S.RUNNING, _S.WAITING}
 """Statuses in which a step is still on its way to an answer."""
+
+UNDOING = frozenset({_S.COMPENSATING, _S.COMPENSATED, _S.COMPENSATION_FAILED})
+"""Statuses of a step that is being undone, or was."""
 
 
 def workflow_after(status: WorkflowStatus, signal: WorkflowSignal) -> WorkflowStatus:

@@ -14,12 +14,7 @@ from typing import NamedTuple, NewType
 from msgspec import Struct, field
 
 from sidecar.saga.definition import JsonText
-from sidecar.saga.states import (
-    Action,
-    Reason,
-    StepStatus,
-    WorkflowStatus,
-)
+from sidecar.saga.states import UNDOING, Action, Reason, StepStatus, WorkflowStatus
 
 WorkflowId = NewType("WorkflowId", str)
 """A UUID in its canonical lower-case text form; made by whoever starts the workflow."""
@@ -69,13 +64,34 @@ class Run(Struct, frozen=True):
 NEVER_RUN = Run()
 
 
+class Fan(Struct, frozen=True):
+    """The counters of a fan-out, kept by the step whose items they count.
+
+    `total` items in all; those below `opened` have a row, or had their turn. `open` of them are
+    on their way, `failed` have failed for good, `effects` may have an effect that is owed its
+    undoing. On the way back those below `undone` had their turn, `undoing` are being undone, and
+    `kept` could not be.
+    """
+
+    total: int
+    opened: int = 0
+    open: int = 0
+    failed: int = 0
+    effects: bool = False
+    undone: int = 0
+    undoing: int = 0
+    kept: int = 0
+
+
 class Step(Struct, frozen=True):
     """One step of one workflow.
 
     A step without a row in the store is `pending` and `stored` is false. `service` and
     `call_ms` (the time-out of the present action's call in milliseconds) stand in the row so
-    that a claim needs no definition. `due_at` is when it may be claimed, `lease_until` is set
-    while a sidecar holds it.
+    that a claim needs no definition. `due_at` is when it may be claimed, or when its timer fires;
+    `lease_until` is set while a sidecar holds it, and, with `awaiting`, while the service may
+    still answer by a callback. `doubt_at` is when it came into doubt. `fan` counts the items of a
+    fan-out.
     """
 
     key: StepKey
@@ -88,6 +104,9 @@ class Step(Struct, frozen=True):
     lease_until: datetime | None = None
     call_ms: int = 30_000
     stored: bool = False
+    awaiting: bool = False
+    doubt_at: datetime | None = None
+    fan: Fan | None = None
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None
@@ -98,26 +117,45 @@ class Step(Struct, frozen=True):
     @property
     def action(self) -> Action:
         """What the step is doing, or did last."""
-        return Action.COMPENSATE if self.status in _UNDOING else Action.EXECUTE
+        if self.status is StepStatus.IN_DOUBT:
+            return Action.STATUS
+        return Action.COMPENSATE if self.status in UNDOING else Action.EXECUTE
 
     @property
     def run(self) -> Run:
         """The attempts at the present action."""
-        return self.compensate if self.status in _UNDOING else self.execute
+        return self.compensate if self.status in UNDOING else self.execute
 
     @property
     def leased(self) -> bool:
-        """Whether a sidecar holds the step (its lease may have ended, unnoticed as yet)."""
+        """Whether an attempt is under way (its lease may have ended, unnoticed as yet)."""
         return self.lease_until is not None
 
+    @property
+    def is_item(self) -> bool:
+        """Whether it is an item of a fan-out."""
+        return self.key.index != NO_INDEX
 
-_UNDOING = frozenset(
-    {StepStatus.COMPENSATING, StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED}
-)
+
+class Signal(Struct, frozen=True):
+    """A signal that was sent and that no step has taken yet; `number` counts from 1."""
+
+    number: int
+    name: str
+    payload: JsonText
+    actor: str
+    reason: str
+    sent_at: datetime
 
 
 class Workflow(Struct, frozen=True):
-    """One run of a definition. `revision` counts its transitions, `last_seq` its events."""
+    """One run of a definition. `revision` counts its transitions, `last_seq` its events.
+
+    `signals` are those that nobody has taken yet; `last_signal` is the number of the newest.
+    `elements` are those of the items of fan-outs. `partial` says that some items are missing from
+    `steps` and `elements`: all but those that an event speaks of, those to be opened next and
+    those to be undone next.
+    """
 
     id: WorkflowId
     definition: DefinitionRef
@@ -133,6 +171,10 @@ class Workflow(Struct, frozen=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     start_key: str | None = None
     trace: str | None = None
+    signals: tuple[Signal, ...] = ()
+    last_signal: int = 0
+    elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
+    partial: bool = False
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None

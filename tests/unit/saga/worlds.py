@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,9 +32,27 @@ THREE_UNDOS = RetryPolicy(max_attempts=3, total_budget=None)
 
 
 def render(template: Template, scope: Scope) -> JsonText:
-    """Render a template whose source names a step: its output; `!` cannot be rendered."""
-    if template.source == "!":
+    """Render a template whose source names a step: its output; `!` cannot be rendered.
+
+    Other sources are `true` and `false`, a `list`, a `moment`, what an item sees as `each` (and
+    cannot be rendered for one that is `odd`), and the outputs of all `steps`.
+    """
+    source = template.source
+    index = scope.each.index if scope.each else 0
+    if source == "!" or (source == "odd" and index % 2):
         raise RenderError("cannot be rendered")
+    made = {
+        "true": "true",
+        "false": "false",
+        "list": '[1, 2.5, "three", [4]]',
+        "moment": json.dumps((EPOCH + timedelta(seconds=90)).isoformat()),
+        "each": scope.each.item if scope.each else "",
+        "odd": scope.each.item if scope.each else "",
+    }
+    if source in made:
+        return JsonText(made[source])
+    if source == "steps":
+        return JsonText(f"[{','.join(one or 'null' for one in scope.outputs.values())}]")
     return scope.outputs[template.source] or JsonText("null")
 
 
@@ -52,6 +71,12 @@ def definition(*steps: StepDefinition, **more: Any) -> Definition:
     return Definition("order", 1, steps, **more)
 
 
+def key_of(name: str) -> StepKey:
+    """`charge`, or an item like `charge[3]`."""
+    step_name, _, index = name.rstrip("]").partition("[")
+    return StepKey(step_name, int(index)) if index else StepKey(step_name)
+
+
 class Run:
     """One workflow in a world of its own clock."""
 
@@ -66,11 +91,11 @@ class Run:
 
     def step(self, name: str) -> Step:
         """The step of that name; it must have a row."""
-        return self.workflow.steps[StepKey(name)]
+        return self.workflow.steps[key_of(name)]
 
     def status(self, name: str) -> StepStatus:
         """The status of a step; pending if it has no row."""
-        found = self.workflow.steps.get(StepKey(name))
+        found = self.workflow.steps.get(key_of(name))
         return found.status if found else StepStatus.PENDING
 
     def claim(self, name: str) -> int:
@@ -84,7 +109,8 @@ class Run:
             claimed_at=self.now,
         )
         field = "compensate" if found.action is Action.COMPENSATE else "execute"
-        status = found.status if field == "compensate" else StepStatus.RUNNING
+        asks = found.action is not Action.EXECUTE
+        status = found.status if asks else StepStatus.RUNNING
         lease = self.now + timedelta(seconds=35)
         changed: dict[str, Any] = {field: run}
         held = replace(found, status=status, lease_until=lease, **changed)

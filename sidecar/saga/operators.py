@@ -1,0 +1,346 @@
+"""What a person may do to a workflow that exists, and what becomes of it then.
+
+None of this gets around the laws: an effect that may be there stays owed unless somebody says,
+with what shows it, that it is not; and nothing is taken from a sidecar that is calling.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from sidecar.errors import IllegalTransition
+from sidecar.saga import answers, fan_out, forward, rollback, waits
+from sidecar.saga.changes import Verdict
+from sidecar.saga.definition import JsonText
+from sidecar.saga.draft import Draft
+from sidecar.saga.events import (
+    PauseRequested,
+    Resolution,
+    ResolveRequested,
+    ResumeRequested,
+    RetryRequested,
+    SkipRequested,
+    TerminateRequested,
+)
+from sidecar.saga.queueing import NOT_DUE, ended_unknown, stop, under_way
+from sidecar.saga.states import (
+    CLAIMABLE,
+    OPEN,
+    WORKFLOW_ENDS,
+    StepSignal,
+    StepStatus,
+    WorkflowSignal,
+    WorkflowStatus,
+)
+from sidecar.saga.workflow import NEVER_RUN, Run, Step, StepKey
+
+_UNSURE = frozenset({StepStatus.RETRYING, StepStatus.IN_DOUBT, StepStatus.WAITING})
+_TO_SKIP = _UNSURE | {StepStatus.PENDING, StepStatus.QUEUED}
+
+
+Requested = (
+    PauseRequested
+    | ResumeRequested
+    | TerminateRequested
+    | RetryRequested
+    | SkipRequested
+    | ResolveRequested
+)
+
+
+def apply(draft: Draft, event: Requested) -> Verdict:
+    """Do what a person asks for. Raises `IllegalTransition`."""
+    match event:
+        case PauseRequested():
+            return pause(draft, event)
+        case ResumeRequested():
+            return resume(draft, event)
+        case TerminateRequested():
+            return terminate(draft, event)
+        case RetryRequested():
+            return retry(draft, event)
+        case SkipRequested():
+            return skip(draft, event)
+        case ResolveRequested():
+            return resolve(draft, event)
+        case _:
+            assert_never(event)
+
+
+def pause(draft: Draft, event: PauseRequested) -> Verdict:
+    """Let nothing be claimed and no timer fire; calls under way are settled."""
+    _must_not_have_ended(draft, "pause")
+    if draft.paused:
+        return Verdict.IGNORED
+    draft.paused = True
+    draft.note("operator", "paused", details=_said(event.reason))
+    return Verdict.APPLIED
+
+
+def resume(draft: Draft, event: ResumeRequested) -> Verdict:
+    """Let a paused workflow go on: ring for all that is due, hand out the signals kept."""
+    _must_not_have_ended(draft, "resume")
+    if not draft.paused:
+        return Verdict.IGNORED
+    draft.need_whole()
+    draft.paused = False
+    draft.note("operator", "resumed", details=_said(event.reason))
+    for step in waits.take_kept(draft):
+        forward.concluded(draft, step)
+    for step in list(draft.steps.values()):
+        if step.status in CLAIMABLE and not step.leased:
+            draft.ring(step)
+    return Verdict.APPLIED
+
+
+def terminate(draft: Draft, event: TerminateRequested) -> Verdict:
+    """Stop everything and undo nothing. What calls under way come to is only noted."""
+    if draft.status is WorkflowStatus.TERMINATED:
+        return Verdict.IGNORED
+    _must_not_have_ended(draft, "terminate")
+    draft.need_whole()
+    draft.takes_away = True
+    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=_said(event.reason))
+    for item in [step for step in draft.steps.values() if step.is_item]:
+        if item.status in OPEN:
+            fan_out.cut_off(draft, _cut_off(draft, item))
+    for defined in draft.definition.steps:
+        step = draft.named(defined.name)
+        if step.status is StepStatus.PENDING:
+            draft.move(step, StepSignal.CANCEL, "terminated", stored=True)
+        elif step.status in OPEN:
+            _cut_off(draft, step)
+    return Verdict.APPLIED
+
+
+def _cut_off(draft: Draft, step: Step) -> Step:
+    if step.status is StepStatus.COMPENSATING:
+        run = replace(step.compensate, closed=step.compensate.attempt)
+        ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)
+        return draft.move(ended, StepSignal.GIVE_UP, "terminated")
+    if under_way(step):
+        return draft.move(ended_unknown(step), StepSignal.FAIL, "terminated", **NOT_DUE)
+    return stop(draft, step, "terminated")
+
+
+# -- retry ------------------------------------------------------------------------------------
+
+
+def retry(draft: Draft, event: RetryRequested) -> Verdict:
+    """Try now what waits for its next try, and anew what has failed for good."""
+    draft.need_whole()
+    found = [step for step in _named_or_all(draft, event.step) if _retry(draft, step, event)]
+    if not found:
+        subject = f"step {event.step}" if event.step else "workflow"
+        state = draft.step(event.step).status if event.step else draft.status
+        raise IllegalTransition(subject, state, "retry")
+    _mend(draft)
+    return Verdict.APPLIED
+
+
+def _named_or_all(draft: Draft, key: StepKey | None) -> list[Step]:
+    if key is None:
+        return list(draft.steps.values())
+    named = draft.step(key)
+    if named.fan is None:
+        return [named]
+    return [named, *draft.items(key.step)]
+
+
+def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
+    """Try one step again; return whether there was anything to try.
+
+    What could not be sent for what it would say is not tried again: it would say the same.
+    """
+    details = _said(event.reason)
+    if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
+        again = replace(step, compensate=_anew(step.compensate))
+        draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
+        if step.is_item:
+            fan_out.retry_undo(draft, step)
+        return True
+    if step.execute.attempt and _is_stuck(draft, step):
+        again = replace(step, execute=_anew(step.execute))
+        draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
+        if step.is_item:
+            fan_out.retry_item(draft, step)
+        return True
+    if step.status not in CLAIMABLE or step.leased:
+        return False
+    draft.takes_away = True  # a claim may have it already
+    if step.due_at is not None:
+        draft.put(replace(step, due_at=draft.now))
+        draft.note("operator", "retry", step=step, details=details)
+    return step.due_at is not None
+
+
+def _anew(run: Run) -> Run:
+    """A run with all its tries and its whole budget before it."""
+    return replace(run, tries=0, started_at=None, ended_at=None)
+
+
+def _is_stuck(draft: Draft, step: Step) -> bool:
+    """Whether a step has failed where there is no way back, and waits for a person."""
+    if step.status is not StepStatus.FAILED or step.fan is not None:
+        return False
+    if step.is_item:
+        return _waits_for_items(draft, draft.named(step.key.step))
+    defined = draft.definition.by_name[step.key.step]
+    past = draft.definition.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
+    return past and not draft.turning_back and not defined.optional
+
+
+def _waits_for_items(draft: Draft, step: Step) -> bool:
+    """Whether more items of a step have failed than it tolerates, where there is no way back."""
+    waiting = step.status is StepStatus.WAITING and not draft.turning_back
+    return waiting and not fan_out.tolerates(draft, step) and fan_out.must_go_on(draft, step)
+
+
+def _mend(draft: Draft) -> None:
+    """Let a workflow in `error` go on once nothing needs a person any more."""
+    if draft.status is not WorkflowStatus.ERROR:
+        return
+    if draft.turning_back:
+        if not rollback.failures(draft):
+            draft.signal(WorkflowSignal.MEND, "mended")
+        return
+    steps = [draft.named(defined.name) for defined in draft.definition.steps]
+    if not any(_is_stuck(draft, step) or _waits_for_items(draft, step) for step in steps):
+        draft.signal(WorkflowSignal.MEND_AHEAD, "mended")
+
+
+# -- skip and resolve -------------------------------------------------------------------------
+
+
+def skip(draft: Draft, event: SkipRequested) -> Verdict:
+    """Go on without a step: forward as if it had passed, back without undoing it.
+
+    Whatever effect it may have had stays owed, if the workflow turns back later.
+    """
+    step = _free(draft, event.step, "skip")
+    details = _said(event.reason)
+    if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
+        _leave(draft, step, "skipped", details)
+        return Verdict.APPLIED
+    open_ahead = step.status in _TO_SKIP and step.fan is None and not draft.turning_back
+    if not open_ahead and not _is_stuck(draft, step):
+        raise IllegalTransition(f"step {step.key}", step.status, "skip")
+    if step.is_item and step.status is StepStatus.PENDING:
+        raise IllegalTransition(f"step {step.key}", step.status, "skip")
+    if step.awaiting:
+        step = ended_unknown(step)
+    moved = draft.move(
+        step,
+        StepSignal.SKIP,
+        "skipped",
+        details=details,
+        output=event.output,
+        stored=True,
+        **NOT_DUE,
+    )
+    _go_on(draft, step, moved)
+    return Verdict.APPLIED
+
+
+def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
+    """Settle what is unknown by what a person found out."""
+    step = _free(draft, event.step, "resolve")
+    details = _said(event.reason, event.evidence, event.resolution)
+    match event.resolution:
+        case Resolution.SUCCEEDED:
+            _resolve_succeeded(draft, step, event.output, details)
+        case Resolution.NO_EFFECT:
+            _resolve_without_effect(draft, step, details)
+        case Resolution.COMPENSATED:
+            if step.status not in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
+                raise IllegalTransition(f"step {step.key}", step.status, "resolve as compensated")
+            _leave(draft, step, "resolved", details)
+    return Verdict.APPLIED
+
+
+def _resolve_succeeded(
+    draft: Draft, step: Step, output: JsonText | None, details: JsonText | None
+) -> None:
+    if not _is_stuck(draft, step) and not _is_unsure(draft, step):
+        raise IllegalTransition(f"step {step.key}", step.status, "resolve as succeeded")
+    was = ended_unknown(step) if step.awaiting else step
+    known = replace(was, may_have_effect=True, output=output)
+    moved = draft.move(known, StepSignal.SUCCEED, "resolved", details=details, **NOT_DUE)
+    _go_on(draft, step, moved)
+
+
+def _resolve_without_effect(draft: Draft, step: Step, details: JsonText | None) -> None:
+    if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
+        _leave(draft, step, "resolved", details)
+        return
+    if not _is_unsure(draft, step):
+        raise IllegalTransition(f"step {step.key}", step.status, "resolve as without effect")
+    ended = replace(ended_unknown(step) if step.awaiting else step, may_have_effect=False)
+    moved = draft.move(ended, StepSignal.FAIL, "resolved", details=details, **NOT_DUE)
+    if moved.is_item:
+        answers.item_ended(draft, moved)
+    else:
+        forward.failed(draft, moved)
+
+
+def _is_unsure(draft: Draft, step: Step) -> bool:
+    """Whether a call may have had an effect, and no answer has said so yet."""
+    called = step.status in _UNSURE and step.execute != NEVER_RUN
+    return called and step.fan is None and not draft.turning_back
+
+
+def _go_on(draft: Draft, before: Step, step: Step) -> None:
+    """Go on after a step or item that a person made pass."""
+    if not step.is_item:
+        _mend(draft)
+        forward.concluded(draft, step)
+        return
+    if before.status is StepStatus.FAILED:
+        fan_out.retry_item(draft, before)
+        _mend(draft)
+    answers.item_ended(draft, step)
+
+
+def _leave(draft: Draft, step: Step, cause: str, details: JsonText | None) -> None:
+    """Take an effect for undone."""
+    if step.fan is not None:
+        raise IllegalTransition(f"step {step.key}", step.status, f"{cause} as a whole")
+    if step.awaiting:
+        run = replace(step.compensate, closed=step.compensate.attempt)
+        step = replace(step, compensate=run, awaiting=False)
+    again = step.is_item and step.status is StepStatus.COMPENSATION_FAILED
+    if again:
+        fan_out.retry_undo(draft, step)
+    moved = draft.move(step, StepSignal.UNDO, cause, details=details, **NOT_DUE)
+    if moved.is_item:
+        fan_out.item_undone(draft, moved)
+    _mend(draft)
+    rollback.unwind(draft)
+
+
+# -- what all share ---------------------------------------------------------------------------
+
+
+def _free(draft: Draft, key: StepKey, verb: str) -> Step:
+    """The step that a person speaks of. Raises `IllegalTransition` while it is being called."""
+    draft.need_whole()
+    _must_not_have_ended(draft, verb)
+    step = draft.step(key)
+    if under_way(step):
+        raise IllegalTransition(f"step {key}", "being called", verb)
+    draft.takes_away = draft.takes_away or step.status in CLAIMABLE
+    return step
+
+
+def _must_not_have_ended(draft: Draft, verb: str) -> None:
+    if draft.status in WORKFLOW_ENDS:
+        raise IllegalTransition("workflow", draft.status, verb)
+
+
+def _said(reason: str, evidence: str = "", resolution: str = "") -> JsonText | None:
+    said = {"resolution": resolution, "reason": reason, "evidence": evidence}
+    given = {name: text for name, text in said.items() if text}
+    return JsonText(json.dumps(given, ensure_ascii=False)) if given else None

@@ -1,0 +1,69 @@
+"""What a transition needs of a workflow that has fan-outs: a part that does not grow with them.
+
+A store reads this part, and reads the whole only when the machine says that it needs it, which
+raises `IncompleteState`: when a fan-out begins to be undone, when its whole output is read, when
+a person asks for something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from msgspec.structs import replace
+
+from sidecar.saga.definition import Definition
+from sidecar.saga.states import StepStatus
+from sidecar.saga.undoing import owes_compensation
+from sidecar.saga.workflow import Fan, Step, StepKey, Workflow
+
+
+def fans_of(workflow: Workflow) -> dict[str, Step]:
+    """Return the steps that have items, by their names."""
+    return {
+        step.key.step: step
+        for step in workflow.steps.values()
+        if step.fan is not None and step.fan.total
+    }
+
+
+def part(definition: Definition, workflow: Workflow, keys: Collection[StepKey]) -> Workflow:
+    """Return the part of a whole `workflow` that events about the steps `keys` need.
+
+    That is all but its items, and of these the ones named by `keys` and, of each fan-out, as many
+    as `keys` of those whose turn is next.
+    """
+    fans = fans_of(workflow)
+    if not fans:
+        return workflow
+    wanted = {key for key in keys if key in workflow.steps}
+    coming: set[StepKey] = set()
+    for name, step in fans.items():
+        if step.fan is None:
+            continue
+        if step.status is StepStatus.WAITING:
+            coming |= {StepKey(name, index) for index in _to_open(step.fan, len(keys))}
+        elif step.status is StepStatus.COMPENSATING:
+            owed = _to_undo(definition, workflow, step.key.step, step.fan)
+            wanted |= set(sorted(owed)[: len(keys)])
+    return replace(
+        workflow,
+        steps={
+            key: step for key, step in workflow.steps.items() if not step.is_item or key in wanted
+        },
+        elements={
+            key: workflow.elements[key] for key in wanted | coming if key in workflow.elements
+        },
+        partial=True,
+    )
+
+
+def _to_open(fan: Fan, most: int) -> range:
+    return range(fan.opened, min(fan.total, fan.opened + most))
+
+
+def _to_undo(definition: Definition, workflow: Workflow, name: str, fan: Fan) -> Iterator[StepKey]:
+    defined = definition.by_name[name]
+    for key, step in workflow.steps.items():
+        coming = step.is_item and key.step == name and key.index >= fan.undone
+        if coming and owes_compensation(defined, step):
+            yield key
