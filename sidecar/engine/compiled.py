@@ -13,7 +13,8 @@ from collections import OrderedDict
 
 from sidecar.definitions import compile_stored
 from sidecar.errors import NotFound
-from sidecar.ports.store import Store, StoredDefinition
+from sidecar.ports.records import StoredDefinition
+from sidecar.ports.store import Store
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import DefinitionRef
 

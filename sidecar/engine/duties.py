@@ -39,7 +39,8 @@ from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Batch, Epoch, Moved, Ringable, Store, Transition
+from sidecar.ports.records import Ringable
+from sidecar.ports.store import Batch, Epoch, Moved, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.events import DeadlinePassed, LeaseEnded
 from sidecar.saga.workflow import WorkflowId

@@ -11,7 +11,8 @@ from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.supervision import LongTask
 from sidecar.errors import StoreError
-from sidecar.ports.store import SidecarBeat, Store
+from sidecar.ports.records import SidecarBeat
+from sidecar.ports.store import Store
 
 log = structlog.get_logger("sidecar.heartbeat")
 

@@ -26,7 +26,8 @@ from sidecar.engine.views import (
 )
 from sidecar.errors import InvalidRequest, NotFound
 from sidecar.ports.clock import Clock
-from sidecar.ports.store import Store, WorkflowFilter
+from sidecar.ports.records import WorkflowFilter
+from sidecar.ports.store import Store
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import Workflow, WorkflowId
 

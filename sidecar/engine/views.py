@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sidecar.ports.store import StoredDefinition
+from sidecar.ports.records import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.explain import last_error, next_attempt_at, waiting_on

@@ -15,7 +15,6 @@ by its client, a transition is fenced by its attempt, a claim by its `ticket`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -23,12 +22,20 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from sidecar.ports.queue import Doorbell
+from sidecar.ports.records import (
+    LeaderWork,
+    Lease,
+    Ringable,
+    SidecarBeat,
+    SidecarRecord,
+    StoredDefinition,
+    WorkflowFilter,
+)
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
 from sidecar.saga.states import Action, Reason, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 # -- members of a batch ---------------------------------------------------------------------
 
@@ -192,82 +199,6 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-# -- definitions, queries, sidecars, the leader's queries -------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDefinition:
-    """A version of a definition as it was given: `document` is canonical JSON."""
-
-    namespace: str
-    name: str
-    version: int
-    hash: str
-    document: JsonText
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowFilter:
-    """Which workflows to list, newest first. `after` is the id that ended the last page."""
-
-    status: frozenset[WorkflowStatus] = frozenset()
-    definition: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    after: WorkflowId | None = None
-    limit: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class SidecarBeat:
-    """What a sidecar says of itself every 5 seconds."""
-
-    incarnation: str
-    namespace: str
-    service: str
-    version: str
-    host: str
-    ready: bool
-    draining: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SidecarRecord:
-    """A sidecar as the store knows it."""
-
-    beat: SidecarBeat
-    started_at: datetime
-    seen_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderWork:
-    """Which questions of the leader would find anything."""
-
-    ended_leases: bool
-    overdue_workflows: bool
-    ringable_steps: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """An attempt whose lease the leader should end."""
-
-    workflow: WorkflowId
-    key: StepKey
-    action: Action
-    attempt: int
-    lease_until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Ringable:
-    """A step that has been claimable for a while and that nobody has claimed."""
-
-    doorbell: Doorbell
-    due_at: datetime
-
-
 class Store(Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
@@ -315,10 +246,30 @@ class Store(Protocol):
         """Return the latest version of each name, by name."""
         ...
 
-    # queries: a workflow comes with its steps and all bodies
+    async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
+        """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
+        ...
+
+    # queries: a workflow comes with its steps and all bodies, but without the items of fan-outs
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
-        """Return one workflow whole."""
+        """Return one workflow."""
+        ...
+
+    async def list_items(
+        self, workflow: WorkflowId, step: str, after_index: int, limit: int
+    ) -> Sequence[Step]:
+        """Return the items of a fan-out with their bodies, by their index.
+
+        Those that had no turn yet are `pending`, and their element stands in the place of their
+        input.
+        """
+        ...
+
+    async def is_current(
+        self, workflow: WorkflowId, step: StepKey, action: Action, attempt: int
+    ) -> bool:
+        """Whether this is the newest attempt of its step and action, and has not ended."""
         ...
 
     async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
@@ -360,7 +311,7 @@ class Store(Protocol):
     async def leader_work(
         self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
     ) -> LeaderWork:
-        """Tell which of the next three questions would find anything, in one round trip.
+        """Tell which of the next four questions would find anything, in one round trip.
 
         Without `due_for` the last of them is left out, and told to find nothing.
         """
@@ -370,6 +321,10 @@ class Store(Protocol):
         self, namespace: str, unseen_for: timedelta, limit: int
     ) -> Sequence[Lease]:
         """Return leases that have ended, and those of sidecars unseen for so long or gone."""
+        ...
+
+    async def due_timers(self, namespace: str, limit: int) -> Sequence[tuple[WorkflowId, StepKey]]:
+        """Return steps that have waited long enough, those first that did so for longest."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

@@ -150,5 +150,13 @@ Event = (
 Attempted = Answered | LeaseEnded | Heartbeat
 """The events that speak of an attempt of a step."""
 
-OfStep = Attempted | TimerFired | SkipRequested | ResolveRequested
-"""The events that name one step."""
+
+def step_of(event: Event) -> StepKey | None:
+    """Return the step that an event names, if it names one."""
+    match event:
+        case Answered() | LeaseEnded() | Heartbeat() | TimerFired():
+            return event.step
+        case RetryRequested() | SkipRequested() | ResolveRequested():
+            return event.step
+        case _:
+            return None

@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import LeaderWork, Lease, Moved, Ringable, Store
+from sidecar.ports.records import LeaderWork, Lease, Ringable
+from sidecar.ports.store import Moved, Store
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import DeadlinePassed
 from sidecar.saga.states import Action, Reason, WorkflowStatus
@@ -239,7 +240,9 @@ class LeaderSuite(StoreFixtures):
     async def test_the_leader_is_told_of_no_other_namespace(
         self, store: Store, payments: Player, inventory: Player, backend: Backend
     ) -> None:
-        nothing = LeaderWork(ended_leases=False, overdue_workflows=False, ringable_steps=False)
+        nothing = LeaderWork(
+            ended_leases=False, due_timers=False, overdue_workflows=False, ringable_steps=False
+        )
         assert await store.leader_work("default", SILENT, LONG) == nothing
         held = call("charge", timeout="30s")
         open_for_long = call("reserve", service="inventory", after=[])
@@ -247,7 +250,9 @@ class LeaderSuite(StoreFixtures):
         await payments.claim_one()
         await backend.pass_time(61)
         await inventory.beat()
-        everything = LeaderWork(ended_leases=True, overdue_workflows=True, ringable_steps=True)
+        everything = LeaderWork(
+            ended_leases=True, due_timers=False, overdue_workflows=True, ringable_steps=True
+        )
         assert await store.leader_work("default", SILENT, LONG) == everything
         assert await store.leader_work("elsewhere", SILENT, LONG) == nothing
 

@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.adapters.entropy import SystemEntropy
 from sidecar.definitions import compile_stored, parse_definition
+from sidecar.ports.records import SidecarBeat
 from sidecar.ports.store import (
     Batch,
     BatchResult,
@@ -27,7 +28,6 @@ from sidecar.ports.store import (
     Missing,
     Moved,
     Outdated,
-    SidecarBeat,
     Start,
     Started,
     Store,

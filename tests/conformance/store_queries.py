@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sidecar.ports.store import Store, WorkflowFilter
+from sidecar.ports.records import WorkflowFilter
+from sidecar.ports.store import Store
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import WorkflowStatus
 from tests.conformance.store_play import (

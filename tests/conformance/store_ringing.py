@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sidecar.ports.store import Ringable, Store
+from sidecar.ports.records import Ringable
+from sidecar.ports.store import Store
 from sidecar.saga.workflow import WorkflowId
 from tests.conformance.store_play import (
     Backend,

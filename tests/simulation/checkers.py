@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, BatchResult, Epoch, Lease, Moved
+from sidecar.ports.store import Batch, BatchResult, Epoch, Moved
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition

@@ -19,8 +19,9 @@ from sidecar.adapters.services.memory import MemoryService, outcome
 from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.errors import QueueUnavailable, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
+from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
-from sidecar.ports.store import Batch, BatchResult, Epoch, Lease
+from sidecar.ports.store import Batch, BatchResult, Epoch
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import SimLoop

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.checks import check_text
-from sidecar.adapters.memory.tables import MemoryTables, without_bodies
+from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import (
-    Epoch,
+from sidecar.ports.records import (
     LeaderWork,
     Lease,
     Ringable,
@@ -20,10 +19,11 @@ from sidecar.ports.store import (
     StoredDefinition,
     WorkflowFilter,
 )
+from sidecar.ports.store import Epoch
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
-from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
@@ -85,6 +85,11 @@ class MemoryQueries:
         number = len(versions) if version is None else version
         return self.tables.definition(DefinitionRef(namespace, name, number))
 
+    async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
+        """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
+        self.check_open()
+        return self.tables.keys.setdefault((namespace, name), suggested)
+
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
@@ -100,10 +105,40 @@ class MemoryQueries:
     # -- workflows ----------------------------------------------------------------------------
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
-        """Return one workflow whole."""
+        """Return one workflow."""
         self.check_open()
         row = self.tables.rows.get(workflow)
-        return row.workflow if row is not None and row.namespace == namespace else None
+        if row is None or row.namespace != namespace:
+            return None
+        return without_items(row.workflow)
+
+    async def list_items(
+        self, workflow: WorkflowId, step: str, after_index: int, limit: int
+    ) -> Sequence[Step]:
+        """Return the items of a fan-out, by their index."""
+        self.check_open()
+        row = self.tables.rows.get(workflow)
+        plain = row.workflow.steps.get(StepKey(step)) if row else None
+        if row is None or plain is None or plain.fan is None:
+            return []
+        fan = plain.fan
+        found = []
+        for index in range(after_index + 1, min(fan.total, after_index + 1 + limit)):
+            key = StepKey(step, index)
+            pending = Step(key, "", input=row.workflow.elements[key])
+            found.append(row.workflow.steps.get(key, pending))
+        return found
+
+    async def is_current(
+        self, workflow: WorkflowId, step: StepKey, action: Action, attempt: int
+    ) -> bool:
+        """Whether this is the newest attempt of its step and action, and has not ended."""
+        self.check_open()
+        row = self.tables.rows.get(workflow)
+        found = row.workflow.steps.get(step) if row else None
+        if found is None or not found.leased or found.action is not action:
+            return False
+        return found.run.attempt == attempt
 
     async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
         """Return workflows without their steps and bodies, newest first."""
@@ -176,6 +211,7 @@ class MemoryQueries:
         """Tell which of the leader's questions would find anything."""
         return LeaderWork(
             bool(await self.ended_leases(namespace, unseen_for, 1)),
+            bool(await self.due_timers(namespace, 1)),
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
@@ -191,7 +227,8 @@ class MemoryQueries:
         for row, step in self.tables.open_steps(namespace):
             if step.lease_until is None:
                 continue
-            owner = row.holders[step.key].incarnation
+            holder = row.holders.get(step.key)
+            owner = holder.incarnation if holder and not step.awaiting else ""
             sidecar = self.tables.sidecars.get(owner)
             silent = sidecar is not None and sidecar.seen_at < now - unseen_for
             if step.lease_until < now or silent or owner in self.tables.gone:
@@ -200,6 +237,20 @@ class MemoryQueries:
                 found.append(lease)
         found.sort(key=lambda lease: lease.lease_until)
         return found[:limit]
+
+    async def due_timers(self, namespace: str, limit: int) -> Sequence[tuple[WorkflowId, StepKey]]:
+        """Return steps that have waited long enough."""
+        self.check_open()
+        now = self.clock.now()
+        found = [
+            (step.due_at, row.workflow.id, step.key)
+            for row, step in self.tables.open_steps(namespace)
+            if step.status is StepStatus.WAITING
+            and step.due_at is not None
+            and step.due_at <= now
+            and not row.workflow.paused
+        ]
+        return [(known, key) for _, known, key in sorted(found)[:limit]]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

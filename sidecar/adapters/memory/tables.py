@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.ports.store import Batch, Claimed, Missing, SidecarRecord, StoredDefinition
+from sidecar.ports.records import SidecarRecord, StoredDefinition
+from sidecar.ports.store import Batch, Claimed, Missing
 from sidecar.saga.changes import Changes, HistoryEvent
-from sidecar.saga.definition import Definition
+from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
-_BODIES = (
+BODIES = (
     "input",
     "output",
     "error",
@@ -56,12 +56,22 @@ class Row(Struct, frozen=True):
         """Whether some step is still on its way."""
         return any(step.status in OPEN for step in self.workflow.steps.values())
 
+    @classmethod
+    def begun(cls, changes: Changes) -> Row:
+        """The row of a new workflow."""
+        workflow = replace(changes.workflow, elements=_elements(changes))
+        return cls(workflow, history=changes.events)
+
     def moved(self, changes: Changes) -> Row:
         """The row after a transition: bodies that the machine did not set stay as they were."""
         new, old = changes.workflow, self.workflow
         steps = dict(old.steps)
         for step in changes.steps:
             steps[step.key] = _with_bodies(step, old.steps.get(step.key))
+        holders = dict(self.holders)
+        for step in changes.steps:
+            if step.awaiting:
+                holders.pop(step.key, None)  # it is the service's now
         done = {
             StepKey(event.step, event.index)
             for event in changes.events
@@ -70,6 +80,8 @@ class Row(Struct, frozen=True):
         kept = replace(
             new,
             steps=steps,
+            elements={**old.elements, **_elements(changes)},
+            partial=False,
             labels=old.labels,
             start_key=old.start_key,
             input=new.input if new.input is not None else old.input,
@@ -80,6 +92,7 @@ class Row(Struct, frozen=True):
             self,
             workflow=kept,
             history=self.history + changes.events,
+            holders=holders,
             succeeded=self.succeeded | done,
         )
 
@@ -100,12 +113,14 @@ class Row(Struct, frozen=True):
         """The row after a claim: the next attempt begins, under a lease."""
         step = self.workflow.steps[key]
         lease_until = now + timedelta(milliseconds=step.call_ms) + margin
-        if step.action is Action.COMPENSATE:
-            held = replace(step, compensate=_next_attempt(step.compensate, now))
-        else:
-            held = replace(
-                step, status=StepStatus.RUNNING, execute=_next_attempt(step.execute, now)
-            )
+        match step.action:
+            case Action.COMPENSATE:
+                held = replace(step, compensate=_next_attempt(step.compensate, now))
+            case Action.STATUS:
+                held = replace(step, execute=_next_attempt(step.execute, now))
+            case _:
+                run = _next_attempt(step.execute, now)
+                held = replace(step, status=StepStatus.RUNNING, execute=run)
         steps = {**self.workflow.steps, key: replace(held, lease_until=lease_until)}
         return replace(
             self,
@@ -157,6 +172,7 @@ class MemoryTables:
     sidecars: dict[str, SidecarRecord] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
+    keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""
@@ -186,31 +202,25 @@ class MemoryTables:
                         yield row, step
 
 
-def lean(definition: Definition, workflow: Workflow) -> Workflow:
-    """The workflow as the machine gets to see it: bodies only where they are needed to render.
-
-    What is not needed is not loaded by a database either, so nobody may rely on it.
-    """
-    templates = [step.input for step in definition.steps]
-    templates += [step.compensation.input for step in definition.steps if step.compensation]
-    renders = any(template is not None and not template.constant for template in templates)
-    unread: dict[str, Any] = dict.fromkeys(
-        name for name in _BODIES if not (renders and name == "output")
-    )
-    return replace(
-        workflow,
-        input=workflow.input if renders else None,
-        output=None,
-        error=None,
-        labels={},
-        start_key=None,
-        steps={key: replace(step, **unread) for key, step in workflow.steps.items()},
-    )
-
-
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(workflow, steps={}, input=None, output=None, error=None)
+    return replace(workflow, steps={}, elements={}, input=None, output=None, error=None)
+
+
+def without_items(workflow: Workflow) -> Workflow:
+    """The workflow as it is shown: the items of its fan-outs come by pages."""
+    if not workflow.elements:
+        return workflow
+    steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
+    return replace(workflow, steps=steps, elements={}, partial=True)
+
+
+def _elements(changes: Changes) -> dict[StepKey, JsonText]:
+    found: dict[StepKey, JsonText] = {}
+    for new in changes.items:
+        for index, raw in enumerate(msgspec.json.decode(new.elements, type=list[msgspec.Raw])):
+            found[StepKey(new.step, index)] = JsonText(bytes(raw).decode())
+    return found
 
 
 def _next_attempt(run: Run, now: datetime) -> Run:
@@ -220,5 +230,5 @@ def _next_attempt(run: Run, now: datetime) -> Run:
 def _with_bodies(step: Step, earlier: Step | None) -> Step:
     if earlier is None:
         return step
-    kept = {name: getattr(earlier, name) for name in _BODIES if getattr(step, name) is None}
+    kept = {name: getattr(earlier, name) for name in BODIES if getattr(step, name) is None}
     return replace(step, **kept)

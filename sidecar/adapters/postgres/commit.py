@@ -28,7 +28,7 @@ from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.starts import Starts
 from sidecar.adapters.postgres.writing import Answer, write
 from sidecar.adapters.postgres.written import Written
-from sidecar.errors import IllegalTransition, RenderError, StaleEpoch
+from sidecar.errors import IllegalTransition, IncompleteState, RenderError, StaleEpoch
 from sidecar.ports.store import (
     Batch,
     Missing,
@@ -39,7 +39,7 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.saga.definition import Render
-from sidecar.saga.events import Answered, LeaseEnded
+from sidecar.saga.events import step_of
 from sidecar.saga.machine import advance
 from sidecar.saga.workflow import Workflow, WorkflowId
 
@@ -66,6 +66,7 @@ class Transaction:
         self._definitions = definitions
         self._repeated = repeated
         self._now = _LONG_AGO
+        self._incomplete: set[WorkflowId] = set()
         self.written = Written()
         self.starts: tuple[StartResult, ...] = ()
         self.transitions: tuple[TransitionResult, ...] = ()
@@ -114,7 +115,7 @@ class Transaction:
         self.transitions = await self._transitions()
 
     async def _transitions(self) -> tuple[TransitionResult, ...]:
-        results = self._advance_all()
+        results = await self._advanced()
         members = self._batch.transitions
         taking = {
             one.workflow
@@ -124,7 +125,7 @@ class Transaction:
         if taking:
             await self._locked.lock_steps(sorted(taking))
             self._now = await _time(await self._send("now"))
-            results = self._advance_all()
+            results = await self._advanced()
         moved = [
             (one, result.changes)
             for one, result in zip(members, results, strict=True)
@@ -140,6 +141,15 @@ class Transaction:
                 self.written.claim_next(self._batch, begun.changes, self._now)
         return tuple(results)
 
+    async def _advanced(self) -> list[TransitionResult]:
+        """Decide; read the whole of those workflows for which the machine needs it, and again."""
+        while True:
+            self._incomplete.clear()
+            results = self._advance_all()
+            if not self._incomplete:
+                return results
+            await self._locked.read_whole(sorted(self._incomplete))
+
     def _advance_all(self) -> list[TransitionResult]:
         present = dict(self._locked.workflows)
         return [self._advance(one, present) for one in self._batch.transitions]
@@ -150,12 +160,16 @@ class Transaction:
             held = one.workflow in self._locked.elsewhere
             return Missing.LOCKED if held else Missing.UNKNOWN
         definition = self._locked.definition(workflow)
-        if isinstance(event, Answered | LeaseEnded) and event.step.step not in definition.by_name:
+        key = step_of(event)
+        if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
         try:
             changes = advance(definition, workflow, event, now=self._now, render=self._render)
         except (IllegalTransition, RenderError) as error:
             return error
+        except IncompleteState:
+            self._incomplete.add(one.workflow)
+            return Missing.LOCKED
         present[one.workflow] = changes.workflow
         return Moved(changes)
 

@@ -7,16 +7,19 @@ the last of these locks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
 from sidecar.adapters.postgres import rows
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
+from sidecar.adapters.postgres.items import all_items, some_items
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.ports.store import Transition
 from sidecar.saga.definition import Definition, JsonText
-from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.events import step_of
+from sidecar.saga.partial import fans_of
+from sidecar.saga.workflow import DefinitionRef, Signal, Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
@@ -31,10 +34,14 @@ class LockedWorkflows:
     def __init__(
         self,
         connection: Connection,
-        transitions: Iterable[Transition],
+        transitions: Sequence[Transition],
         definitions: CompiledDefinitions,
     ) -> None:
-        named = {one.workflow for one in transitions}
+        self._spoken: dict[WorkflowId, list[StepKey]] = {}
+        for one in transitions:
+            key = step_of(one.event)
+            self._spoken.setdefault(one.workflow, []).extend(() if key is None else (key,))
+        named = set(self._spoken)
         self._wait = sorted({one.workflow for one in transitions if one.wait})
         self._skip = sorted(named - set(self._wait))
         self._connection = connection
@@ -42,6 +49,7 @@ class LockedWorkflows:
         self._definitions: dict[DefinitionRef, Definition] = {}
         self._locks: list[Cursor] = []
         self._steps: Cursor | None = None
+        self._whole: set[WorkflowId] = set()
         self.workflows: dict[WorkflowId, Workflow] = {}
         self.elsewhere: set[WorkflowId] = set()
 
@@ -56,10 +64,13 @@ class LockedWorkflows:
     async def hear(self) -> None:
         """Take the answers in; read what else is needed to decide."""
         steps = await self._hear_steps(self._steps)
+        signalled: list[WorkflowId] = []
         for cursor in self._locks:
             for row in await cursor.fetchall():
                 known = WorkflowId(row["id"])
                 self.workflows[known] = rows.workflow_of(row, steps.get(known, ()))
+                if row["kept_signals"]:
+                    signalled.append(known)
         for workflow in self.workflows.values():
             if workflow.definition not in self._definitions:
                 found = await self._compiled.get(self._connection, workflow.definition)
@@ -68,7 +79,10 @@ class LockedWorkflows:
         if unlocked:
             cursor = await send(self._connection, SQL["which_exist"], ids=unlocked)
             self.elsewhere = {WorkflowId(row["id"]) for row in await cursor.fetchall()}
+        if signalled:
+            await self._read_signals(signalled)
         await self._read_bodies(self.workflows)
+        await self._read_items(self.workflows)
 
     async def lock_steps(self, ids: list[WorkflowId]) -> None:
         """Lock the open steps of these workflows too, and read all of their steps again."""
@@ -79,6 +93,12 @@ class LockedWorkflows:
             found = {step.key: step for step in steps.get(known, ())}
             self.workflows[known] = replace(self.workflows[known], steps=found)
         await self._read_bodies(ids)
+        await self._read_items(ids)
+
+    async def read_whole(self, ids: Collection[WorkflowId]) -> None:
+        """Read all items of these workflows; they are locked already."""
+        self._whole |= set(ids)
+        await self._read_items(ids)
 
     def definition(self, workflow: Workflow) -> Definition:
         """Return the definition of a locked workflow."""
@@ -92,6 +112,28 @@ class LockedWorkflows:
         for row in await cursor.fetchall() if cursor else ():
             found.setdefault(WorkflowId(row["workflow_id"]), []).append(rows.step_of(row))
         return found
+
+    async def _read_items(self, ids: Iterable[WorkflowId]) -> None:
+        """Read the items of fan-outs: those that the batch needs, or all once it needed all."""
+        found = [self.workflows[known] for known in ids if fans_of(self.workflows[known])]
+        partly = [one for one in found if one.id not in self._whole]
+        if partly:
+            items = await some_items(self._connection, partly, self._spoken)
+            for one in partly:
+                self.workflows[one.id] = items.added_to(one, partial=True)
+        wholly = [one for one in found if one.id in self._whole]
+        if wholly:
+            items = await all_items(self._connection, [one.id for one in wholly])
+            for one in wholly:
+                self.workflows[one.id] = items.added_to(one, partial=False)
+
+    async def _read_signals(self, ids: list[WorkflowId]) -> None:
+        found: dict[WorkflowId, list[Signal]] = {}
+        cursor = await send(self._connection, SQL["signals"], ids=ids)
+        for row in await cursor.fetchall():
+            found.setdefault(WorkflowId(row["workflow_id"]), []).append(rows.signal_of(row))
+        for known, signals in found.items():
+            self.workflows[known] = replace(self.workflows[known], signals=tuple(signals))
 
     async def _read_bodies(self, ids: Iterable[WorkflowId]) -> None:
         """Read inputs and outputs where the definition renders something from them."""

@@ -1,14 +1,14 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
 
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
 
@@ -20,16 +20,22 @@ SELECT id::text AS id FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 -- From here on no claim can take a step that is about to be taken away.
 SELECT step FROM steps
 WHERE workflow_id = ANY(%(ids)s::uuid[])
-  AND status IN ('queued', 'running', 'retrying', 'compensating')
+  AND status IN ('queued', 'running', 'retrying', 'in_doubt', 'compensating')
 ORDER BY workflow_id, step, idx FOR UPDATE
 
 -- name: steps
--- Without their bodies.
+-- Without their bodies, and without the items of fan-outs.
 SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms,
-    due_at, lease_until, attempt, tries, closed, answered, started_at, claimed_at, ended_at,
-    comp_attempt, comp_tries, comp_closed, comp_answered, comp_started_at, comp_claimed_at,
-    comp_ended_at
-FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[])
+    due_at, lease_until, awaiting, doubt_at, fan::text AS fan, attempt, tries, closed, answered,
+    started_at, claimed_at, ended_at, comp_attempt, comp_tries, comp_closed, comp_answered,
+    comp_started_at, comp_claimed_at, comp_ended_at
+FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1
+
+-- name: signals
+-- Those that were kept.
+SELECT workflow_id::text AS workflow_id, number, name, payload::text AS payload, actor, reason,
+    sent_at
+FROM signals WHERE workflow_id = ANY(%(ids)s::uuid[]) ORDER BY workflow_id, number
 
 -- name: inputs
 -- What expressions see as `input`.
@@ -38,4 +44,4 @@ SELECT id::text AS id, input::text AS input FROM workflows WHERE id = ANY(%(ids)
 -- name: outputs
 -- What expressions see of earlier steps.
 SELECT workflow_id::text AS workflow_id, step, idx, output::text AS output
-FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND output IS NOT NULL
+FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1 AND output IS NOT NULL

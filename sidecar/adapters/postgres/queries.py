@@ -20,8 +20,7 @@ from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import ask, load, send
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import (
-    Epoch,
+from sidecar.ports.records import (
     LeaderWork,
     Lease,
     Ringable,
@@ -30,10 +29,11 @@ from sidecar.ports.store import (
     StoredDefinition,
     WorkflowFilter,
 )
+from sidecar.ports.store import Epoch
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
@@ -86,10 +86,16 @@ class PostgresQueries:
         names = {"namespace": namespace, "after": after, "limit": limit}
         return [StoredDefinition(**row) for row in await self._rows("list_definitions", **names)]
 
+    async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
+        """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
+        names = {"namespace": namespace, "name": name}
+        await self._rows("suggest_key", **names, key=suggested)
+        return bytes((await self._rows("get_key", **names))[0]["key"])
+
     # -- workflows ------------------------------------------------------------------------------
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
-        """Return one workflow whole."""
+        """Return one workflow, without the items of fan-outs."""
         found = await self._reads.get(workflow)
         return found if found is not None and found.definition.namespace == namespace else None
 
@@ -100,6 +106,29 @@ class PostgresQueries:
             lambda connection: ask(connection, SQL["get_workflows"], values)
         )
         return rows.whole_workflows(found)
+
+    async def list_items(
+        self, workflow: WorkflowId, step: str, after_index: int, limit: int
+    ) -> Sequence[Step]:
+        """Return the items of a fan-out with their bodies, by their index."""
+        found = await self._rows(
+            "list_items", id=workflow, step=step, after=after_index, limit=limit
+        )
+        return [rows.item_of(row) for row in found]
+
+    async def is_current(
+        self, workflow: WorkflowId, step: StepKey, action: Action, attempt: int
+    ) -> bool:
+        """Whether this is the newest attempt of its step and action, and has not ended."""
+        found = await self._rows(
+            "is_current",
+            id=workflow,
+            step=step.step,
+            idx=step.index,
+            action=action.value,
+            attempt=attempt,
+        )
+        return bool(found[0]["current"])
 
     async def list_workflows(self, namespace: str, wanted: WorkflowFilter) -> Sequence[Workflow]:
         """Return workflows without their steps and bodies, newest first."""
@@ -172,16 +201,23 @@ class PostgresQueries:
         leases = []
         for row in await self._vital_rows("ended_leases", **values):
             undoing = row["status"] == StepStatus.COMPENSATING
+            asking = row["status"] == StepStatus.IN_DOUBT
+            forward = Action.STATUS if asking else Action.EXECUTE
             leases.append(
                 Lease(
                     WorkflowId(row["workflow_id"]),
                     StepKey(row["step"], row["idx"]),
-                    Action.COMPENSATE if undoing else Action.EXECUTE,
+                    Action.COMPENSATE if undoing else forward,
                     row["comp_attempt"] if undoing else row["attempt"],
                     row["lease_until"],
                 )
             )
         return leases
+
+    async def due_timers(self, namespace: str, limit: int) -> Sequence[tuple[WorkflowId, StepKey]]:
+        """Return steps that have waited long enough."""
+        found = await self._vital_rows("due_timers", namespace=namespace, limit=limit)
+        return [(WorkflowId(row["workflow_id"]), StepKey(row["step"], row["idx"])) for row in found]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""

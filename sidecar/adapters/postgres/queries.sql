@@ -44,15 +44,50 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     w.last_seq, w.deadline_at, w.ended_at, w.labels::text, w.start_key, w.trace,
     CASE WHEN row_number() OVER one = 1 THEN w.input::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
-    CASE WHEN row_number() OVER one = 1 THEN w.error::text END
+    CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
+    s.awaiting, s.doubt_at, s.fan::text, w.last_signal
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
-    LEFT JOIN steps s ON s.workflow_id = w.id
+    LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
+
+-- name: list_items
+-- A page of a fan-out: of an item that had no turn yet there is only its element.
+SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at, s.lease_until,
+    s.awaiting, s.doubt_at, s.fan::text AS fan, s.attempt, s.tries, s.closed, s.answered,
+    s.started_at, s.claimed_at, s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed,
+    s.comp_answered, s.comp_started_at, s.comp_claimed_at, s.comp_ended_at,
+    COALESCE(s.input, i.element)::text AS input, s.output::text AS output, s.error::text AS error,
+    s.comp_input::text AS comp_input, s.comp_output::text AS comp_output,
+    s.comp_error::text AS comp_error
+FROM items i
+LEFT JOIN steps s ON s.workflow_id = i.workflow_id AND s.step = i.step AND s.idx = i.idx
+WHERE i.workflow_id = %(id)s::uuid AND i.step = %(step)s AND i.idx > %(after)s
+ORDER BY i.idx LIMIT %(limit)s
+
+-- name: is_current
+-- Whether an attempt is the newest of its step and action, and is under way.
+SELECT EXISTS (
+    SELECT FROM steps
+    WHERE workflow_id = %(id)s::uuid AND step = %(step)s AND idx = %(idx)s
+      AND lease_until IS NOT NULL
+      AND CASE WHEN status = 'compensating' THEN %(action)s = 'compensate' AND comp_attempt = %(attempt)s
+          WHEN status = 'in_doubt' THEN %(action)s = 'status' AND attempt = %(attempt)s
+          ELSE %(action)s = 'execute' AND attempt = %(attempt)s END
+) AS current
+
+-- name: suggest_key
+-- Whoever comes first has made it.
+INSERT INTO keys (namespace, name, key) VALUES (%(namespace)s, %(name)s, %(key)s)
+ON CONFLICT (namespace, name) DO NOTHING
+
+-- name: get_key
+-- The one that all share.
+SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 
 -- name: list_workflows
 -- Newest first; ids sort by time.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-       created_at, deadline_at, ended_at, labels, start_key, trace
+       created_at, deadline_at, ended_at, labels, start_key, trace, last_signal
 FROM workflows
 WHERE namespace = %(namespace)s
   AND (%(after)s::uuid IS NULL OR id < %(after)s::uuid)
@@ -63,7 +98,8 @@ ORDER BY id DESC LIMIT %(limit)s
 
 -- name: list_events
 -- A page of history.
-SELECT seq, time, kind, cause, actor, step, idx, action, before, after, attempt
+SELECT seq, time, kind, cause, actor, step, idx, action, before, after, attempt,
+    details::text AS details
 FROM events WHERE workflow_id = %(id)s::uuid AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 
 -- name: statuses
@@ -108,6 +144,10 @@ SELECT EXISTS (
            OR c.gone
            OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
 ) AS ended_leases, EXISTS (
+    SELECT FROM steps s JOIN workflows w ON w.id = s.workflow_id
+    WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
+      AND s.due_at <= statement_timestamp() AND NOT w.paused
+) AS due_timers, EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
@@ -119,7 +159,7 @@ SELECT EXISTS (
     ) live
     JOIN steps s ON s.namespace = %(namespace)s AND s.service = live.service
     JOIN workflows w ON w.id = s.workflow_id
-    WHERE s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+    WHERE s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
 ) AS ringable_steps
 
@@ -133,6 +173,14 @@ WHERE s.lease_until IS NOT NULL AND s.namespace = %(namespace)s
        OR c.gone
        OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
 ORDER BY s.lease_until LIMIT %(limit)s
+
+-- name: due_timers
+-- Steps that have waited long enough.
+SELECT s.workflow_id::text AS workflow_id, s.step, s.idx
+FROM steps s JOIN workflows w ON w.id = s.workflow_id
+WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
+  AND s.due_at <= statement_timestamp() AND NOT w.paused
+ORDER BY s.due_at LIMIT %(limit)s
 
 -- name: overdue_workflows
 -- Deadlines that have passed.
@@ -158,7 +206,7 @@ CROSS JOIN LATERAL (
     SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = live.service
-      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+      AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
       AND s.due_at >= coalesce(ended.after_due, '-infinity')
       AND (ended.after_due IS NULL

@@ -2,8 +2,8 @@
 
     kept state ─▶ advance ─▶ one statement that writes if the revision is still the same
 
-Only what goes straight ahead is decided here. Whatever else happens (the state is not known,
-the event is late, illegal or takes steps away, a definition must be loaded) is left to
+Only what goes straight ahead is decided here. Whatever else happens (the state is not known, the
+event is late, illegal, takes steps away or speaks of an item, a definition must be loaded) is left to
 `sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
 """
 
@@ -15,13 +15,13 @@ from datetime import datetime
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
 from sidecar.adapters.postgres.kept import KeptStates
 from sidecar.adapters.postgres.written import Written
-from sidecar.errors import IllegalTransition, RenderError
+from sidecar.errors import IllegalTransition, IncompleteState, RenderError
 from sidecar.ports.store import Batch, Moved, Started, Transition
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Render
 from sidecar.saga.events import Answered
-from sidecar.saga.workflow import Workflow, WorkflowId
+from sidecar.saga.workflow import NO_INDEX, Workflow, WorkflowId
 
 
 @dataclass(slots=True)
@@ -101,11 +101,11 @@ class QuickDecisions:
         event = one.event
         if one.wait or definition is None or not isinstance(event, Answered):
             return None
-        if event.step.step not in definition.by_name:
+        if event.step.step not in definition.by_name or event.step.index != NO_INDEX:
             return None
         try:
             changes = machine.advance(definition, workflow, event, now=now, render=self._render)
-        except (IllegalTransition, RenderError):
+        except (IllegalTransition, IncompleteState, RenderError):
             return None
         sound = changes.verdict is Verdict.APPLIED and changes.writes and not changes.takes_away
         return changes if sound else None

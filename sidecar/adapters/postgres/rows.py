@@ -1,46 +1,31 @@
-"""Between rows and the saga's values.
-
-What is written goes over as one JSON array of records for each table: a whole batch is one
-parameter. Bodies are strings in it, so that they arrive as they were and a bad one is an error
-of its own value.
-"""
+"""From rows to the saga's values."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
+import msgspec
 import orjson
 
-from sidecar.errors import StoreDataError
 from sidecar.ports.store import Claimed
 from sidecar.saga.changes import HistoryEvent
-from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import (
+    DefinitionRef,
+    Fan,
+    Run,
+    Signal,
+    Step,
+    StepKey,
+    Workflow,
+    WorkflowId,
+)
 
 Row = Mapping[str, Any]
 Answered = tuple[Any, ...]
 """A row of the block `answer` in `writing.sql`; its columns go by their places, since there are
 many and each claim brings two or three."""
-
-
-class NewRow(NamedTuple):
-    """What only the first row of a workflow is told.
-
-    `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
-    with it, and that it is not to be written without; `latest` that it is not to be written if a
-    later version of its definition exists.
-    """
-
-    renders: bool
-    input_hash: str
-    reserve: bool
-    latest: bool
-
-
-_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def step_of(row: Row) -> Step:
@@ -72,6 +57,9 @@ def step_of(row: Row) -> Step:
         lease_until=row["lease_until"],
         call_ms=row["call_ms"],
         stored=True,
+        awaiting=row["awaiting"],
+        doubt_at=row["doubt_at"],
+        fan=_fan(row["fan"]),
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -79,6 +67,13 @@ def step_of(row: Row) -> Step:
         compensation_output=row.get("comp_output"),
         compensation_error=row.get("comp_error"),
     )
+
+
+def item_of(row: Row) -> Step:
+    """Return an item, pending if it has only an element as yet."""
+    if row["status"] is None:
+        return Step(StepKey(row["step"], row["idx"]), "", input=row["input"])
+    return step_of(row)
 
 
 def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
@@ -99,6 +94,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         labels=row.get("labels") or {},
         start_key=row.get("start_key"),
         trace=row["trace"],
+        last_signal=row["last_signal"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -120,7 +116,19 @@ def event_of(row: Row) -> HistoryEvent:
         before=row["before"],
         after=row["after"],
         attempt=row["attempt"],
+        details=row["details"],
     )
+
+
+def signal_of(row: Row) -> Signal:
+    """Return a signal that was kept."""
+    return Signal(
+        row["number"], row["name"], row["payload"], row["actor"], row["reason"], row["sent_at"]
+    )
+
+
+def _fan(text: str | None) -> Fan | None:
+    return None if text is None else msgspec.json.decode(text, type=Fan)
 
 
 def held_step(row: Answered) -> Step:
@@ -136,11 +144,14 @@ def held_step(row: Answered) -> Step:
         lease_until=row[11],
         call_ms=row[9],
         stored=True,
+        awaiting=row[44],
+        doubt_at=row[45],
+        fan=_fan(row[46]),
         output=row[26],
     )
 
 
-def held_workflow(row: Answered, steps: Iterable[Step]) -> Workflow:
+def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
     """Return the workflow of a row that tells of a step held."""
     return Workflow(
         id=WorkflowId(row[3]),
@@ -155,6 +166,8 @@ def held_workflow(row: Answered, steps: Iterable[Step]) -> Workflow:
         deadline_at=row[39],
         ended_at=row[40],
         trace=row[41],
+        last_signal=row[48],
+        partial=any(step.fan is not None for step in steps),
         input=row[43],
     )
 
@@ -186,6 +199,9 @@ def _whole_step(row: Answered) -> Step:
         row[8],
         row[6],
         True,
+        row[46],
+        row[47],
+        _fan(row[48]),
         *row[23:29],
     )
 
@@ -206,6 +222,8 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         labels=orjson.loads(row[40]),
         start_key=row[41],
         trace=row[42],
+        last_signal=row[49],
+        partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],
         error=row[45],
@@ -215,7 +233,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
 def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
     """Return a claim from the row of the step that is held."""
     undoing = step.status is StepStatus.COMPENSATING
-    run = step.compensate if undoing else step.execute
+    run = step.run
     text = row[29] if row[29] is not None else workflow.input
     if run.claimed_at is None or text is None:
         raise AssertionError(f"step {step.key} is held and was never claimed")
@@ -223,7 +241,7 @@ def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
         workflow=workflow.id,
         definition=workflow.definition,
         key=step.key,
-        action=Action.COMPENSATE if undoing else Action.EXECUTE,
+        action=step.action,
         attempt=run.attempt,
         tries=run.tries,
         call_ms=step.call_ms,
@@ -235,120 +253,3 @@ def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
         reason=workflow.reason,
         trace=workflow.trace,
     )
-
-
-def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
-    """Return what the row of a new workflow is to hold."""
-    return {
-        **moved_workflow_record(workflow),
-        "namespace": workflow.definition.namespace,
-        "definition": workflow.definition.name,
-        "version": workflow.definition.version,
-        "created_at": workflow.created_at,
-        "labels": dict(workflow.labels),
-        "start_key": workflow.start_key,
-        "trace": workflow.trace,
-        "input": body(workflow.input),
-        **new._asdict(),
-    }
-
-
-def moved_workflow_record(workflow: Workflow, expected: int | None = None) -> dict[str, Any]:
-    """Return what a transition may change in a workflow's row; a body of None stays as it was.
-
-    `expected` is the revision that was decided on.
-    """
-    return {
-        "id": workflow.id,
-        "expected": expected,
-        "paused": workflow.paused,
-        "status": workflow.status,
-        "reason": workflow.reason,
-        "revision": workflow.revision,
-        "last_seq": workflow.last_seq,
-        "deadline_at": workflow.deadline_at,
-        "ended_at": workflow.ended_at,
-        "output": body(workflow.output),
-        "error": body(workflow.error),
-    }
-
-
-def step_record(
-    workflow: WorkflowId, step: Step, *, succeeded: bool, claim: bool
-) -> dict[str, Any]:
-    """Return what a step's row is to hold; a body that is None stays as it was.
-
-    `claim` says that the batch holds the step from now on; the database sets its lease.
-    """
-    run, undo = step.execute, step.compensate
-    return {
-        "workflow_id": workflow,
-        "step": step.key.step,
-        "idx": step.key.index,
-        "service": step.service,
-        "status": step.status,
-        "may_have_effect": step.may_have_effect,
-        "call_ms": step.call_ms,
-        "due_at": step.due_at,
-        "lease_until": step.lease_until,
-        "claim": claim,
-        "attempt": run.attempt,
-        "tries": run.tries,
-        "closed": run.closed,
-        "answered": run.answered,
-        "started_at": run.started_at,
-        "claimed_at": run.claimed_at,
-        "ended_at": run.ended_at,
-        "succeeded": succeeded,
-        "comp_attempt": undo.attempt,
-        "comp_tries": undo.tries,
-        "comp_closed": undo.closed,
-        "comp_answered": undo.answered,
-        "comp_started_at": undo.started_at,
-        "comp_claimed_at": undo.claimed_at,
-        "comp_ended_at": undo.ended_at,
-        "input": body(step.input),
-        "output": body(step.output),
-        "error": body(step.error),
-        "comp_input": body(step.compensation_input),
-        "comp_output": body(step.compensation_output),
-        "comp_error": body(step.compensation_error),
-    }
-
-
-def event_record(workflow: WorkflowId, event: HistoryEvent) -> dict[str, Any]:
-    """Return what an event's row is to hold."""
-    return {
-        "workflow_id": workflow,
-        "seq": event.seq,
-        "time": event.time,
-        "kind": event.kind,
-        "cause": event.cause,
-        "actor": event.actor,
-        "step": event.step,
-        "idx": event.index,
-        "action": event.action,
-        "before": event.before,
-        "after": event.after,
-        "attempt": event.attempt,
-    }
-
-
-def body(text: JsonText | None) -> JsonText | None:
-    """Return a body that can be kept. Raises `StoreDataError` for NUL, which JSON may escape."""
-    if text is not None and "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise StoreDataError("the character NUL cannot be stored")
-    return text
-
-
-def packed(records: list[dict[str, Any]]) -> str:
-    """Return records as the JSON array that the writing statements take.
-
-    Fields that hold nothing, zero or false are left out: most do, and reading them is a good part
-    of what a batch costs the database.
-    """
-    kept = [{name: value for name, value in one.items() if value or value == ""} for one in records]
-    try:
-        return orjson.dumps(kept).decode()
-    except (TypeError, UnicodeEncodeError) as error:
-        raise StoreDataError(f"a record cannot be encoded: {error}") from error

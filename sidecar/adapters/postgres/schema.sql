@@ -18,7 +18,8 @@ CREATE TABLE workflows (
     definition   text        NOT NULL,
     version      integer     NOT NULL,
     status       text        NOT NULL CHECK (status IN (
-        'queued', 'in_progress', 'completed', 'rolling_back', 'rolled_back', 'error')),
+        'queued', 'in_progress', 'completed', 'rolling_back', 'rolled_back', 'error',
+        'terminated')),
     reason       text        CHECK (reason IN ('failed', 'cancelled', 'timed_out')),
     paused       boolean     NOT NULL DEFAULT false,
     revision     bigint      NOT NULL,
@@ -30,6 +31,8 @@ CREATE TABLE workflows (
     start_key    text,
     trace        text,
     renders      boolean     NOT NULL,
+    kept_signals integer     NOT NULL DEFAULT 0,
+    last_signal  integer     NOT NULL DEFAULT 0,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -60,13 +63,16 @@ CREATE TABLE steps (
     namespace       text        NOT NULL,
     service         text        NOT NULL,
     status          text        NOT NULL CHECK (status IN (
-        'pending', 'queued', 'running', 'retrying', 'succeeded', 'failed', 'cancelled',
-        'compensating', 'compensated', 'compensation_failed')),
+        'pending', 'queued', 'running', 'waiting', 'retrying', 'in_doubt', 'succeeded', 'skipped',
+        'failed', 'cancelled', 'compensating', 'compensated', 'compensation_failed')),
     may_have_effect boolean     NOT NULL,
     call_ms         integer     NOT NULL,
     due_at          timestamptz,
     lease_until     timestamptz,
     owner           text,
+    awaiting        boolean     NOT NULL DEFAULT false,
+    doubt_at        timestamptz,
+    fan             json,
     ticket          bigint,
     attempt         integer     NOT NULL,
     tries           integer     NOT NULL,
@@ -94,7 +100,9 @@ CREATE TABLE steps (
 
 -- Claim, look and ring-again all go by this one predicate.
 CREATE INDEX steps_claimable ON steps (namespace, service, due_at)
-    WHERE status IN ('queued', 'retrying', 'compensating') AND lease_until IS NULL;
+    WHERE status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND lease_until IS NULL;
+CREATE INDEX steps_timers ON steps (namespace, due_at)
+    WHERE status = 'waiting' AND due_at IS NOT NULL;
 CREATE INDEX steps_leased ON steps (lease_until) WHERE lease_until IS NOT NULL;
 
 CREATE TABLE events (
@@ -110,7 +118,30 @@ CREATE TABLE events (
     before      text,
     after       text,
     attempt     integer,
+    details     json,
     PRIMARY KEY (workflow_id, seq)
+);
+
+-- The elements of fan-outs, from the moment a fan-out begins; an item has a row of `steps` as well
+-- from the moment it is first queued.
+CREATE TABLE items (
+    workflow_id uuid    NOT NULL,
+    step        text    NOT NULL,
+    idx         integer NOT NULL,
+    element     json    NOT NULL,
+    PRIMARY KEY (workflow_id, step, idx)
+);
+
+-- Signals that no step has taken yet; `workflows.kept_signals` says how many there are.
+CREATE TABLE signals (
+    workflow_id uuid        NOT NULL,
+    number      integer     NOT NULL,
+    name        text        NOT NULL,
+    payload     json        NOT NULL,
+    actor       text        NOT NULL,
+    reason      text        NOT NULL,
+    sent_at     timestamptz NOT NULL,
+    PRIMARY KEY (workflow_id, number)
 );
 
 CREATE TABLE sidecars (
@@ -131,4 +162,12 @@ CREATE TABLE leaders (
     epoch     bigint      NOT NULL,
     holder    text        NOT NULL,
     since     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Keys that the sidecars of a namespace share, made by whoever needs one first.
+CREATE TABLE keys (
+    namespace text  NOT NULL,
+    name      text  NOT NULL,
+    key       bytea NOT NULL,
+    PRIMARY KEY (namespace, name)
 );

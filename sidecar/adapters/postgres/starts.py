@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.written import Written
 from sidecar.ports.store import Batch, KeyReused, Outdated, Start, Started, StartResult
@@ -48,12 +48,12 @@ class Starts:
         self._known = await send(connection, SQL["known"], ids=[one.id for one in starts])
         latest = {_ref(one) for one in starts if one.latest}
         if latest:
-            records = [_ref_record(one) for one in sorted(latest)]
-            self._later = await send(connection, SQL["outdated"], latest=rows.packed(records))
+            found = [_ref_record(one) for one in sorted(latest)]
+            self._later = await send(connection, SQL["outdated"], latest=records.packed(found))
         keyed = [one for one in starts if one.start_key is not None]
         if keyed:
             keyed.sort(key=lambda one: (one.definition.name, one.start_key))
-            keys = rows.packed([_key_record(one) for one in keyed])
+            keys = records.packed([_key_record(one) for one in keyed])
             await send(connection, SQL["reserve_keys"], keys=keys)
             self._keys = await send(connection, SQL["read_keys"], keys=keys)
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, LiteralString
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.sql import Connection, ask, load
 from sidecar.adapters.postgres.written import Key, Written
 from sidecar.ports.store import Batch, Claimed, Missing
@@ -26,7 +26,8 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 OTHERS = 64
-"""A workflow with more steps beside the one claimed is read anew when that one is settled."""
+"""A workflow with more steps beside the one claimed is read anew when that one is settled; so is
+one for which signals are kept."""
 LARGE = 4096
 """So is one in which an output that expressions may read takes more bytes than this."""
 
@@ -64,7 +65,7 @@ async def write(
     limit = batch.claim_due.limit if batch.claim_due and not found else 0
     values = _values(batch) | written.records()
     if keys:
-        values["keys"] = rows.packed([_key_record(key) for key in keys])
+        values["keys"] = records.packed([_key_record(key) for key in keys])
     if limit:
         values["limit"] = limit
     statement = _statement(*_written_parts(written), *_claimed_parts(limit > 0, bool(keys)))
@@ -92,9 +93,13 @@ def _values(batch: Batch) -> dict[str, Any]:
 
 
 def _written_parts(written: Written) -> Iterator[str]:
-    yield "moves" if written.expected else "no_moves"
+    yield "moves" if written.before else "no_moves"
     yield "starts" if written.new else "no_starts"
     yield "history" if written.after else "no_history"
+    if written.items:
+        yield "items"
+    if written.kept or written.unkept:
+        yield "signals"
 
 
 def _claimed_parts(due: bool, named: bool) -> Iterator[str]:  # noqa: FBT001
@@ -136,8 +141,8 @@ def _read(answered: Sequence[rows.Answered], written: Written) -> Answer:
         workflow = written.after.get(row[3])
         if workflow is None or (workflow.id, step.key) not in written.claims:
             others = steps.get(row[3], [])
-            workflow = rows.held_workflow(row, _newest(others, held, row[3]))
-            if row[3] not in partly and len(others) < OTHERS:
+            workflow = rows.held_workflow(row, list(_newest(others, held, row[3])))
+            if row[3] not in partly and len(others) < OTHERS and not row[47]:
                 answer.states.append(workflow)
         answer.claimed.append(rows.claimed_of(row, step, workflow))
     return answer

@@ -5,17 +5,18 @@
 -- lists row by row: it looks each id up in a hash table.
 moved AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(moved)s::json) AS v (
-        id uuid, expected bigint, paused boolean, status text, reason text, revision bigint, last_seq integer,
-        deadline_at timestamptz, ended_at timestamptz, output text, error text)
+        id uuid, expected bigint, was_paused boolean, paused boolean, status text, reason text, revision bigint, last_seq integer,
+        deadline_at timestamptz, ended_at timestamptz, kept_signals integer, last_signal integer,
+        output text, error text)
 ), won AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
-    WHERE w.revision = v.expected AND w.paused = COALESCE(v.paused, false)
+    WHERE w.revision = v.expected AND w.paused = COALESCE(v.was_paused, false)
     ORDER BY w.id FOR UPDATE OF w SKIP LOCKED
 ), written AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(steps)s::json) AS v (
         workflow_id uuid, step text, idx integer, status text, may_have_effect boolean,
         call_ms integer, due_at timestamptz, lease_until timestamptz, claim boolean,
-        attempt integer, tries integer, closed integer, answered integer, started_at timestamptz,
+        awaiting boolean, doubt_at timestamptz, fan text, attempt integer, tries integer, closed integer, answered integer, started_at timestamptz,
         claimed_at timestamptz, ended_at timestamptz, succeeded boolean, comp_attempt integer,
         comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
@@ -24,6 +25,8 @@ moved AS MATERIALIZED (
 changed AS (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
         last_seq = v.last_seq, deadline_at = v.deadline_at, ended_at = v.ended_at,
+        paused = COALESCE(v.paused, false), kept_signals = COALESCE(v.kept_signals, 0),
+        last_signal = COALESCE(v.last_signal, 0),
         output = COALESCE(v.output::json, w.output), error = COALESCE(v.error::json, w.error)
     FROM moved v
     WHERE w.id = v.id AND (v.id IN (SELECT id FROM won)) IS TRUE
@@ -32,9 +35,11 @@ changed AS (
         call_ms = v.call_ms, due_at = v.due_at,
         lease_until = CASE WHEN v.claim THEN statement_timestamp()
             + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
-        owner = CASE WHEN v.claim THEN %(owner)s WHEN v.lease_until IS NOT NULL THEN s.owner END,
-        ticket = CASE WHEN v.claim THEN %(ticket)s
+        owner = CASE WHEN v.claim THEN %(owner)s WHEN v.awaiting THEN NULL
+            WHEN v.lease_until IS NOT NULL THEN s.owner END,
+        ticket = CASE WHEN v.claim THEN %(ticket)s WHEN v.awaiting THEN NULL
             WHEN v.lease_until IS NOT NULL THEN s.ticket END,
+        awaiting = COALESCE(v.awaiting, false), doubt_at = v.doubt_at, fan = v.fan::json,
         attempt = COALESCE(v.attempt, 0), tries = COALESCE(v.tries, 0), closed = COALESCE(v.closed, 0), answered = COALESCE(v.answered, 0),
         started_at = v.started_at, claimed_at = v.claimed_at, ended_at = v.ended_at,
         succeeded = s.succeeded OR COALESCE(v.succeeded, false),
@@ -103,8 +108,8 @@ writable AS MATERIALIZED (
     SELECT id FROM won UNION ALL SELECT id FROM begun
 ), fresh AS (
     INSERT INTO steps (workflow_id, step, idx, namespace, service, status, may_have_effect,
-        call_ms, due_at, lease_until, owner, ticket, attempt, tries, closed, answered, started_at,
-        claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
+        call_ms, due_at, lease_until, owner, ticket, awaiting, doubt_at, fan, attempt, tries,
+        closed, answered, started_at, claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
         comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
         comp_output, comp_error)
     SELECT v.workflow_id, v.step, COALESCE(v.idx, 0), %(namespace)s, v.service, v.status,
@@ -112,6 +117,7 @@ writable AS MATERIALIZED (
         CASE WHEN v.claim THEN statement_timestamp()
             + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
         CASE WHEN v.claim THEN %(owner)s END, CASE WHEN v.claim THEN %(ticket)s::bigint END,
+        COALESCE(v.awaiting, false), v.doubt_at, v.fan::json,
         COALESCE(v.attempt, 0), COALESCE(v.tries, 0), COALESCE(v.closed, 0),
         COALESCE(v.answered, 0), v.started_at, v.claimed_at, v.ended_at,
         COALESCE(v.succeeded, false), COALESCE(v.comp_attempt, 0), COALESCE(v.comp_tries, 0),
@@ -121,8 +127,8 @@ writable AS MATERIALIZED (
     FROM json_to_recordset(%(fresh)s::json) AS v (
         workflow_id uuid, step text, idx integer, service text, status text,
         may_have_effect boolean, call_ms integer, due_at timestamptz, lease_until timestamptz,
-        claim boolean, attempt integer, tries integer, closed integer, answered integer,
-        started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
+        claim boolean, awaiting boolean, doubt_at timestamptz, fan text,
+        attempt integer, tries integer, closed integer, answered integer, started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
         comp_attempt integer, comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
         input text, output text, error text, comp_input text, comp_output text, comp_error text)
@@ -130,17 +136,45 @@ writable AS MATERIALIZED (
     RETURNING *
 ), history AS (
     INSERT INTO events (workflow_id, seq, time, kind, cause, actor, step, idx, action, before,
-        after, attempt)
+        after, attempt, details)
     SELECT v.workflow_id, v.seq, v.time, v.kind, v.cause, v.actor, v.step, COALESCE(v.idx, 0), v.action,
-        v.before, v.after, v.attempt
+        v.before, v.after, v.attempt, v.details::json
     FROM json_to_recordset(%(events)s::json) AS v (
         workflow_id uuid, seq integer, time timestamptz, kind text, cause text, actor text,
-        step text, idx integer, action text, before text, after text, attempt integer)
+        step text, idx integer, action text, before text, after text, attempt integer,
+        details text)
     WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
 ), lost AS (
     SELECT id FROM moved v WHERE (v.id IN (SELECT id FROM won)) IS NOT TRUE
     UNION ALL
     SELECT id FROM starting v WHERE (v.id IN (SELECT id FROM begun)) IS NOT TRUE
+)
+
+-- name: items
+-- The elements of fan-outs that begin.
+new_items AS (
+    INSERT INTO items (workflow_id, step, idx, element)
+    SELECT v.workflow_id, v.step, e.number - 1, e.element
+    FROM json_to_recordset(%(items)s::json) AS v (workflow_id uuid, step text, elements text)
+    CROSS JOIN LATERAL json_array_elements(v.elements::json) WITH ORDINALITY AS e (element, number)
+    WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+)
+
+-- name: signals
+-- Signals that are kept, and those that are not any more.
+kept AS (
+    INSERT INTO signals (workflow_id, number, name, payload, actor, reason, sent_at)
+    SELECT v.workflow_id, v.number, v.name, v.payload::json, v.actor, COALESCE(v.reason, ''),
+        v.sent_at
+    FROM json_to_recordset(%(kept)s::json) AS v (
+        workflow_id uuid, number integer, name text, payload text, actor text, reason text,
+        sent_at timestamptz)
+    WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+), unkept AS (
+    DELETE FROM signals s
+    USING json_to_recordset(%(unkept)s::json) AS v (workflow_id uuid, number integer)
+    WHERE s.workflow_id = v.workflow_id AND s.number = v.number
+      AND (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
 )
 
 -- name: no_history
@@ -156,7 +190,7 @@ due AS MATERIALIZED (
     SELECT s.workflow_id, s.step, s.idx
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = %(service)s
-      AND s.status IN ('queued', 'retrying', 'compensating') AND s.lease_until IS NULL
+      AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() AND NOT w.paused
       AND ((s.workflow_id, s.step, s.idx)
           IN (SELECT workflow_id, step, COALESCE(idx, 0) FROM written)) IS NOT TRUE
@@ -177,7 +211,7 @@ wanted AS MATERIALIZED (
         FROM steps s JOIN workflows w ON w.id = s.workflow_id
         WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
           AND s.namespace = %(namespace)s AND s.service = %(service)s
-          AND s.status IN ('queued', 'retrying', 'compensating')
+          AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating')
           AND COALESCE(s.lease_until IS NULL, false)
           AND s.due_at <= statement_timestamp() AND NOT w.paused
         FOR UPDATE OF s SKIP LOCKED
@@ -202,7 +236,8 @@ chosen AS (SELECT * FROM due UNION ALL SELECT * FROM named)
 -- A claim happens at one moment, that of its statement; it never waits for a row.
 taken AS (
     UPDATE steps s SET
-        status = CASE s.status WHEN 'compensating' THEN s.status ELSE 'running' END,
+        status = CASE WHEN s.status IN ('compensating', 'in_doubt') THEN s.status
+                 ELSE 'running' END,
         attempt = s.attempt + CASE s.status WHEN 'compensating' THEN 0 ELSE 1 END,
         comp_attempt = s.comp_attempt + CASE s.status WHEN 'compensating' THEN 1 ELSE 0 END,
         started_at = CASE s.status WHEN 'compensating' THEN s.started_at
@@ -226,7 +261,7 @@ refused AS (
     SELECT CASE
             WHEN s.step IS NULL THEN 'unknown'
             WHEN s.namespace <> %(namespace)s OR s.service <> %(service)s OR w.paused
-                OR s.status NOT IN ('queued', 'retrying', 'compensating')
+                OR s.status NOT IN ('queued', 'retrying', 'in_doubt', 'compensating')
                 OR s.lease_until IS NOT NULL THEN 'not_claimable'
             WHEN s.due_at <= statement_timestamp() THEN 'locked'
             ELSE 'not_due' END AS kind,
@@ -280,7 +315,8 @@ LEFT JOIN (
         COALESCE(s.input, w.input)::text AS input,
         w.namespace, w.definition, w.version, w.status AS workflow_status, w.reason, w.paused,
         w.revision, w.last_seq, w.created_at, w.deadline_at, w.ended_at AS workflow_ended_at,
-        w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input
+        w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
+        s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -292,18 +328,18 @@ LEFT JOIN (
         x.comp_claimed_at, x.comp_ended_at,
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL
+        NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
         SELECT * FROM steps
-        WHERE workflow_id = s.workflow_id AND (step, idx) <> (s.step, s.idx)
+        WHERE workflow_id = s.workflow_id AND idx = -1 AND (step, idx) <> (s.step, s.idx)
         LIMIT %(others)s
     ) AS x ON true
     UNION ALL
     SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM refused f
 ) AS r ON true

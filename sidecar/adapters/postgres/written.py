@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records
 from sidecar.ports.store import Batch, Start
 from sidecar.saga.changes import Changes
 from sidecar.saga.states import CLAIMABLE, Action, StepStatus
@@ -31,23 +31,26 @@ _BODIES = (
 class Written:
     """What the batch has decided to write: workflows, their steps, their history.
 
-    `after` holds every workflow as it will be; of those that existed, `expected` has the
-    revision that was decided on. `new` are the others, `fresh` the steps that have no row yet,
+    `after` holds every workflow as it will be; of those that existed, `before` has the state that
+    was decided on. `new` are the others, `fresh` the steps that have no row yet,
     `claims` the steps that the batch holds from now on.
     """
 
     after: dict[WorkflowId, Workflow] = field(default_factory=dict)
-    expected: dict[WorkflowId, int] = field(default_factory=dict)
-    new: dict[WorkflowId, rows.NewRow] = field(default_factory=dict)
+    before: dict[WorkflowId, Workflow] = field(default_factory=dict)
+    new: dict[WorkflowId, records.NewRow] = field(default_factory=dict)
     steps: dict[Key, Step] = field(default_factory=dict)
     fresh: set[Key] = field(default_factory=set)
     succeeded: set[Key] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
     claims: set[Key] = field(default_factory=set)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[tuple[WorkflowId, int], dict[str, Any]] = field(default_factory=dict)
+    unkept: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
-        self.new[changes.workflow.id] = rows.NewRow(
+        self.new[changes.workflow.id] = records.NewRow(
             renders=start.definition.renders,
             input_hash=start.input_hash,
             reserve=quick and start.start_key is not None,
@@ -57,7 +60,7 @@ class Written:
 
     def add(self, changes: Changes, before: Workflow) -> None:
         """Keep the result of one decision on `before`."""
-        self.expected.setdefault(before.id, before.revision)
+        self.before.setdefault(before.id, before)
         self._add(changes, before.steps)
 
     def _add(self, changes: Changes, before: Mapping[StepKey, Step] | tuple[()]) -> None:
@@ -73,9 +76,17 @@ class Written:
                 self.fresh.add(key)
             self.steps[key] = step
         for event in changes.events:
-            self.events.append(rows.event_record(known, event))
+            self.events.append(records.event_record(known, event))
             if event.step is not None and event.after == StepStatus.SUCCEEDED:
                 self.succeeded.add((known, StepKey(event.step, event.index)))
+
+        for new in changes.items:
+            self.items.append(records.items_record(known, new))
+        for signal in changes.kept:
+            self.kept[known, signal.number] = records.signal_record(known, signal)
+        for number in changes.taken:
+            if self.kept.pop((known, number), None) is None:
+                self.unkept.append({"workflow_id": known, "number": number})
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
         """Claim one step that a transition queued for the batch's own service.
@@ -96,10 +107,13 @@ class Written:
             run = replace(
                 run, attempt=run.attempt + 1, started_at=run.started_at or now, claimed_at=now
             )
-            if step.action is Action.EXECUTE:
-                step = replace(step, status=StepStatus.RUNNING, lease_until=now, execute=run)
-            else:
-                step = replace(step, lease_until=now, compensate=run)
+            match step.action:
+                case Action.COMPENSATE:
+                    step = replace(step, lease_until=now, compensate=run)
+                case Action.STATUS:
+                    step = replace(step, lease_until=now, execute=run)
+                case Action.EXECUTE:
+                    step = replace(step, status=StepStatus.RUNNING, lease_until=now, execute=run)
             self.steps[key] = step
             self.claims.add(key)
             self.after[workflow.id] = replace(workflow, steps={**workflow.steps, step.key: step})
@@ -112,23 +126,26 @@ class Written:
         fresh: list[dict[str, Any]] = []
         moved: list[dict[str, Any]] = []
         for key, step in self.steps.items():
-            record = rows.step_record(
+            record = records.step_record(
                 key[0], step, succeeded=key in self.succeeded, claim=key in self.claims
             )
             (fresh if key in self.fresh else moved).append(record)
         workflows = [
-            rows.moved_workflow_record(self.after[known], revision)
-            for known, revision in self.expected.items()
+            records.moved_workflow_record(self.after[known], before)
+            for known, before in self.before.items()
         ]
         starting = [
-            rows.new_workflow_record(self.after[known], new) for known, new in self.new.items()
+            records.new_workflow_record(self.after[known], new) for known, new in self.new.items()
         ]
         return {
-            "moved": rows.packed(workflows),
-            "starting": rows.packed(starting),
-            "steps": rows.packed(moved),
-            "fresh": rows.packed(fresh),
-            "events": rows.packed(self.events),
+            "moved": records.packed(workflows),
+            "starting": records.packed(starting),
+            "steps": records.packed(moved),
+            "fresh": records.packed(fresh),
+            "events": records.packed(self.events),
+            "items": records.packed(self.items),
+            "kept": records.packed(list(self.kept.values())),
+            "unkept": records.packed(self.unkept),
         }
 
 

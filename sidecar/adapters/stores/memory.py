@@ -15,13 +15,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sidecar.adapters.memory.checks import check_batch
+from sidecar.adapters.memory.deciding import advanced
 from sidecar.adapters.memory.queries import MemoryQueries
-from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey, lean
-from sidecar.errors import (
-    IllegalTransition,
-    RenderError,
-    StoreDataError,
-)
+from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey
+from sidecar.errors import IllegalTransition, RenderError, StoreDataError
 from sidecar.ports.clock import Clock
 from sidecar.ports.store import (
     Batch,
@@ -39,7 +36,7 @@ from sidecar.ports.store import (
 )
 from sidecar.saga import machine
 from sidecar.saga.definition import Definition, JsonText, Render
-from sidecar.saga.events import Answered, LeaseEnded
+from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
@@ -164,7 +161,7 @@ class _Transaction:
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
-        row = self._rows[start.id] = Row(changes.workflow, history=changes.events)
+        row = self._rows[start.id] = Row.begun(changes)
         if start.claim_next:
             self._claim_next(row, changes.queued)
         return Started(start.id, changes.workflow.status, changes=changes)
@@ -182,16 +179,12 @@ class _Transaction:
         if not transition.wait and self._store.locked(transition.workflow):
             return Missing.LOCKED
         definition = self._store.definition(row.workflow.definition)
-        event = transition.event
-        if isinstance(event, Answered | LeaseEnded) and event.step.step not in definition.by_name:
+        key = step_of(transition.event)
+        if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
         try:
-            changes = machine.advance(
-                definition,
-                lean(definition, row.workflow),
-                event,
-                now=self._now,
-                render=self._store.render,
+            changes = advanced(
+                definition, row, transition.event, now=self._now, render=self._store.render
             )
         except (IllegalTransition, RenderError) as error:
             return error

@@ -23,6 +23,7 @@ from sidecar.engine.slots import Slots
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notice, Notices
+from sidecar.ports.records import StoredDefinition, WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
     Missing,
@@ -31,9 +32,7 @@ from sidecar.ports.store import (
     Start,
     Started,
     Store,
-    StoredDefinition,
     Transition,
-    WorkflowFilter,
 )
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes, HistoryEvent

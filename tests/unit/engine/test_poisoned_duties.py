@@ -19,7 +19,8 @@ from sidecar.engine.identity import Identity
 from sidecar.errors import SchemaMismatch, StaleEpoch, StoreConflict, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.queue import Doorbell
-from sidecar.ports.store import Epoch, LeaderWork
+from sidecar.ports.records import LeaderWork
+from sidecar.ports.store import Epoch
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.conformance.store_play import Player, call, register, start_of
@@ -225,7 +226,9 @@ async def test_a_round_without_work_is_one_question(
 
     for name in ("ended_leases", "overdue_workflows", "ringable_steps"):
         monkeypatch.setattr(leader.store, name, asked)
-    work = LeaderWork(ended_leases=False, overdue_workflows=False, ringable_steps=False)
+    work = LeaderWork(
+        ended_leases=False, due_timers=False, overdue_workflows=False, ringable_steps=False
+    )
 
     async def told(*_: object) -> LeaderWork:
         return work

@@ -1,0 +1,176 @@
+"""From the saga's values to what is written.
+
+It goes over as one JSON array of records for each table: a whole batch is one parameter. Bodies
+are strings in it, so that they arrive as they were and a bad one is an error of its own value.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+from sidecar.errors import StoreDataError
+from sidecar.saga.changes import HistoryEvent, NewItems
+from sidecar.saga.definition import JsonText
+from sidecar.saga.workflow import Signal, Step, Workflow, WorkflowId
+
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class NewRow(NamedTuple):
+    """What only the first row of a workflow is told.
+
+    `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
+    with it, and that it is not to be written without; `latest` that it is not to be written if a
+    later version of its definition exists.
+    """
+
+    renders: bool
+    input_hash: str
+    reserve: bool
+    latest: bool
+
+
+def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
+    """Return what the row of a new workflow is to hold."""
+    return {
+        **moved_workflow_record(workflow),
+        "namespace": workflow.definition.namespace,
+        "definition": workflow.definition.name,
+        "version": workflow.definition.version,
+        "created_at": workflow.created_at,
+        "labels": dict(workflow.labels),
+        "start_key": workflow.start_key,
+        "trace": workflow.trace,
+        "input": body(workflow.input),
+        **new._asdict(),
+    }
+
+
+def moved_workflow_record(workflow: Workflow, before: Workflow | None = None) -> dict[str, Any]:
+    """Return what a transition may change in a workflow's row; a body of None stays as it was.
+
+    `before` is the state that was decided on.
+    """
+    return {
+        "id": workflow.id,
+        "expected": before.revision if before else None,
+        "was_paused": before is not None and before.paused,
+        "paused": workflow.paused,
+        "status": workflow.status,
+        "reason": workflow.reason,
+        "revision": workflow.revision,
+        "last_seq": workflow.last_seq,
+        "deadline_at": workflow.deadline_at,
+        "ended_at": workflow.ended_at,
+        "kept_signals": len(workflow.signals),
+        "last_signal": workflow.last_signal,
+        "output": body(workflow.output),
+        "error": body(workflow.error),
+    }
+
+
+def step_record(
+    workflow: WorkflowId, step: Step, *, succeeded: bool, claim: bool
+) -> dict[str, Any]:
+    """Return what a step's row is to hold; a body that is None stays as it was.
+
+    `claim` says that the batch holds the step from now on; the database sets its lease.
+    """
+    run, undo = step.execute, step.compensate
+    return {
+        "workflow_id": workflow,
+        "step": step.key.step,
+        "idx": step.key.index,
+        "service": step.service,
+        "status": step.status,
+        "may_have_effect": step.may_have_effect,
+        "call_ms": step.call_ms,
+        "due_at": step.due_at,
+        "lease_until": step.lease_until,
+        "claim": claim,
+        "awaiting": step.awaiting,
+        "doubt_at": step.doubt_at,
+        "fan": None if step.fan is None else msgspec.json.encode(step.fan).decode(),
+        "attempt": run.attempt,
+        "tries": run.tries,
+        "closed": run.closed,
+        "answered": run.answered,
+        "started_at": run.started_at,
+        "claimed_at": run.claimed_at,
+        "ended_at": run.ended_at,
+        "succeeded": succeeded,
+        "comp_attempt": undo.attempt,
+        "comp_tries": undo.tries,
+        "comp_closed": undo.closed,
+        "comp_answered": undo.answered,
+        "comp_started_at": undo.started_at,
+        "comp_claimed_at": undo.claimed_at,
+        "comp_ended_at": undo.ended_at,
+        "input": body(step.input),
+        "output": body(step.output),
+        "error": body(step.error),
+        "comp_input": body(step.compensation_input),
+        "comp_output": body(step.compensation_output),
+        "comp_error": body(step.compensation_error),
+    }
+
+
+def event_record(workflow: WorkflowId, event: HistoryEvent) -> dict[str, Any]:
+    """Return what an event's row is to hold."""
+    return {
+        "workflow_id": workflow,
+        "seq": event.seq,
+        "time": event.time,
+        "kind": event.kind,
+        "cause": event.cause,
+        "actor": event.actor,
+        "step": event.step,
+        "idx": event.index,
+        "action": event.action,
+        "before": event.before,
+        "after": event.after,
+        "attempt": event.attempt,
+        "details": body(event.details),
+    }
+
+
+def signal_record(workflow: WorkflowId, signal: Signal) -> dict[str, Any]:
+    """Return what the row of a signal that is kept is to hold."""
+    return {
+        "workflow_id": workflow,
+        "number": signal.number,
+        "name": signal.name,
+        "payload": body(signal.payload),
+        "actor": signal.actor,
+        "reason": signal.reason,
+        "sent_at": signal.sent_at,
+    }
+
+
+def items_record(workflow: WorkflowId, new: NewItems) -> dict[str, Any]:
+    """Return what the rows of the elements of a fan-out are made from."""
+    return {"workflow_id": workflow, "step": new.step, "elements": body(new.elements)}
+
+
+def body(text: JsonText | None) -> JsonText | None:
+    """Return a body that can be kept. Raises `StoreDataError` for NUL, which JSON may escape."""
+    if text is not None and "\\u0000" in text and _ESCAPED_NUL.search(text):
+        raise StoreDataError("the character NUL cannot be stored")
+    return text
+
+
+def packed(records: list[dict[str, Any]]) -> str:
+    """Return records as the JSON array that the writing statements take.
+
+    Fields that hold nothing, zero or false are left out: most do, and reading them is a good part
+    of what a batch costs the database.
+    """
+    kept = [{name: value for name, value in one.items() if value or value == ""} for one in records]
+    try:
+        return orjson.dumps(kept).decode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise StoreDataError(f"a record cannot be encoded: {error}") from error

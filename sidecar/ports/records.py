@@ -1,0 +1,86 @@
+"""What the store tells beside its batches: definitions, sidecars, and what a leader may heal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sidecar.ports.queue import Doorbell
+from sidecar.saga.definition import JsonText
+from sidecar.saga.states import Action, WorkflowStatus
+from sidecar.saga.workflow import StepKey, WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDefinition:
+    """A version of a definition as it was given: `document` is canonical JSON."""
+
+    namespace: str
+    name: str
+    version: int
+    hash: str
+    document: JsonText
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """Which workflows to list, newest first. `after` is the id that ended the last page."""
+
+    status: frozenset[WorkflowStatus] = frozenset()
+    definition: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    after: WorkflowId | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarBeat:
+    """What a sidecar says of itself every 5 seconds."""
+
+    incarnation: str
+    namespace: str
+    service: str
+    version: str
+    host: str
+    ready: bool
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarRecord:
+    """A sidecar as the store knows it."""
+
+    beat: SidecarBeat
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderWork:
+    """Which questions of the leader would find anything."""
+
+    ended_leases: bool
+    due_timers: bool
+    overdue_workflows: bool
+    ringable_steps: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An attempt whose lease the leader should end."""
+
+    workflow: WorkflowId
+    key: StepKey
+    action: Action
+    attempt: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ringable:
+    """A step that has been claimable for a while and that nobody has claimed."""
+
+    doorbell: Doorbell
+    due_at: datetime
