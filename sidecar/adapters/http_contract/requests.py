@@ -25,6 +25,7 @@ DEFINITION = "GoConductor-Definition"
 NAMESPACE = "GoConductor-Namespace"
 TIMEOUT_MS = "GoConductor-Timeout-Ms"
 DEADLINE = "GoConductor-Deadline"
+CALLBACK = "GoConductor-Callback"
 TRACEPARENT = "traceparent"
 
 METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
@@ -94,13 +95,15 @@ def headers(call: Call) -> dict[str, str]:
         IDEMPOTENCY_KEY: f'"{key}"',
         WORKFLOW: header_value(call.workflow),
         STEP: header_value(str(call.key)),
-        ACTION: call.action.value,
+        ACTION: call.keyed_action.value,
         ATTEMPT: str(call.attempt),
         DEFINITION: header_value(f"{definition.name}/{definition.version}"),
         NAMESPACE: header_value(definition.namespace),
         TIMEOUT_MS: str(max(1, int(call.timeout * 1000))),
         DEADLINE: rfc3339(call.deadline),
     }
+    if call.callback is not None:
+        sent[CALLBACK] = header_value(call.callback)
     if call.trace is not None and _TRACE.fullmatch(call.trace):
         sent[TRACEPARENT] = call.trace
     return sent
