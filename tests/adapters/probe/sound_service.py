@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -21,6 +21,13 @@ from sidecar.ports.probe import Endpoint, Probed
 from sidecar.saga.definition import JsonText
 
 COMPENSATED = "this was undone before it arrived"
+
+
+class HasApp(Protocol):
+    """What can be served."""
+
+    def app(self) -> web.Application:
+        """Its handlers."""
 
 
 class Service(ABC):
@@ -145,12 +152,12 @@ def step_of(request: web.Request) -> str:
 
 
 @asynccontextmanager
-async def served(service: Service, socket: Path | None = None) -> AsyncIterator[str]:
+async def served(service: HasApp, socket: Path | None = None) -> AsyncIterator[str]:
     """The service on a port of its own, or on a socket; its URL."""
     runner = web.AppRunner(
         service.app(),
         access_log=None,
-        handler_cancellation=service.handler_cancellation,
+        handler_cancellation=getattr(service, "handler_cancellation", False),
         shutdown_timeout=1.0,
     )
     await runner.setup()

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from sidecar.cli.demo.ledger import Ledger
+from sidecar.cli.demo.service import TRADES, DemoService
 from sidecar.cli.main import main
 from tests.adapters.probe.broken_services import AnswersAnew
 from tests.adapters.probe.sound_service import MemoryService, served
@@ -105,3 +107,16 @@ async def test_what_cannot_be_asked_is_told_in_a_sentence(
     result = await run(*words)
     assert result.exit_code == code
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(TRADES))
+async def test_the_services_of_the_demo_keep_the_contract(name: str, tmp_path: Path) -> None:
+    # Their made-up troubles go by the number at an order's end; this one has none.
+    order = {"order_id": "{unique}-x", "amount": 12, "item": "lamp", "address": "1 Mill Lane"}
+    trade, book = TRADES[name], Ledger(tmp_path / "book.jsonl")
+    async with served(DemoService(name, book)) as url:
+        paths = ("--execute", trade.execute, "--compensate", trade.compensate)
+        result = await run(url, "--action", "do", "--input", json.dumps(order), *paths)
+    book.close()
+    assert result.exit_code == 0, result.output
+    assert "0 warn, 0 break the contract, 3 skipped" in result.stdout
