@@ -62,6 +62,21 @@ class AlwaysAnswers(MemoryService):
         return problem(self.always, "always this")
 
 
+class AnswersBytes(MemoryService):
+    """It keeps the contract, but for the body of what it answers."""
+
+    def __init__(self, body: bytes, headers: dict[str, str]) -> None:
+        super().__init__()
+        self.body, self.headers = body, headers
+
+    async def do(self, step: str, body: Any) -> web.StreamResponse:
+        done = await super().do(step, body)
+        if done.status == 410:
+            return done
+        headers = {"Content-Type": "application/json", **self.headers}
+        return web.Response(status=201, body=self.body, headers=headers)
+
+
 class NeverAnswers(MemoryService):
     async def do(self, step: str, body: Any) -> web.StreamResponse:
         await asyncio.Event().wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sidecar.saga.definition import JsonText
 from tests.adapters.probe.broken_services import BROKEN
 from tests.adapters.probe.odd_services import (
     AlwaysAnswers,
+    AnswersBytes,
     BusyAtFirst,
     Listens,
     NeedsNewOrders,
@@ -122,6 +124,25 @@ async def test_a_first_execute_that_is_not_done_says_what_it_is_taken_for(
     assert str(status) in finding.came
     assert finding.came.endswith(f"takes this as: {word}")
     assert len(ids(report, Severity.SKIPPED)) == len(ALL) - 2
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        (b"[" + b"1," * 700_000 + b"1]", {}, "larger than 1048576 bytes"),
+        (b'"\\u0000"', {}, "NUL"),
+        (b"[" * 65 + b"]" * 65, {}, "deeper than 64"),
+        (b"NaN", {}, "not JSON"),
+        (b"{}", {"Content-Encoding": "br"}, "encoding"),
+        (zlib.compress(b"0" * 2_000_000), {"Content-Encoding": "deflate"}, "larger than"),
+    ],
+)
+async def test_a_body_that_cannot_be_kept_is_found(
+    body: bytes, headers: dict[str, str], said: str
+) -> None:
+    report = await report_on(AnswersBytes(body, headers))
+    assert ids(report, Severity.BREAKS) == {"answer_body"}
+    assert said in report.findings[2].came
 
 
 async def test_a_status_that_a_definition_reads_otherwise_is_read_so() -> None:
