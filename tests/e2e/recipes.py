@@ -70,6 +70,19 @@ class Call:
         self.cursor.execute(self.recipe.ACT, (self.step, by))
 
 
+class Elsewhere:
+    """Another system, which knows keys and has no part in a transaction here."""
+
+    def __init__(self) -> None:
+        self.charged: dict[str, Any] = {}
+
+    def charge(self, key: str) -> Any:
+        return self.charged.setdefault(key, {"charge": f"c-{key}"})
+
+    def refund(self, key: str) -> None:
+        self.charged.pop(key, None)
+
+
 class Recipe(ABC):
     """A recipe on one database. `blocks` may be spoiled by a test that shows what it is for."""
 
@@ -158,6 +171,29 @@ class Recipe(ABC):
                 return 200, None
         except Busy:
             return 409, None
+
+    def execute_elsewhere(self, step: str, elsewhere: Elsewhere) -> Reply:
+        """Answer an execute whose effect is another system's, as the page's second table says."""
+        with self.call(step) as call:
+            if call.state == "new":
+                call.settle("started")
+        with self.call(step) as call:
+            if call.state == "compensated":
+                return 410, None
+            if call.state == "started":
+                call.answer = elsewhere.charge(step)
+                self.meet()
+                call.settle("done", call.answer)
+            return 201, call.answer
+
+    def compensate_elsewhere(self, step: str, elsewhere: Elsewhere) -> Reply:
+        """Answer its compensation."""
+        with self.call(step) as call:
+            if call.state in ("started", "done"):
+                elsewhere.refund(step)
+            if call.state != "compensated":
+                call.settle("compensated")
+            return 200, None
 
     def effects(self) -> int:
         """How many effects stand."""

@@ -17,7 +17,7 @@ import pymysql
 import pytest
 
 from tests.e2e.conftest import MARIADB
-from tests.e2e.recipes import OnPostgres, Recipe, Reply, forgetting
+from tests.e2e.recipes import Elsewhere, OnPostgres, Recipe, Reply, forgetting
 from tests.servers.facts import until
 
 ROUNDS = 40
@@ -162,6 +162,48 @@ async def test_who_waits_too_long_is_told_that_it_is_busy(recipe: Recipe, action
         call.settle("done", {"receipt": "r-w/charge"})
     assert recipe.execute("w/charge") == DONE
     assert recipe.effects() == 1
+
+
+@pytest.mark.parametrize("other", ["a/charge", "w/charge[1]", "z/charge"])
+async def test_other_steps_do_not_wait(recipe: Recipe, other: str) -> None:
+    """Neighbours in the index neither, whether they are there yet or not."""
+    with recipe.call("w/charge") as call:
+        assert (await asyncio.to_thread(recipe.execute, other))[0] == 201
+        assert (await asyncio.to_thread(recipe.compensate, other))[0] == 200
+        call.settle("done")
+    with recipe.call("w/charge"):
+        assert (await asyncio.to_thread(recipe.compensate, f"{other}/more"))[0] == 200
+
+
+@pytest.mark.parametrize("then", ["execute", "compensate"])
+def test_an_effect_elsewhere_outlives_a_crash_and_is_known(recipe: Recipe, then: str) -> None:
+    elsewhere = Elsewhere()
+
+    def crash() -> None:
+        if elsewhere.charged:
+            raise ZeroDivisionError
+
+    recipe.meet = crash
+    with suppress(ZeroDivisionError):
+        recipe.execute_elsewhere("w/charge", elsewhere)
+    recipe.meet = lambda: None
+    assert recipe.state("w/charge") == "started"
+    assert list(elsewhere.charged) == ["w/charge"]
+    if then == "execute":
+        reply = recipe.execute_elsewhere("w/charge", elsewhere)
+        assert reply == (201, {"charge": "c-w/charge"})
+        assert list(elsewhere.charged) == ["w/charge"]
+    assert recipe.compensate_elsewhere("w/charge", elsewhere) == (200, None)
+    assert elsewhere.charged == {}
+    assert recipe.execute_elsewhere("w/charge", elsewhere) == (410, None)
+    assert elsewhere.charged == {}
+
+
+def test_an_effect_elsewhere_that_was_overtaken_is_never_asked_for(recipe: Recipe) -> None:
+    elsewhere = Elsewhere()
+    assert recipe.compensate_elsewhere("w/charge", elsewhere) == (200, None)
+    assert recipe.execute_elsewhere("w/charge", elsewhere) == (410, None)
+    assert elsewhere.charged == {}
 
 
 async def test_what_was_undone_is_not_undone_by_a_second_at_the_same_time(recipe: Recipe) -> None:
