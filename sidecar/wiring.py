@@ -42,6 +42,7 @@ from sidecar.engine.receiving import LookInterval
 from sidecar.errors import ConfigError, GoConductorError, MissingExtra, StoreUnavailable
 from sidecar.ports.election import Election
 from sidecar.ports.notices import Notices
+from sidecar.ports.probe import Probed, Report
 from sidecar.ports.queue import Queue
 from sidecar.ports.store import Store
 from sidecar.ports.telemetry import Telemetry
@@ -102,6 +103,16 @@ async def _migrate(where: SidecarConfig | str) -> list[str]:
     async with AsyncExitStack() as stack:
         database = await Database.of(where, stack)
         return await migrate(await database.dsn(), where.store.schema_name)
+
+
+def probe_service(probed: Probed) -> Report:
+    """Ask a live service every case of the contract.
+
+    Raises `ServiceUnreachable`, `ConfigError`.
+    """
+    from sidecar.adapters.probe.running import probe
+
+    return asyncio.run(probe(probed, SystemClock(), SystemEntropy()))
 
 
 @asynccontextmanager

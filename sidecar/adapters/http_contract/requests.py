@@ -8,6 +8,7 @@ others chose, so none can begin a new line.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote, urlsplit
@@ -27,6 +28,14 @@ TIMEOUT_MS = "GoConductor-Timeout-Ms"
 DEADLINE = "GoConductor-Deadline"
 CALLBACK = "GoConductor-Callback"
 TRACEPARENT = "traceparent"
+
+STANDING: Mapping[str, str] = {
+    "Accept": "application/json, application/problem+json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "goconductor",
+}
+"""What stands in every request, whatever it asks."""
 
 METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 """The methods an action may be configured with."""

@@ -47,12 +47,6 @@ KEEPALIVE_SECONDS: Final = 1.5
 Node and uvicorn 5 s), so that it is rarely the server who closes, perhaps just as we send."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_STANDING = {
-    "Accept": "application/json, application/problem+json",
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-    "User-Agent": "goconductor",
-}
 
 
 class HttpService:
@@ -181,7 +175,7 @@ class HttpService:
 
 def _head_lines(authority: str, auth_header: tuple[str, str] | None) -> str:
     """Return the lines that stand in every request."""
-    headers = {"Host": authority, **_STANDING}
+    headers = {"Host": authority, **requests.STANDING}
     if auth_header is not None:
         name, value = auth_header
         if not (name + value).isascii() or not value.isprintable() or not _TOKEN.fullmatch(name):
