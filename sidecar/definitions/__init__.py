@@ -16,6 +16,6 @@ of keys, layout, comments and the choice of YAML or JSON make no difference.
 from __future__ import annotations
 
 from sidecar.definitions.compiling import ParsedDefinition, compile_stored, parse_definition
-from sidecar.definitions.templates import render
+from sidecar.definitions.rendering import render
 
 __all__ = ["ParsedDefinition", "compile_stored", "parse_definition", "render"]
