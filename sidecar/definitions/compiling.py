@@ -25,6 +25,7 @@ from sidecar.definitions.findings import Findings, Path
 from sidecar.definitions.graph import check_graph
 from sidecar.definitions.kinds import check_kinds
 from sidecar.definitions.model import MAX_STEPS, DefinitionModel, Step
+from sidecar.definitions.schemas import compile_schemas
 from sidecar.definitions.scopes import compile_templates
 from sidecar.definitions.shape import check_shape
 from sidecar.definitions.templates import CEL, TemplateCompiler
@@ -34,6 +35,7 @@ from sidecar.saga.definition import (
     DEFAULT_PARALLEL,
     DEFAULT_STATUS_BUDGET,
     DEFAULT_TIMEOUT,
+    BodyCheck,
     Child,
     Compensation,
     Concurrency,
@@ -91,6 +93,7 @@ class _Parts:
     """What was compiled of a document, by the paths where it stands."""
 
     templates: Mapping[Path, Template]
+    schemas: Mapping[Path, tuple[JsonText, BodyCheck]]
 
 
 def _compile(document: Document, namespace: str, version: int) -> Definition:
@@ -105,16 +108,18 @@ def _compile(document: Document, namespace: str, version: int) -> Definition:
         check_kinds(raw, findings)
         ancestors = check_graph(steps, findings)
         templates = compile_templates(raw, ancestors, TemplateCompiler(document, findings, CEL))
+    schemas = compile_schemas(raw, findings)
     findings.check()
     if model is None:  # an unreadable model always leaves a finding
         raise DefinitionError([("", "cannot be read, for a reason that was not told")])
-    return _definition(model, _Parts(templates), namespace, version)
+    return _definition(model, _Parts(templates, schemas), namespace, version)
 
 
 # -- the definition ---------------------------------------------------------------------------
 
 
 def _definition(model: DefinitionModel, parts: _Parts, namespace: str, version: int) -> Definition:
+    schema, check = parts.schemas.get(("input", "schema"), (None, None))
     return Definition(
         name=model.name,
         version=version,
@@ -122,6 +127,8 @@ def _definition(model: DefinitionModel, parts: _Parts, namespace: str, version: 
         namespace=namespace,
         timeout=model.timeout,
         output=parts.templates.get(("output",)),
+        input_schema=schema,
+        input_check=check,
         order=Order(model.compensation.order),
         central=model.compensation.mode == "central",
         concurrency=_concurrency(model, parts),
@@ -139,11 +146,12 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
     above = () if index == 0 else (model.steps[index - 1].name,)
     path: Path = ("steps", index)
     templates = parts.templates
-    given: dict[str, Any] = {}
+    schema, check = parts.schemas.get((*path, "output_schema"), (None, None))
+    given: dict[str, Any] = {"output_schema": schema, "output_check": check}
     if step.execute is not None:
         call = step.execute
         retry = step.retry or call.retry
-        given = {
+        given |= {
             "service": step.service,
             "path": call.path,
             "method": call.method,

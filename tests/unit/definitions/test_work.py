@@ -272,7 +272,7 @@ def test_whatever_the_library_raises_is_a_render_error(
     with pytest.raises(RenderError):
         render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
     monkeypatch.setattr("sidecar.definitions.rendering.written", fail)
-    monkeypatch.setattr("sidecar.definitions.templates.read_json", fail)
+    monkeypatch.setattr("sidecar.definitions.rendering.read_json", fail)
     with pytest.raises(RenderError):
         render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
 
