@@ -21,11 +21,11 @@ from typing import Any, Protocol
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
 
-from sidecar.definitions.cost import MOST_SIZE, bound, chain_of
+from sidecar.definitions.cost import MOST_SIZE, bound, chain_of, plain
 from sidecar.definitions.data import Data, outermost
 from sidecar.definitions.findings import shown
 from sidecar.definitions.tree import Call, Fold, Ident, Node, Select, children, decode
-from sidecar.definitions.work import CONVERT, EVALUATE, NODE, TAKE, Work
+from sidecar.definitions.work import CONVERT, EVALUATE, NODE, PLAIN_NODE, TAKE, Work
 from sidecar.errors import RenderError
 
 MAX_SOURCE = 4 * 1024
@@ -139,6 +139,7 @@ class _CelExpression:
         self.nodes = _count(tree)
         self.gives = kind.partition("<")[0]
         self._chain = chain_of(tree)
+        self._bound = plain(tree)
         self._plain = not _makes_optionals(tree)
         found: dict[tuple[str, ...], Reference] = {}
         for one in _references(tree, frozenset()):
@@ -164,8 +165,12 @@ class _CelExpression:
 
     def _evaluated(self, data: Data) -> Any:
         """Pay for the evaluation, then make it, then pay for what came of it."""
-        data.work.spend(EVALUATE + self.nodes * NODE)
-        size, work = bound(self._tree, data.measured)
+        if self._bound is None:
+            data.work.spend(EVALUATE + self.nodes * NODE)
+            size, work = bound(self._tree, data.measured)
+        else:
+            data.work.spend(EVALUATE + self.nodes * PLAIN_NODE)
+            size, work = self._bound.of(data.measured)
         if not size <= (MOST_SIZE if self._plain else _MOST_UNSURE):
             raise RenderError("the result could become too large on this data")
         data.work.spend(work)

@@ -83,10 +83,9 @@ def compile_schema(schema: dict[str, Any], path: Path, findings: Findings) -> Bo
             schema, offline=True, validate_formats=True, pattern_options=_PATTERNS, mask=_VALUE
         )
     except ValidationError as error:
-        where, words = tuple(error.instance_path), _said(error)
         # Of references it says no place, so we look for ourselves.
-        faults = [] if where else SchemaGraph(schema).faults
-        _add(faults or [(where, words)], path, findings)
+        faults = [one for one in SchemaGraph(schema).faults if one[0][-1:] == ("$ref",)]
+        _add(faults or [(tuple(error.instance_path), _said(error))], path, findings)
         return None
     graph = SchemaGraph(schema)
     _add(graph.faults, path, findings)

@@ -35,9 +35,9 @@ def problems(schema: dict[str, Any], body: Any) -> list[tuple[str, str]]:
 
 def seconds(schema: dict[str, Any], body: Any) -> tuple[float, list[tuple[str, str]]]:
     compiled, text = check(schema), canonical(body)
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = compiled.problems(text)
-    return time.perf_counter() - begun, found
+    return time.process_time() - begun, found
 
 
 ORDER = {
@@ -230,15 +230,15 @@ def test_of_a_great_body_one_problem_is_told_or_none() -> None:
 def test_registering_a_wild_schema_takes_no_time() -> None:
     wide = {f"p{n}": {"$ref": "#/$defs/all"} for n in range(4_000)}
     schema = {"$defs": {"all": {"properties": wide}}, "allOf": [{"$ref": "#/$defs/all"}] * 50}
-    begun = time.perf_counter()
+    begun = time.process_time()
     compile_schema(schema, (), Findings())
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_an_ordinary_check_takes_microseconds() -> None:
     compiled = check(ORDER)
     text = canonical({"order_id": "o-1", "amount": 5, "lines": [{"sku": "x"}] * 10})
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(1_000):
         compiled.problems(text)
-    assert time.perf_counter() - begun < 0.2
+    assert time.process_time() - begun < 0.2
