@@ -27,7 +27,7 @@ class Part(BaseModel):
     kind: ClassVar[str] = ""
 
     @classmethod
-    def keys(cls) -> list[str]:
+    def written(cls) -> list[str]:
         """The keys as they are written."""
         return [field.alias or name for name, field in cls.model_fields.items()]
 

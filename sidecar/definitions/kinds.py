@@ -15,10 +15,10 @@ from sidecar.definitions.names import LATER
 
 _PLACE = frozenset(("name", "after", "join", "when", "optional"))
 """What every step may say."""
-_FAN_OUT = ("max_parallel", "tolerated_failures")
-_WAIT = _PLACE | {"wait"}
-_CHILD = _PLACE | {"workflow", "version", "input", "for_each", *_FAN_OUT, "output_schema"}
-_WAITS_FOR = ("duration", "until", "signal")
+FAN_OUT_KEYS = ("max_parallel", "tolerated_failures")
+WAIT_KEYS = _PLACE | {"wait"}
+CHILD_KEYS = _PLACE | {"workflow", "version", "input", "for_each", *FAN_OUT_KEYS, "output_schema"}
+WAITS_FOR = ("duration", "until", "signal")
 
 _NO_PIVOTS = {
     "optional": "when an optional step fails the workflow goes on",
@@ -58,10 +58,10 @@ def _check_later(kind: str, raw: Mapping[str, Any], path: Path, findings: Findin
 
 def _check_kind(step: Mapping[str, Any], path: Path, findings: Findings) -> None:
     if "wait" in step:
-        _only(_WAIT, "a step that waits", step, path, findings)
+        _only(WAIT_KEYS, "a step that waits", step, path, findings)
         _check_wait(step["wait"], (*path, "wait"), findings)
     elif "workflow" in step:
-        _only(_CHILD, "a step that runs a child", step, path, findings)
+        _only(CHILD_KEYS, "a step that runs a child", step, path, findings)
     else:
         for key in ("service", "execute"):
             if key not in step:
@@ -87,7 +87,7 @@ def _only(
 def _check_wait(wait: object, path: Path, findings: Findings) -> None:
     if not isinstance(wait, dict):
         return
-    given = [key for key in _WAITS_FOR if key in wait]
+    given = [key for key in WAITS_FOR if key in wait]
     if len(given) != 1:
         findings.add(
             path,
@@ -101,6 +101,6 @@ def _check_wait(wait: object, path: Path, findings: Findings) -> None:
 def _check_fan_out(step: Mapping[str, Any], path: Path, findings: Findings) -> None:
     if "for_each" in step or "wait" in step:
         return
-    for key in _FAN_OUT:
+    for key in FAN_OUT_KEYS:
         if key in step:
             findings.add((*path, key), "belongs to `for_each`; give that too, or leave this out")

@@ -73,7 +73,7 @@ def _add(error: ErrorDetails, raw: Any, findings: Findings) -> None:
         what, _, instead = words.partition("; ")
         findings.add(path, f"{what} {LATER}{f'; {instead}' if instead else ''}")
     else:
-        findings.add_unknown(path, "there is no key", key, model.keys())
+        findings.add_unknown(path, "there is no key", key, model.written())
 
 
 def _model_at(path: Path) -> type[Part]:

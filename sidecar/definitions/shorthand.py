@@ -19,6 +19,7 @@ class Short:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         whole = handler(schema)
-        alone = handler.resolve_ref_schema(whole)["properties"][self._key]
+        own = handler.resolve_ref_schema(whole)["properties"][self._key]
+        alone = {key: value for key, value in own.items() if key != "title"}
         forms: list[dict[str, Any]] = [alone, whole]
         return {"oneOf": [*({"const": word} for word in self._words), *forms]}
