@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_what_is_not_json_is_said() -> None:
 )
 def test_what_is_no_schema_of_ours_is_refused(schema: Any, path: str, words: str) -> None:
     assert words in faults(schema)[path]
+
+
+def test_nobody_is_asked_for_a_schema() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        assert "nothing is fetched" in faults({"$ref": f"http://127.0.0.1:{port}/x"})["s.$ref"]
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_references_may_lead_back_through_the_body() -> None:
