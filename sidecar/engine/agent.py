@@ -142,7 +142,14 @@ class Agent:
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
-        self.tasks = Tasks(ports.store, self.committer, entropy, self._attempts)
+        self.tasks = Tasks(
+            ports.store,
+            self.committer,
+            entropy,
+            identity.namespace,
+            self._attempts,
+            self.compiled.get,
+        )
 
     def _made_caller(self) -> Caller:
         ports = self._ports

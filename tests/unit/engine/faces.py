@@ -25,9 +25,8 @@ from sidecar.engine.queries import Queries
 from sidecar.engine.slots import Slots
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
-from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
-from sidecar.ports.notices import Notice, Notices
+from sidecar.ports.notices import Notice
 from sidecar.ports.records import StoredDefinition, WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
@@ -39,7 +38,6 @@ from sidecar.ports.store import (
     Store,
     Transition,
 )
-from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.machine import NewWorkflow, advance, start
@@ -285,7 +283,14 @@ class Faces:
         )
         self.verbs = Verbs(cast("Committer", self.store), self.queries)
         self.tokens = Tokens(b"key", "http://sidecar")
-        self.tasks = Tasks(store, cast("Committer", self.store), self.entropy, lambda: self.tokens)
+        self.tasks = Tasks(
+            store,
+            cast("Committer", self.store),
+            self.entropy,
+            "default",
+            lambda: self.tokens,
+            self.compiled.get,
+        )
         self.hub = WaitHub(
             store,
             cast("Notices", self.notices),
