@@ -25,6 +25,7 @@ from sidecar.engine.queries import Queries
 from sidecar.engine.slots import Slots
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
+from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notice
 from sidecar.ports.records import StoredDefinition, WorkflowFilter
