@@ -142,14 +142,7 @@ class Agent:
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
-        self.tasks = Tasks(
-            ports.store,
-            self.committer,
-            entropy,
-            identity.namespace,
-            self._attempts,
-            self.compiled.get,
-        )
+        self.tasks = self._made_tasks()
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -162,6 +155,16 @@ class Agent:
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
+        )
+
+    def _made_tasks(self) -> Tasks:
+        return Tasks(
+            self._ports.store,
+            self.committer,
+            self._ports.entropy,
+            self.identity.namespace,
+            self._attempts,
+            self.compiled.get,
         )
 
     def _callback_url(self, claimed: Claimed) -> str:

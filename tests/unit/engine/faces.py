@@ -27,7 +27,7 @@ from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
-from sidecar.ports.notices import Notice
+from sidecar.ports.notices import Notice, Notices
 from sidecar.ports.records import StoredDefinition, WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
@@ -39,6 +39,7 @@ from sidecar.ports.store import (
     Store,
     Transition,
 )
+from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.machine import NewWorkflow, advance, start
