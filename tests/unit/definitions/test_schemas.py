@@ -128,6 +128,7 @@ def test_what_is_not_json_is_said() -> None:
         ({"pattern": "(?=a)"}, "s.pattern", "look-around"),
         ({"pattern": "(a)\\1"}, "s.pattern", "back-references"),
         ({"pattern": "\\pL{1000}"}, "s.pattern", "great repetitions"),
+        ({"pattern": "[^a]{900}"}, "s.pattern", "great repetitions"),
         ({"patternProperties": {"(": {}}}, "s.patternProperties.(", "linear time"),
         ({"$ref": "http://x/y"}, "s.$ref", "nothing is fetched"),
         ({"$ref": "file:///etc/passwd"}, "s.$ref", "nothing is fetched"),
@@ -219,6 +220,18 @@ def test_a_chain_of_references_is_bounded() -> None:
     chain: dict[str, Any] = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(1_000)}
     schema = {"$defs": {**chain, "a1000": {}}, "$ref": "#/$defs/a0"}
     assert any("comes after more than" in words for words in faults(schema).values())
+
+
+def test_subschemas_that_meet_many_others_are_bounded_altogether() -> None:
+    many = {f"p{n}": {"$ref": "#/$defs/x"} for n in range(200)}
+    schema = {"$defs": {"x": {"allOf": [{}] * 1_000}}, "properties": many}
+    assert any("too many subschemas" in words for words in faults(schema).values())
+
+
+def test_a_body_without_end_is_not_walked_to_its_end() -> None:
+    lists = {"$ref": "#/$defs/l", "$defs": {"l": {"items": {"$ref": "#/$defs/l"}}}}
+    assert problems(lists, [[]] * 1_000) == []
+    assert "too large" in problems(lists, [[]] * 150_000)[0][1]
 
 
 def test_choices_over_a_great_list_are_counted() -> None:
