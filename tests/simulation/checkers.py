@@ -19,6 +19,7 @@ from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition, Join, StepDefinition
 from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded, TimerFired
+from sidecar.saga.outcomes import OutcomeKind
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
@@ -124,6 +125,8 @@ class Checkers:
         for number, event in enumerate(history[known:], start=known + 1):
             if event.seq != number:
                 yield f"event {number} of the history has number {event.seq}"
+            if event.step is not None and event.after is not None:
+                self.seen[event.after] += 1
             if event.kind == "late_answer" or event.cause == "released":
                 self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
             if event.cause == "render_failed":
@@ -192,9 +195,16 @@ class Checkers:
         same = earlier.action is step.action and now.attempt == was.attempt
         if not same or now.closed <= was.closed or now.answered > was.answered:
             return
+        if self._answered_pending(workflow, step.key):
+            return  # nobody waits for the callback of what is to be undone
         self.seen["lease_ended"] += 1
         if (workflow, step.key, step.action, now.attempt) not in self._listed:
             yield f"{step.key}: its lease was ended, and nobody had said that it was over"
+
+    def _answered_pending(self, workflow: WorkflowId, key: StepKey) -> bool:
+        history = self._tables.rows[workflow].history
+        mine = [one for one in history if (one.step, one.index) == key]
+        return bool(mine) and mine[-1].cause == OutcomeKind.PENDING
 
     # -- at every call --------------------------------------------------------------------------
 
@@ -271,8 +281,9 @@ def _one_way(
 def _run_rises(was: Run, now: Run) -> Iterator[str]:
     for name in ("attempt", "tries", "closed", "answered"):
         anew = name == "tries" and now.tries == 0  # a person wanted it
-        taken_on = name == "closed" and now.closed == now.attempt - 1  # a 202 after its lease
-        if getattr(now, name) < getattr(was, name) and not anew and not taken_on:
+        # A 202 that came after the end of its lease takes that end back.
+        reopened = now.closed == now.attempt - 1 == was.closed - 1 and name in ("closed", "tries")
+        if getattr(now, name) < getattr(was, name) and not anew and not reopened:
             yield f"{name} fell from {getattr(was, name)} to {getattr(now, name)}"
     if now.attempt > was.attempt + 1:
         yield f"attempt {was.attempt} became {now.attempt}"

@@ -8,26 +8,33 @@ from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.saga.definition import Definition, Join, Order
 from sidecar.saga.states import OPEN, WAIT_RETURNS, Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.workload import Answers, Fate
 
 
 def at_rest(tables: MemoryTables) -> bool:
     """Whether nothing is under way any more."""
-    return all(row.workflow.status in WAIT_RETURNS and not row.open for row in tables.rows.values())
+    return not any(unrest(tables))
 
 
 def unrest(tables: MemoryTables) -> Iterator[str]:
     """Say what has not come to an end."""
     for row in tables.rows.values():
         workflow = row.workflow
-        if workflow.status not in WAIT_RETURNS or row.open:
-            steps = {
-                str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
-                for key, step in workflow.steps.items()
-                if step.status in OPEN
-            }
+        steps = {
+            str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
+            for key, step in workflow.steps.items()
+            if step.status in OPEN and not _waits_for_a_person(workflow, step)
+        }
+        if workflow.status not in WAIT_RETURNS or steps:
             yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
+
+
+def _waits_for_a_person(workflow: Workflow, step: Step) -> bool:
+    """Whether a step that is open past a pivot goes on only when somebody mends the workflow."""
+    waits = step.status is StepStatus.WAITING and not step.leased and step.due_at is None
+    items = step.fan is not None and step.fan.open == 0
+    return workflow.status is WorkflowStatus.ERROR and waits and items
 
 
 class Verdict:
