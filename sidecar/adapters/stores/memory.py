@@ -16,6 +16,7 @@ from datetime import datetime
 
 from sidecar.adapters.memory.checks import check_batch
 from sidecar.adapters.memory.deciding import advanced
+from sidecar.adapters.memory.outbox import Outbox
 from sidecar.adapters.memory.queries import MemoryQueries
 from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey
 from sidecar.errors import IllegalTransition, RenderError, StoreDataError
@@ -104,6 +105,7 @@ class _Transaction:
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
         self._claimed: dict[Key, Claimed] = {}
+        self._outbox = Outbox(store.definition, store.render, self._now, self._rows)
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -125,6 +127,7 @@ class _Transaction:
             starts=starts,
             transitions=transitions,
             claimed=tuple(self._claimed.values()),
+            children=tuple(self._outbox.children),
             refused_keys=refused,
         )
 
@@ -137,6 +140,7 @@ class _Transaction:
         for row in self._rows.values():
             self._tables.put(row)
         self._tables.start_keys.update(self._start_keys)
+        self._outbox.write(self._tables)
 
     def _row(self, workflow: WorkflowId) -> Row | None:
         return self._rows.get(workflow) or self._tables.rows.get(workflow)
@@ -162,6 +166,7 @@ class _Transaction:
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         row = self._rows[start.id] = Row.begun(changes)
+        self._outbox.send(changes)
         if start.claim_next:
             self._claim_next(row, changes.queued)
         return Started(start.id, changes.workflow.status, changes=changes)
@@ -174,6 +179,8 @@ class _Transaction:
 
     def _transition(self, transition: Transition) -> TransitionResult:
         row = self._row(transition.workflow)
+        if transition.letter is not None and not self._store.locked(transition.workflow):
+            self._outbox.brought.add(transition.letter)
         if row is None:
             return Missing.UNKNOWN
         if not transition.wait and self._store.locked(transition.workflow):
@@ -190,6 +197,7 @@ class _Transaction:
             return error
         if changes.writes:
             row = self._rows[transition.workflow] = row.moved(changes)
+            self._outbox.send(changes)
         if transition.claim_next:
             self._claim_next(row, changes.queued)
         return Moved(changes)
