@@ -6,18 +6,21 @@ SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status, s
     s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at, s.comp_claimed_at,
     s.comp_ended_at, CASE WHEN w.renders THEN s.output::text END AS output
 FROM (
-    SELECT s.* FROM json_to_recordset(%(keys)s::json) AS v (
-        workflow_id uuid, step text, idx integer)
-    JOIN steps s ON s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = COALESCE(v.idx, 0)
+    SELECT v.workflow_id, v.step, COALESCE(v.idx, 0) AS idx
+    FROM json_to_recordset(%(keys)s::json) AS v (workflow_id uuid, step text, idx integer)
     UNION
-    SELECT s.* FROM json_to_recordset(%(undoing)s::json) AS v (
+    SELECT v.workflow_id, v.step, due.idx
+    FROM json_to_recordset(%(undoing)s::json) AS v (
         workflow_id uuid, step text, undone integer, most integer)
     CROSS JOIN LATERAL (
-        SELECT * FROM steps s
+        SELECT s.idx FROM steps s
         WHERE s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx >= COALESCE(v.undone, 0)
           AND s.status IN ('succeeded', 'skipped', 'failed') AND s.may_have_effect
-        ORDER BY s.idx LIMIT v.most) s
-) AS s JOIN workflows w ON w.id = s.workflow_id
+        ORDER BY s.idx LIMIT v.most
+    ) AS due
+) AS v
+JOIN steps s ON s.workflow_id = v.workflow_id AND s.step = v.step AND s.idx = v.idx
+JOIN workflows w ON w.id = v.workflow_id
 
 -- name: all_items
 -- What only concerns all items needs.
