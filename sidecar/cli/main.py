@@ -1,7 +1,7 @@
 """The `goconductor` command.
 
 Exit codes: 0 done; 1 refused or failed; 2 the command line is not understood; 3 no sidecar
-answered in time; 4 the workflow that was waited for did not complete.
+answered in time (`probe`: no service); 4 the workflow that was waited for did not complete.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import click
 
 from sidecar.cli import definitions, operation, workflows
 from sidecar.cli.failure import Failure
+from sidecar.cli.probe import probe
 from sidecar.errors import GoConductorError
 
 
@@ -43,6 +44,7 @@ for _command in (
     operation.demo,
     operation.sidecar,
     operation.migrate,
+    probe,
     definitions.apply,
     workflows.start,
     workflows.list_,

@@ -13,11 +13,11 @@ Where two sizes are multiplied, one of them is taken for the largest that it can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.definitions.patterns import MOST_PROGRAM, program_size
-from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select
+from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select, children
 from sidecar.definitions.work import CHARACTERS, CONVERT, LOOK, Work
 
 MOST_SIZE = 4 * 1024 * 1024
@@ -50,19 +50,25 @@ _TO_SCALAR = frozenset(
         *("int", "uint", "double", "bool", "timestamp", "duration"),
     )
 )
+INDEX = ("_[_]", "_[?_]")
+"""Taking one element or member of a list or map."""
+_WILD = frozenset(("contains", "matches", "size"))
+"""What takes products of sizes, or depends on the kind of what it is given."""
 _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How large a value is; of a list or map also how many elements, and the largest one.
+    """How large a value is; of a list or map also how many elements, and how large they are.
 
-    `elements` are all that it holds, however deep; `text` is the value if it is text.
+    `longest` is the largest of what a loop takes, of a map its keys; `largest` of what an index
+    picks. `elements` are all that it holds, however deep; `text` is the value if it is text.
     """
 
     size: float
     count: int = 0
     longest: float = 0
+    largest: float = 0
     elements: int = 1
     text: str | None = None
 
@@ -76,15 +82,18 @@ def measure(value: object, work: Work | None = None) -> Measured:
     """The true size of plain data, whose walk is paid by `work`."""
     scales = _Scales(work or Work())
     if isinstance(value, Mapping):
-        # A loop over a map takes its keys.
-        longest = max((len(key) + _LEAST for key in value), default=0)
-        size = scales.size(value)
-        return Measured(size, len(value), longest, scales.elements)
+        scales.enter(value)
+        keys = [len(key) + _LEAST for key in value]
+        members = list(map(scales.size, value.values()))
+        size = _LEAST + sum(keys) + sum(members)
+        longest, largest = max(keys, default=0), max(members, default=0)
+        return Measured(size, len(value), longest, largest, scales.elements)
     if isinstance(value, list):
         scales.enter(value)
         sizes = list(map(scales.size, value))
         size = _LEAST + sum(sizes) + len(sizes)
-        return Measured(size, len(sizes), max(sizes, default=0), scales.elements)
+        longest = max(sizes, default=0)
+        return Measured(size, len(sizes), longest, longest, scales.elements)
     text = value if isinstance(value, str) else None
     return Measured(scales.size(value), text=text)
 
@@ -121,7 +130,10 @@ Measure = Callable[[tuple[str, ...]], Measured]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`constant` plus, for each open loop, `by[loop]` times the size of its element."""
+    """`constant` plus, for each open loop, `by[loop]` times the size of its element.
+
+    In a `Plain` bound the sizes of what is read stand for loops, by their numbers.
+    """
 
     constant: float
     by: Mapping[int, float] = field(default_factory=dict)
@@ -147,6 +159,39 @@ def bound(tree: Node, measured: Measure) -> tuple[float, float]:
     return size.constant, work.constant
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A bound that is known but for the sizes of what is read, so that no walk is needed."""
+
+    size: Bound
+    work: Bound
+    sizes: tuple[Callable[[Measure], float], ...]
+
+    def of(self, measured: Measure) -> tuple[float, float]:
+        """The same as `bound`."""
+        sizes = [size(measured) for size in self.sizes]
+        return _filled(self.size, sizes), _filled(self.work, sizes)
+
+
+def _filled(one: Bound, sizes: Sequence[float]) -> float:
+    return one.constant + sum(factor * sizes[number] for number, factor in one.by.items())
+
+
+def plain(tree: Node) -> Plain | None:
+    """The bound of a tree that grows in proportion to what it reads; None if it may not."""
+    if _wild(tree):
+        return None
+    walk = _PlainWalk()
+    size, work = walk.node(tree, {})
+    return Plain(size, work, tuple(walk.sizes))
+
+
+def _wild(node: Node) -> bool:
+    if isinstance(node, Fold) or (isinstance(node, Call) and node.function in _WILD):
+        return True
+    return any(map(_wild, children(node)))
+
+
 class _Walk:
     """One walk over a tree; loops are numbered as they are met."""
 
@@ -157,7 +202,7 @@ class _Walk:
     def node(self, node: Node, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         """The size of what `node` produces, and the work it takes."""
         if (chain := _read(node, scope)) is not None:
-            return Bound(self._measured(chain).size), _ONE
+            return self._sized(chain), _ONE
         match node:
             case Constant():
                 return Bound(node.size), _NOTHING
@@ -177,6 +222,13 @@ class _Walk:
                 return self._fold(node, scope)
         raise TypeError(f"there is no node {type(node).__name__}")
 
+    def _sized(self, chain: tuple[str, ...]) -> Bound:
+        return Bound(self._measured(chain).size)
+
+    def _picked(self, chain: tuple[str, ...]) -> Bound:
+        """What an index can pick: an element, or of text and the like nothing."""
+        return Bound(self._measured(chain).largest)
+
     def _all(self, nodes: tuple[Node, ...], scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         sizes, works = _NOTHING, _NOTHING
         for node in nodes:
@@ -186,6 +238,8 @@ class _Walk:
 
     def _call(self, node: Call, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         each = [self.node(one, scope) for one in node.arguments]
+        if node.function in INDEX and (table := _read(node.arguments[0], scope)) is not None:
+            return self._picked(table), each[1][1] + Bound(_CALL)
         sizes = sum((size for size, _ in each), _NOTHING)
         own = _DATES if node.function in ("string", "timestamp", "duration") else _CALL
         works = sum((work for _, work in each), Bound(own))
@@ -256,6 +310,24 @@ class _Walk:
 
     def _most(self, one: Bound) -> float:
         return one.constant + sum(self._longest[loop] * factor for loop, factor in one.by.items())
+
+
+class _PlainWalk(_Walk):
+    """Leaves open how large things are."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: Measured(0))
+        self.sizes: list[Callable[[Measure], float]] = []
+
+    def _open(self, size: Callable[[Measure], float]) -> Bound:
+        self.sizes.append(size)
+        return Bound(0, {len(self.sizes) - 1: 1})
+
+    def _sized(self, chain: tuple[str, ...]) -> Bound:
+        return self._open(lambda measured: measured(chain).size)
+
+    def _picked(self, chain: tuple[str, ...]) -> Bound:
+        return self._open(lambda measured: measured(chain).largest)
 
 
 def chain_of(node: Node, *, optional: bool = False) -> tuple[str, ...] | None:

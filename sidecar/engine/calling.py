@@ -68,7 +68,9 @@ class Caller:
         lease_margin: timedelta,
         record: Callable[[WorkflowId, Outcome], None],
         may_take_more: Callable[[], bool],
+        callback_url: Callable[[Claimed], str],
     ) -> None:
+        self._callback_url = callback_url
         self._service = ports.service
         self._clock = ports.clock
         self._entropy = ports.entropy
@@ -143,7 +145,7 @@ class Caller:
         call = self._call(claimed, definition)
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
             return RELEASED
-        executes = claimed.action is Action.EXECUTE
+        executes = claimed.action is not Action.COMPENSATE
         failpoint(Site.BEFORE_CALL if executes else Site.BEFORE_COMPENSATE_CALL)
         before = self._clock.monotonic()
         outcome = await self._service.call(call)
@@ -174,6 +176,13 @@ class Caller:
         defined = definition.by_name[claimed.key.step]
         path, method, on_status = defined.path, defined.method, defined.on_status
         body = claimed.input
+        callback = None
+        if claimed.action is Action.STATUS:
+            if defined.status_check is None:
+                raise IllegalTransition(f"step {claimed.key}", "without a status path", "ask")
+            path, method, on_status = defined.status_check.path, "GET", ()
+        else:
+            callback = self._callback_url(claimed)
         if claimed.action is Action.COMPENSATE:
             undo = defined.compensation
             if undo is None:
@@ -194,6 +203,7 @@ class Caller:
             method=method,
             on_status=dict(on_status) if on_status else None,
             trace=claimed.trace,
+            callback=callback,
         )
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:

@@ -1,4 +1,4 @@
-"""What a client can ask to be done: register a definition, start a workflow, cancel one.
+"""What a client can ask to be begun: register a definition, start a workflow.
 
 Every face goes through here, so a rule that stands here holds for all of them. What a command
 writes goes through the committer, and is durable when the command returns.
@@ -23,14 +23,12 @@ from sidecar.engine.intake import (
     storable,
     valid_trace,
 )
-from sidecar.engine.queries import Queries, workflow_id
 from sidecar.engine.slots import Slots
-from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
-from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
+from sidecar.engine.views import DefinitionView, StartedView, definition_view
+from sidecar.errors import StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Missing, Outdated, Start, StartResult, Store, Transition
+from sidecar.ports.store import KeyReused, Outdated, Start, StartResult, Store
 from sidecar.saga.definition import Definition
-from sidecar.saga.events import CancelRequested
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
 COMMIT_WITHIN = 20.0
@@ -48,7 +46,6 @@ class Commands:
         store: Store,
         committer: Committer,
         compiled: CompiledDefinitions,
-        queries: Queries,
         entropy: Entropy,
         slots: Slots,
         service: str,
@@ -60,7 +57,6 @@ class Commands:
         self._store = store
         self._committer = committer
         self._compiled = compiled
-        self._queries = queries
         self._entropy = entropy
 
     def new_id(self) -> WorkflowId:
@@ -148,26 +144,6 @@ class Commands:
 
     def _is_begun_here(self, definition: Definition) -> bool:
         return any(root.service == self._service for root in definition.roots)
-
-    async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
-        """Turn a workflow back, and return it; harmless when repeated.
-
-        Raises `NotFound`, and `Conflict` when it is finished or past its pivot.
-        """
-        known = workflow_id(workflow)
-        await self._queries.require(namespace, known)
-        failpoint(Site.BEFORE_CANCEL)
-        try:
-            result = await self._committer.submit(
-                Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
-                within=COMMIT_WITHIN,
-            )
-        except IllegalTransition as error:
-            raise Conflict(f"The workflow cannot be cancelled: it is {error.state}.") from error
-        failpoint(Site.AFTER_CANCEL)
-        if isinstance(result, Missing):
-            raise NotFound(f"There is no workflow {known}.", field="id")
-        return await self._queries.get(namespace, known)
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
         """The definition to start; of the latest the store makes sure."""

@@ -240,6 +240,7 @@ def _told_how_it_went(draft: Draft, step: Step, end: _End) -> None:
         return
     check = _defined(draft, step).status_check
     pause = RetryPolicy().delay(max(1, step.run.attempt - step.run.tries), end.chance)
+    pause = max(pause, outcome.retry_after or timedelta())
     due = draft.now if outcome.kind is OutcomeKind.RELEASED else draft.now + pause
     asked_enough = check is None or due > (step.doubt_at or draft.now) + check.budget
     if outcome.kind is OutcomeKind.REFUSED or asked_enough or draft.turning_back:

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
+from sidecar.adapters.probe.cases import CASES
 from sidecar.api.rest import problems
 from sidecar.api.rest.openapi import document
 from sidecar.cli.main import main
 from sidecar.config import KafkaQueue, SidecarConfig, load_config
-from sidecar.definitions import parse_definition
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -22,11 +22,6 @@ ENV = {"KAFKA_PASSWORD": "made-up"}
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-
-
-def test_the_definition_that_is_shown_can_be_registered() -> None:
-    (shown,) = blocks(PAGES["definitions.md"], "yaml")
-    assert parse_definition(shown.encode(), "application/yaml").name == "order_processing"
 
 
 def test_the_queue_that_is_shown_is_a_configuration(tmp_path: Path) -> None:
@@ -50,6 +45,18 @@ def test_every_command_is_told() -> None:
     assert isinstance(main, click.Group)
     for name in main.commands:
         assert f"goconductor {name}" in PAGES["cli.md"]
+
+
+def test_every_case_of_the_probe_is_told() -> None:
+    rows = [f"| `{case.id}` | {case.sent}: {case.demanded} |" for case in CASES]
+    assert "\n".join(rows) in PAGES["cli.md"]
+
+
+def test_every_option_of_the_probe_is_told() -> None:
+    assert isinstance(main, click.Group)
+    for option in main.commands["probe"].params:
+        if isinstance(option, click.Option) and option.name != "output":
+            assert f"`{option.opts[-1]}" in PAGES["cli.md"], option.opts
 
 
 def test_every_operation_and_every_code_is_told() -> None:

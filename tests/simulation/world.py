@@ -201,7 +201,7 @@ class World:
             node = self.some_node()
             if node is not None:
                 try:
-                    await node.request(node.agent.commands.cancel(NAMESPACE, workflow))
+                    await node.request(node.agent.verbs.cancel(NAMESPACE, workflow))
                     self.cancelled[workflow] = True
                 except Conflict:
                     self.cancelled[workflow] = False

@@ -262,7 +262,7 @@ def test_bodies_come_through_as_they_are(value: Any, separators: tuple[str, str]
 def test_whatever_the_library_raises_is_a_render_error(
     raised: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = definition("${input.n + 1}").steps[0].input
+    template = definition("${input.l.map(x, x)}").steps[0].input
     assert template is not None
 
     def fail(*_: object) -> None:
@@ -270,11 +270,11 @@ def test_whatever_the_library_raises_is_a_render_error(
 
     monkeypatch.setattr("sidecar.definitions.expressions.bound", fail)
     with pytest.raises(RenderError):
-        render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
-    monkeypatch.setattr("sidecar.definitions.templates.written", fail)
-    monkeypatch.setattr("sidecar.definitions.templates.read_json", fail)
+        render(template, Scope("w", "d", 1, JsonText('{"l":[1]}'), {}, {}))
+    monkeypatch.setattr("sidecar.definitions.rendering.written", fail)
+    monkeypatch.setattr("sidecar.definitions.rendering.read_json", fail)
     with pytest.raises(RenderError):
-        render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
+        render(template, Scope("w", "d", 1, JsonText('{"l":[1]}'), {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -291,3 +291,58 @@ def test_an_optional_inside_a_result_ends_as_an_error(source: str) -> None:
     assert not isinstance(compiled, list)
     with pytest.raises(RenderError, match="orValue"):
         compiled.evaluate(Data({"input": {"n": 1}}))
+
+
+# -- what is picked from a table ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "result"),
+    [
+        ("input.t[input.k]", 1),
+        ("input.t[?input.k].orValue(5)", 1),
+        ("input.t[?input.gone].orValue(5)", None),
+        ("input.t[?input.missing].orValue(5)", 5),
+        ("input.t[input.missing]", None),
+        ("input.t[input.k] + size(input.t)", 3),
+        ("input.t[input.k] + input.t[input.j]", 3),
+        ("input.t[input.k] + input.t.b", 3),
+        ("input.l[input.n]", "y"),
+        ("input.t[input.n]", None),
+        ("input.gone[input.k]", None),
+        ("input.k[input.k]", None),
+        ("[0].map(x, input.t[input.k] + x)", [1]),
+        ("['a'].map(x, input.t[x])", [1]),
+        ("[input.t].map(t, t[input.k])", [1]),
+        ("input.o[input.k].x", 7),
+        ("input.o[input.k][input.p]", 7),
+        ("input.t.a + input.o[input.k].x", 8),
+    ],
+)
+def test_picking_gives_what_the_whole_would_give(source: str, result: Any) -> None:
+    given = {
+        "t": {"a": 1, "b": 2},
+        "l": ["x", "y"],
+        "o": {"a": {"x": 7}},
+        "k": "a",
+        "j": "b",
+        "n": 1,
+        "p": "x",
+        "missing": "z",
+    }
+    compiled = LANGUAGE.compile(source)
+    assert not isinstance(compiled, list)
+    if result is None:
+        with pytest.raises(RenderError):
+            compiled.evaluate(Data({"input": given}))
+    else:
+        assert compiled.evaluate(Data({"input": given})) == result
+
+
+def test_picking_costs_no_more_from_a_large_table() -> None:
+    prices = [
+        price("input.t[input.k] + 1", {"t": {f"k{n}": n for n in range(many)}, "k": "k1"})
+        for many in (10, 10_000)
+    ]
+    # The table is looked at once, to bound the result, but not handed over.
+    assert prices[1] - prices[0] < 10_000 * 60
