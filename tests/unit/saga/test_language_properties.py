@@ -200,6 +200,7 @@ def _play(seed: int, seen: Counter[str]) -> _World:
     for _ in range(600):
         if run.workflow.status in WORKFLOW_ENDS:
             break
+        seen.update(one.status for one in run.workflow.steps.values())
         ready = [
             str(key)
             for key, one in run.workflow.steps.items()
@@ -220,8 +221,7 @@ def _play(seed: int, seen: Counter[str]) -> _World:
             run.apply(ResumeRequested())
         if run.workflow.status is WorkflowStatus.ERROR and draw.random() < 0.3:
             _mend(draw, run)
-    for one in run.workflow.steps.values():
-        seen[one.status] += 1
+    seen.update(one.status for one in run.workflow.steps.values())
     return run
 
 
