@@ -1,138 +1,94 @@
-"""Definitions made in code, for all that the machine knows: no document has to be able to say it.
-
-A store keeps a document that names them and compiles it by `compile_any`. Their templates hold one
-path each, like `input.lines`, `each.item`, `each.index` or `steps.fan.output`; those without a dot
-are the words of `tests.unit.saga.worlds`.
-"""
+"""Steps of documents that wait, fan out, and are called back or asked; and what answers them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
-from sidecar.definitions import compile_stored, render
-from sidecar.errors import RenderError
-from sidecar.ports.store import Store
-from sidecar.saga.definition import (
-    Compensation,
-    Definition,
-    FanOut,
-    JsonText,
-    Scope,
-    StatusCheck,
-    StepDefinition,
-    Template,
-    Wait,
-)
-from sidecar.saga.policy import RetryPolicy
-from tests.unit.saga import worlds
+from sidecar.ports.store import Moved, TransitionResult
+from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga.definition import JsonText
+from sidecar.saga.events import Answered, SignalSent, SkipRequested
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import StepKey
+from tests.conformance.store_play import RETRY_ONCE, call
 
-ONE_TRY = RetryPolicy(max_attempts=1, jitter=0)
-TWO_TRIES = RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=1), jitter=0)
-CALLBACK_WITHIN = timedelta(seconds=600)
-
-_MADE: dict[str, Definition] = {}
+ONE_TRY = {"max_attempts": 1}
+CALLBACK_WITHIN_S = 600
 
 
-def compile_any(document: JsonText, namespace: str, name: str, version: int) -> Definition:
-    """What a store compiles by: a definition made in code, or a document."""
-    made = _MADE.get(document)
-    if made is None:
-        return compile_stored(document, namespace, name, version)
-    fields = {one: getattr(made, one) for one in ("steps", "timeout", "output", "order", "central")}
-    return Definition(name=name, version=version, namespace=namespace, **fields)
+def taken_on() -> Outcome:
+    """A 202: the service answers by a callback."""
+    return Outcome(OutcomeKind.PENDING)
 
 
-def render_any(template: Template, scope: Scope) -> JsonText:
-    """What a store renders by: the templates of definitions made in code, and all others."""
-    if template.compiled is not None:
-        return render(template, scope)
-    head, *path = template.source.split(".")
-    if not path:
-        return worlds.render(template, scope)
-    found: Any
-    match head, path:
-        case "input", [name]:
-            found = json.loads(scope.input).get(name)
-        case "each", ["item"] if scope.each is not None:
-            return scope.each.item
-        case "each", ["index"] if scope.each is not None:
-            found = scope.each.index
-        case "each", ["odd"] if scope.each is not None:
-            if scope.each.index % 2:
-                raise RenderError("cannot be rendered")
-            return scope.each.item
-        case "steps", [name, "status"]:
-            found = scope.statuses[name]
-        case "steps", [name, "output"]:
-            return scope.outputs[name] or JsonText("null")
-        case _:
-            raise RenderError(f"cannot be rendered: {template.source}")
-    return JsonText(json.dumps(found))
+def busy() -> Outcome:
+    """The service is still at work on it."""
+    return Outcome(OutcomeKind.BUSY, error=JsonText('{"code":"busy","message":"not yet"}'))
 
 
-def template(source: str) -> Template:
-    """A template that is rendered."""
-    return Template(JsonText(source), constant=False)
+def called_back(name: str, **more: Any) -> dict[str, Any]:
+    """A call of one try whose service may take ten minutes to call back."""
+    return call(name, callback_timeout=f"{CALLBACK_WITHIN_S}s", retry=ONE_TRY, **more)
 
 
-def calls(name: str, *after: str, service: str = "payments", **more: Any) -> StepDefinition:
-    """A step that calls a service, with a compensation."""
-    chosen: dict[str, Any] = {
-        "retry": TWO_TRIES,
-        "compensation": Compensation(f"/undo/{name}"),
-        "callback_timeout": CALLBACK_WITHIN,
-        **more,
-    }
-    return StepDefinition(name, service, f"/do/{name}", after, **chosen)
-
-
-def asked(name: str, *after: str, budget: float = 60, **more: Any) -> StepDefinition:
+def asked(name: str, budget: str = "60s", **more: Any) -> dict[str, Any]:
     """A call of one try, whose service can be asked how it went."""
-    check = StatusCheck("/status", timedelta(seconds=budget))
-    return calls(name, *after, retry=ONE_TRY, status_check=check, **more)
+    return call(name, status={"path": "/status", "budget": budget}, retry=ONE_TRY, **more)
 
 
-def waits(name: str, *after: str, seconds: float, **more: Any) -> StepDefinition:
+def pause_of(name: str, seconds: int, **more: Any) -> dict[str, Any]:
     """A step that waits for a span."""
-    wait = Wait(duration=timedelta(seconds=seconds))
-    return StepDefinition(name, after=after, wait=wait, **more)
+    return {"name": name, "wait": {"duration": f"{seconds}s"}, **more}
 
 
-def waits_for(
-    name: str, *after: str, signal: str = "go", within: float | None = None, **more: Any
-) -> StepDefinition:
+def signalled(name: str, signal: str = "go", within: str | None = None, **more: Any) -> Any:
     """A step that waits for a signal."""
-    timeout = None if within is None else timedelta(seconds=within)
-    return StepDefinition(name, after=after, wait=Wait(signal=signal, timeout=timeout), **more)
+    wait = {"signal": signal} | ({"timeout": within} if within else {})
+    return {"name": name, "wait": wait, **more}
 
 
-def fans(
-    name: str,
-    *after: str,
-    of: str = "input.lines",
-    at_once: int = 2,
-    tolerated: int = 0,
-    **more: Any,
-) -> StepDefinition:
+def fan(name: str, at_once: int = 2, **more: Any) -> dict[str, Any]:
     """A call for each line of the input."""
-    fan_out = FanOut(template(of), max_parallel=at_once, tolerated=tolerated)
-    return calls(name, *after, fan_out=fan_out, **more)
+    chosen = {"for_each": "${input.lines}", "max_parallel": at_once, "retry": RETRY_ONCE, **more}
+    return call(name, **chosen)
 
 
-async def define(
-    store: Store,
-    *steps: StepDefinition,
-    name: str = "order",
-    namespace: str = "default",
-    **more: Any,
-) -> Definition:
-    """Store a definition made in code and return it."""
-    made = Definition(name, 0, steps, namespace, **more)
-    told = hashlib.sha256(repr((steps, sorted(more.items()))).encode()).hexdigest()
-    document = JsonText(json.dumps({"made_in_code": told}))
-    _MADE[document] = made
-    stored, _ = await store.put_definition(namespace, name, document, told)
-    return compile_any(stored.document, namespace, name, stored.version)
+def lines(*elements: object) -> str:
+    """An input of these lines."""
+    return json.dumps({"lines": elements}, separators=(",", ":"))
+
+
+def sent(payload: str = "1", name: str = "go", **more: str) -> SignalSent:
+    """A signal."""
+    return SignalSent(name, JsonText(payload), **more)
+
+
+def skip(step: str, output: str | None = None, index: int = -1) -> SkipRequested:
+    """Somebody goes on without a step."""
+    text = None if output is None else JsonText(output)
+    return SkipRequested(StepKey(step, index), "not needed", text, actor="anna")
+
+
+def done_at(step: str, index: int, attempt: int = 1, action: Action = Action.EXECUTE) -> Answered:
+    """A good answer to an item."""
+    outcome = Outcome(OutcomeKind.DONE, output=JsonText(f'"{step}{index}"'))
+    return Answered(StepKey(step, index), action, attempt, outcome)
+
+
+def moved(result: TransitionResult) -> Changes:
+    """What a transition came to that must have been legal."""
+    assert isinstance(result, Moved), result
+    return result.changes
+
+
+def verdict(result: TransitionResult) -> Verdict:
+    """Its verdict."""
+    return moved(result).verdict
+
+
+def keys_of(claims: Sequence[Any]) -> list[str]:
+    """The keys of claims, by their index."""
+    return [str(key) for key in sorted(one.key for one in claims)]

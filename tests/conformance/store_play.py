@@ -42,7 +42,6 @@ from sidecar.saga.invariants import violations
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
-from tests.conformance.store_language import compile_any
 from tests.unit.saga.worlds import key_of
 
 MARGIN = timedelta(seconds=5)
@@ -338,7 +337,7 @@ async def assert_sound(store: Store, namespace: str, workflow: WorkflowId) -> No
         return
     stored = await store.get_definition(*found.definition)
     assert stored is not None
-    definition = compile_any(stored.document, *found.definition)
+    definition = compile_stored(stored.document, *found.definition)
     if found.revision == (again := await _with_items(store, namespace, found)).revision:
         assert violations(definition, again) == []
     for moment in (found.created_at, found.deadline_at, found.ended_at):

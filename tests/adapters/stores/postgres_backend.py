@@ -14,10 +14,10 @@ import pytest
 
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.stores.postgres import PostgresStore
+from sidecar.definitions import compile_stored, render
 from sidecar.errors import StoreUnavailable
 from sidecar.ports.store import Batch, BatchResult, Store
 from sidecar.saga.workflow import WorkflowId
-from tests.conformance.store_language import compile_any, render_any
 from tests.servers.postgres import PostgresServer
 
 MOMENTS = {
@@ -58,7 +58,7 @@ class PostgresBackend:
 
     def make(self, **more: Any) -> PostgresStore:
         """A handle that is not open yet; the fixture closes it."""
-        store = PostgresStore(self.dsn, compile_document=compile_any, render=render_any, **more)
+        store = PostgresStore(self.dsn, compile_document=compile_stored, render=render, **more)
         self.stores.append(store)
         return store
 

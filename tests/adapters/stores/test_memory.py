@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from sidecar.adapters.clock import ManualClock
 from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.adapters.stores.memory import MemoryStore
+from sidecar.definitions import compile_stored, render
 from sidecar.errors import StoreUnavailable
 from sidecar.ports.store import Batch, Missing, Moved, Store, Transition
 from sidecar.saga.events import CancelRequested
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 from tests.conformance.store import StoreSuite
-from tests.conformance.store_language import compile_any, render_any
 from tests.conformance.store_play import Player, call, register, settle
 
 
@@ -29,7 +29,7 @@ class MemoryBackend:
 
     def make(self) -> MemoryStore:
         return MemoryStore(
-            compile_document=compile_any, render=render_any, clock=self.clock, tables=self.tables
+            compile_document=compile_stored, render=render, clock=self.clock, tables=self.tables
         )
 
     async def open_store(self) -> Store:

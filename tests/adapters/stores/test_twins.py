@@ -6,8 +6,6 @@ TWINS says how many sequences are played, TWINS_FROM with which seed they begin.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import random
 import uuid
@@ -23,7 +21,6 @@ from sidecar.saga.events import DeadlinePassed, Event, LeaseEnded, SignalSent, T
 from sidecar.saga.states import CLAIMABLE, WORKFLOW_ENDS, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
-from tests.conformance import store_language
 from tests.conformance.store_play import MARGIN
 from tests.servers.postgres import PostgresServer
 from tests.unit.saga.test_language_properties import answers, graph, verbs
@@ -84,16 +81,7 @@ class _Sequence:
             step if step.wait else _of_service(step, self.draw.choice("ab"))
             for step in made.steps
         )
-        made = Definition(
-            "order", 0, steps, timeout=made.timeout, output=made.output, order=made.order
-        )
-        document = JsonText(json.dumps({"seed": self.seed}))
-        store_language._MADE[document] = made
-        digest = hashlib.sha256(document.encode()).hexdigest()
-        await self.twins.put_definition(document, digest)
-        stored = await self.twins.memory.get_definition(NAMESPACE, "order")
-        assert stored is not None
-        return store_language.compile_any(document, NAMESPACE, "order", stored.version)
+        return await self.twins.define(dataclasses.replace(made, steps=steps))
 
     def _starts(self, definition: Definition) -> list[Start]:
         self._workflows = [
@@ -185,7 +173,9 @@ class _Sequence:
             key = draw.choice(list(workflow.steps) or [StepKey("s0")])
             found += verbs(draw, key)
         if draw.random() < (0.5 if len(found) < 2 else 0.1):
-            found.append(SignalSent("go", JsonText(str(draw.randint(1, 99))), "because", "somebody"))
+            found.append(
+                SignalSent("go", JsonText(str(draw.randint(1, 99))), "because", "somebody")
+            )
         if workflow.deadline_at is not None and draw.random() < 0.2:
             found.append(DeadlinePassed())
         return found

@@ -7,6 +7,9 @@ those of the server that tell the time. So everything must be the same to the mi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,8 +29,9 @@ from sidecar.errors import StoreUnavailable
 from sidecar.ports.records import SidecarBeat
 from sidecar.ports.store import Batch, BatchResult, Missing, Moved, Started, TransitionResult
 from sidecar.saga.changes import Changes
+from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.workflow import Step, Workflow, WorkflowId
-from tests.conformance.store_language import compile_any, render_any
+from tests.unit.saga.worlds import render
 
 NAMESPACE = "default"
 ALL = 10_000
@@ -65,7 +69,8 @@ class Twins:
         patch.setattr(kept, "time", _StandingClock())
         patch.setattr("sidecar.adapters.stores.postgres.VITAL", 1)
         self._dsn = dsn
-        self._made: dict[str, Any] = {"compile_document": compile_any, "render": render_any}
+        self._definitions: dict[str, Definition] = {}
+        self._made: dict[str, Any] = {"compile_document": self._compile, "render": render}
         self.clock = ManualClock()
         self.tables = MemoryTables()
         self.memory = MemoryStore(**self._made, clock=self.clock, tables=self.tables)
@@ -96,10 +101,18 @@ class Twins:
             if store._kept._clock is not None:
                 store._kept._clock = (now, 0.0)
 
-    async def put_definition(self, document: Any, digest: str) -> None:
-        """Keep a definition in both."""
+    async def define(self, made: Definition) -> Definition:
+        """Keep a definition made in code in both, under a document that only names it."""
+        digest = hashlib.sha256(str(len(self._definitions)).encode()).hexdigest()
+        document = JsonText(json.dumps({"made": digest}))
+        self._definitions[document] = made
         for store in (self.memory, self.stores[0]):
-            await store.put_definition(NAMESPACE, "order", document, digest)
+            stored, _ = await store.put_definition(NAMESPACE, "order", document, digest)
+        return self._compile(document, NAMESPACE, "order", stored.version)
+
+    def _compile(self, document: JsonText, namespace: str, name: str, version: int) -> Definition:
+        made = self._definitions[document]
+        return dataclasses.replace(made, namespace=namespace, name=name, version=version)
 
     async def beat(self, incarnation: str, service: str) -> None:
         """Write in both that a sidecar is alive."""
