@@ -11,6 +11,7 @@ A binding is a class and a fixture:
 
 from __future__ import annotations
 
+from tests.conformance.store_callbacks import CallbackSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
@@ -33,5 +34,6 @@ class StoreSuite(
     QuerySuite,
     LeaderSuite,
     RingingSuite,
+    CallbackSuite,
 ):
     """Everything that a store promises."""
