@@ -11,8 +11,10 @@ A binding is a class and a fixture:
 
 from __future__ import annotations
 
+from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_callbacks import CallbackSuite
 from tests.conformance.store_claims import ClaimSuite
+from tests.conformance.store_doubts import DoubtSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_play import Backend
@@ -21,6 +23,7 @@ from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
+from tests.conformance.store_waits import WaitSuite
 
 __all__ = ["Backend", "StoreSuite"]
 
@@ -35,5 +38,8 @@ class StoreSuite(
     LeaderSuite,
     RingingSuite,
     CallbackSuite,
+    WaitSuite,
+    DoubtSuite,
+    BranchSuite,
 ):
     """Everything that a store promises."""
