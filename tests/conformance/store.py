@@ -15,8 +15,11 @@ from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_callbacks import CallbackSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_doubts import DoubtSuite
+from tests.conformance.store_fan_out import FanOutSuite
+from tests.conformance.store_fan_out_undo import FanOutUndoSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
 from tests.conformance.store_ringing import RingingSuite
@@ -41,5 +44,8 @@ class StoreSuite(
     WaitSuite,
     DoubtSuite,
     BranchSuite,
+    OperatorSuite,
+    FanOutSuite,
+    FanOutUndoSuite,
 ):
     """Everything that a store promises."""

@@ -137,6 +137,7 @@ class Twins:
         """
         store = self.stores[handle % len(self.stores)]
         if lost:
+            store._kept.forget_all()  # else a member may be told that its workflow had moved
             await _lose_answer(store, batch)
             await self.memory.commit(batch)
         found = await store.commit(batch)
