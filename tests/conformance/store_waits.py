@@ -1,4 +1,4 @@
-"""Steps that wait: for their time, which the leader sees, or for a signal, which is kept for them."""
+"""Steps that wait: for their time, as the leader sees, or for a signal, which is kept for them."""
 
 from __future__ import annotations
 

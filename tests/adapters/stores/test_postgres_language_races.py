@@ -320,7 +320,7 @@ async def test_a_retry_that_races_a_claim_leaves_one_attempt(
 async def test_many_sidecars_settle_one_large_fan_out_together(
     here: Stubborn, backend: PostgresBackend
 ) -> None:
-    count = min(400, ROUNDS * 2)
+    count = min(200, ROUNDS * 2)
     definition = await register(here.store, fan("each", at_once=40), call("last", "inventory"))
     workflow = await here.start(definition, body=lines(*range(count)))
     players = [here, *[Stubborn(await backend.open_store()) for _ in range(3)]]
