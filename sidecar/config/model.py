@@ -324,7 +324,7 @@ class SidecarConfig(Section):
     """Asked with GET whether the service is ready; left out: a TCP connect."""
     service_auth: ServiceAuth | None = None
     callback_base_url: CallbackUrl | None = None
-    """Where the service reaches a sidecar of the namespace; left out: this one, at `listen.http`."""
+    """Where the service reaches a sidecar; left out: this one, at `listen.http`."""
     body_limits: BodyLimits = BodyLimits()
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""

@@ -116,7 +116,7 @@ def _taken_on(draft: Draft, step: Step, event: Answered) -> Verdict:
         # The lease had ended, so another sidecar may be claiming the step at this moment.
         draft.takes_away = True
         undone = event.action is Action.COMPENSATE
-        # Its end counted as a try, and will again; a person may have forgotten all tries since.
+        # Its end had spent a try; it will have another end.
         reopened = replace(run, closed=event.attempt - 1, tries=max(0, run.tries - 1))
         step = replace(step, **{"compensate" if undone else "execute": reopened})
     until = draft.now + _defined(draft, step).callback_timeout

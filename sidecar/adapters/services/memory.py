@@ -198,6 +198,10 @@ class MemoryService:
         self.effects.append((call.workflow, call.key, call.action))
         return act.answer
 
+    def act_later(self, call: Call, act: Act) -> Outcome:
+        """Do now what a call was answered 202 for; return what the callback says."""
+        return self._take_effect(call, act)
+
     def _was_compensated(self, call: Call) -> bool:
         undo = self.ledger.get(f"{call.workflow}/{call.key}/{Action.COMPENSATE}")
         return self.has_barrier and undo is not None and undo.effects > 0
