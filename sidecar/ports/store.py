@@ -262,7 +262,8 @@ class Store(Protocol):
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
         ...
 
-    # queries: a workflow comes with its steps and all bodies, but without the items of fan-outs
+    # queries: a workflow comes with its steps and all bodies, but without the items of fan-outs,
+    # their elements, and the signals that are kept (their history tells of them)
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         """Return one workflow."""
@@ -273,8 +274,8 @@ class Store(Protocol):
     ) -> Sequence[Step]:
         """Return the items of a fan-out with their bodies, by their index.
 
-        Those that had no turn yet are `pending`, and their element stands in the place of their
-        input.
+        Those that had no turn yet are `pending`. Where there is no input (as yet, or because it
+        could not be rendered) the element stands in its place.
         """
         ...
 

@@ -95,6 +95,11 @@ class Draft:
         """Return the plain step of that name."""
         return self.step(StepKey(name))
 
+    def in_order(self) -> list[Step]:
+        """Return all that have a row, whatever order they were read in: as written, by index."""
+        place = {step.name: at for at, step in enumerate(self.definition.steps)}
+        return sorted(self.steps.values(), key=lambda one: (place[one.key.step], one.key.index))
+
     def items(self, name: str) -> list[Step]:
         """Return the items of a fan-out that have a row, by their index.
 

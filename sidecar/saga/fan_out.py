@@ -172,6 +172,7 @@ def _undo_next(draft: Draft, step: Step) -> Step:
         and item.key.index >= fan.undone
         and owes_compensation(defined, item)
     )
+    before = fan.kept
     for index in owed:
         if fan.undoing >= at_once:
             break
@@ -182,6 +183,8 @@ def _undo_next(draft: Draft, step: Step) -> Step:
             item = begin_undo(draft, defined, item)
         kept = item.status is StepStatus.COMPENSATION_FAILED
         fan = replace(fan, undone=index + 1, undoing=fan.undoing + (not kept), kept=fan.kept + kept)
+    if fan.undoing < at_once and fan.kept > before:
+        draft.need_whole()  # one that could not be begun leaves its place to the next
     step = draft.put(replace(step, fan=fan))
     if fan.undoing or step.status is not StepStatus.COMPENSATING:
         return step

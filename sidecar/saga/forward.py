@@ -132,7 +132,16 @@ def items_failed(draft: Draft, step: Step, item: Step) -> None:
         if step.status is StepStatus.FAILED:
             passed(draft, step.key.step)
     else:
-        rollback.failed(draft, step, fan_out.error_of(step, item))
+        rollback.failed(draft, step, fan_out.error_of(step, _failed_item(draft, item)))
+
+
+def _failed_item(draft: Draft, item: Step) -> Step:
+    """The item that was one too many: the one that ended, or one opened by that and unsent."""
+    if item.status is StepStatus.FAILED:
+        return item
+    others = (one for one in draft.in_order() if one.is_item and one.key.step == item.key.step)
+    failed = [one for one in others if one.status is StepStatus.FAILED]
+    return failed[-1] if failed else item
 
 
 def _is_true(rendered: JsonText) -> bool:

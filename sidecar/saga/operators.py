@@ -91,7 +91,7 @@ def resume(draft: Draft, event: ResumeRequested) -> Verdict:
     draft.note("operator", "resumed", details=_said(event.reason))
     for step in waits.take_kept(draft):
         forward.concluded(draft, step)
-    for step in list(draft.steps.values()):
+    for step in draft.in_order():
         if step.status in CLAIMABLE and not step.leased:
             draft.ring(step)
     return Verdict.APPLIED
@@ -111,7 +111,7 @@ def stop_all(draft: Draft, reason: str) -> None:
     draft.need_whole()
     draft.takes_away = True
     draft.signal(WorkflowSignal.TERMINATE, "terminated", details=_said(reason))
-    for item in [step for step in draft.steps.values() if step.is_item]:
+    for item in [step for step in draft.in_order() if step.is_item]:
         if item.status in OPEN:
             fan_out.cut_off(draft, _cut_off(draft, item, reason))
     for defined in draft.definition.steps:
@@ -151,7 +151,7 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
 
 def _named_or_all(draft: Draft, key: StepKey | None) -> list[Step]:
     if key is None:
-        return list(draft.steps.values())
+        return draft.in_order()
     named = draft.step(key)
     if named.fan is None:
         return [named]

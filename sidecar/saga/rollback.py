@@ -124,5 +124,16 @@ def _could_not_be_undone(step: Step) -> bool:
 def _break(draft: Draft) -> None:
     if draft.status is WorkflowStatus.ROLLING_BACK:
         first = failures(draft)[0]
+        if first.fan is not None:
+            first = _item_that_failed(draft, first)
         error = at_step(first.compensation_error, str(first.key))
         draft.signal(WorkflowSignal.BREAK, "compensation_failed", error=error)
+
+
+def _item_that_failed(draft: Draft, step: Step) -> Step:
+    """The first item of a step that is known not to have been undone; or else the step."""
+    for one in draft.in_order():
+        own = one.is_item and one.key.step == step.key.step
+        if own and one.status is StepStatus.COMPENSATION_FAILED:
+            return one
+    return step

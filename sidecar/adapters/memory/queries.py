@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
 from sidecar.errors import StaleEpoch, StoreUnavailable
@@ -129,8 +131,10 @@ class MemoryQueries:
         found = []
         for index in range(after_index + 1, min(fan.total, after_index + 1 + limit)):
             key = StepKey(step, index)
-            pending = Step(key, "", input=row.workflow.elements[key])
-            found.append(row.workflow.steps.get(key, pending))
+            item = row.workflow.steps.get(key, Step(key, ""))
+            if item.input is None:
+                item = replace(item, input=row.workflow.elements[key])
+            found.append(item)
         return found
 
     async def is_current(
@@ -185,7 +189,8 @@ class MemoryQueries:
     async def leave(self, incarnation: str) -> None:
         """Write that a sidecar has gone for good and holds no lease any more."""
         self.check_open()
-        self.tables.gone.add(incarnation)
+        if incarnation in self.tables.sidecars:
+            self.tables.gone.add(incarnation)
 
     async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
         """Return the sidecars known, by service."""

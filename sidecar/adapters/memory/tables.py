@@ -200,15 +200,16 @@ class MemoryTables:
 
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(workflow, steps={}, elements={}, input=None, output=None, error=None)
+    return replace(
+        workflow, steps={}, elements={}, signals=(), input=None, output=None, error=None
+    )
 
 
 def without_items(workflow: Workflow) -> Workflow:
     """The workflow as it is shown: the items of its fan-outs come by pages."""
-    if not workflow.elements:
-        return workflow
     steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
-    return replace(workflow, steps=steps, elements={}, partial=True)
+    partial = any(step.fan is not None for step in steps.values())
+    return replace(workflow, steps=steps, elements={}, signals=(), partial=partial)
 
 
 def _succeeded(changes: Changes) -> frozenset[StepKey]:

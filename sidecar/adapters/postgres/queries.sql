@@ -61,16 +61,20 @@ SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_a
     s.comp_input::text AS comp_input, s.comp_output::text AS comp_output,
     s.comp_error::text AS comp_error
 FROM items i
-LEFT JOIN steps s ON s.workflow_id = i.workflow_id AND s.step = i.step AND s.idx = i.idx
+LEFT JOIN LATERAL (
+    SELECT * FROM steps s
+    WHERE s.workflow_id = i.workflow_id AND s.step = i.step AND s.idx = i.idx LIMIT 1
+) AS s ON true
 WHERE i.workflow_id = %(id)s::uuid AND i.step = %(step)s AND i.idx > %(after)s
 ORDER BY i.idx LIMIT %(limit)s
 
 -- name: is_current
--- Whether an attempt is the newest of its step and action, and is under way.
+-- Whether an attempt is the newest of its step and action, and is under way. `COALESCE` hides the
+-- question from the index of all leases.
 SELECT EXISTS (
     SELECT FROM steps
     WHERE workflow_id = %(id)s::uuid AND step = %(step)s AND idx = %(idx)s
-      AND lease_until IS NOT NULL
+      AND COALESCE(lease_until IS NOT NULL, false)
       AND CASE WHEN status = 'compensating' THEN %(action)s = 'compensate' AND comp_attempt = %(attempt)s
           WHEN status = 'in_doubt' THEN %(action)s = 'status' AND attempt = %(attempt)s
           ELSE %(action)s = 'execute' AND attempt = %(attempt)s END

@@ -3,9 +3,8 @@
     kept state ─▶ advance ─▶ one statement that writes if the revision is still the same
 
 Only what goes straight ahead is decided here. Whatever else happens (the state is not known, the
-event is late, illegal, takes steps away, speaks of an item or starts a child, a definition must be loaded) is left
-to
-`sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
+event is late, illegal, takes steps away, speaks of an item or starts a child, a definition must be
+loaded) is left to `sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
 """
 
 from __future__ import annotations

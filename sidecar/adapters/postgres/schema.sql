@@ -61,6 +61,7 @@ CREATE TABLE start_keys (
     PRIMARY KEY (namespace, definition, start_key)
 );
 
+-- By its key the steps of a workflow stand together, before all items of its fan-outs.
 CREATE TABLE steps (
     workflow_id     uuid        NOT NULL,
     step            text        NOT NULL,
@@ -100,7 +101,7 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
-    PRIMARY KEY (workflow_id, step, idx)
+    PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Claim, look and ring-again all go by this one predicate.

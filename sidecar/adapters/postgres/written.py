@@ -115,7 +115,9 @@ class Written:
             return
         for queued in changes.queued:
             key = (workflow.id, queued.key)
-            step = self.steps[key]
+            step = self.steps.get(key)
+            if step is None:  # it is rung for, but not written
+                continue
             mine = step.service == batch.service and step.status in CLAIMABLE
             if not mine or step.leased or step.due_at is None or step.due_at > now:
                 continue

@@ -36,6 +36,7 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.saga import machine
+from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
@@ -168,7 +169,7 @@ class _Transaction:
         row = self._rows[start.id] = Row.begun(changes)
         self._outbox.send(changes)
         if start.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claim_next(row, changes)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _again(self, start: Start, taken: StartKey) -> StartResult:
@@ -199,7 +200,7 @@ class _Transaction:
             row = self._rows[transition.workflow] = row.moved(changes)
             self._outbox.send(changes)
         if transition.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claim_next(row, changes)
         return Moved(changes)
 
     # -- claims -------------------------------------------------------------------------------
@@ -209,7 +210,10 @@ class _Transaction:
             if step.leased and row.holders.get(step.key) == self._holder:
                 self._claimed[row.workflow.id, step.key] = row.claim_of(step.key)
 
-    def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
+    def _claim_next(self, row: Row, changes: Changes) -> None:
+        """Claim one of the steps that were queued; not one that is only rung for."""
+        moved = {one.key for one in changes.steps}
+        queued = (one for one in changes.queued if one.key in moved)
         free = (one for one in queued if row.why_not(one, self._batch, self._now) is None)
         if (step := next(free, None)) is not None:
             self._claim(row, step)
