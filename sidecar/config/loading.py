@@ -20,7 +20,7 @@ from sidecar.config.model import NO_STORE, KafkaQueue, PostgresQueue, Section, S
 from sidecar.definitions.documents import MAX_BYTES, read_document
 from sidecar.definitions.findings import Findings, sentence, shown
 from sidecar.definitions.findings import Path as KeyPath
-from sidecar.definitions.model import LATER
+from sidecar.definitions.names import LATER
 from sidecar.errors import ConfigError, DefinitionError
 
 PREFIX = "GOCONDUCTOR_"

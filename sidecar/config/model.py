@@ -31,7 +31,7 @@ from sidecar.config.values import (
     TextOrSecret,
 )
 from sidecar.definitions.durations import Between, duration_text
-from sidecar.definitions.model import LATER, ServiceName, ServicePath, check_name
+from sidecar.definitions.names import LATER, ServiceName, ServicePath, check_name
 
 
 class Section(BaseModel):

@@ -1,19 +1,18 @@
 """From a document to a `Definition`, by way of everything that can be wrong with it.
 
-Three checks look at the same plain data, each as far as it gets: the models (shape), the
-graph (order), the templates (expressions). All that they find is told at once.
+Several checks look at the same plain data, each as far as it gets: the models (`shape`), what
+belongs together (`kinds`), the order (`graph`), the expressions (`scopes`), the JSON Schemas
+(`schemas`). All that they find is told at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
+from sidecar.definitions.calls import NO_EFFECT
 from sidecar.definitions.documents import (
     MAX_BYTES,
     Document,
@@ -21,34 +20,36 @@ from sidecar.definitions.documents import (
     digest,
     format_of,
     read_document,
-    walk,
 )
-from sidecar.definitions.findings import Findings, Path, sentence
+from sidecar.definitions.findings import Findings, Path
 from sidecar.definitions.graph import check_graph
-from sidecar.definitions.model import (
-    ENDLESS,
-    LATER,
-    MAX_STEPS,
-    NO_EFFECT,
-    UNSUPPORTED,
-    Call,
-    CompensationPlan,
-    DefinitionModel,
-    Part,
-    Retry,
-    Step,
-)
-from sidecar.definitions.templates import CEL, TemplateCompiler, Visible
+from sidecar.definitions.kinds import check_kinds
+from sidecar.definitions.model import MAX_STEPS, DefinitionModel, Step
+from sidecar.definitions.schemas import compile_schemas
+from sidecar.definitions.scopes import compile_templates
+from sidecar.definitions.shape import check_shape
+from sidecar.definitions.templates import CEL, TemplateCompiler
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import (
+    DEFAULT_CALLBACK_TIMEOUT,
+    DEFAULT_PARALLEL,
+    DEFAULT_STATUS_BUDGET,
     DEFAULT_TIMEOUT,
+    BodyCheck,
+    Child,
     Compensation,
+    Concurrency,
     Definition,
+    FanOut,
+    Join,
     JsonText,
+    Order,
+    StatusCheck,
     StepDefinition,
     Template,
+    Wait,
 )
-from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
+from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,15 @@ def compile_stored(document: JsonText, namespace: str, name: str, version: int) 
     program that knew more has stored it.
     """
     compiled = _compile(read_document(document, "json"), namespace, version)
-    return Definition(
-        name=name,
-        version=version,
-        steps=compiled.steps,
-        namespace=namespace,
-        timeout=compiled.timeout,
-    )
+    return dataclasses.replace(compiled, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What was compiled of a document, by the paths where it stands."""
+
+    templates: Mapping[Path, Template]
+    schemas: Mapping[Path, tuple[JsonText, BodyCheck]]
 
 
 def _compile(document: Document, namespace: str, version: int) -> Definition:
@@ -98,165 +101,100 @@ def _compile(document: Document, namespace: str, version: int) -> Definition:
     raw = document.value
     if not isinstance(raw, dict):
         raise DefinitionError([("", "must be a mapping with `name` and `steps`")])
-    model = _check_shape(raw, findings)
+    model = check_shape(raw, findings)
     templates: dict[Path, Template] = {}
     steps = raw.get("steps")
     if isinstance(steps, list) and len(steps) <= MAX_STEPS:
+        check_kinds(raw, findings)
         ancestors = check_graph(steps, findings)
-        compiler = TemplateCompiler(document, findings, CEL)
-        templates = _compile_templates(steps, ancestors, compiler)
+        templates = compile_templates(raw, ancestors, TemplateCompiler(document, findings, CEL))
+    schemas = compile_schemas(raw, findings)
     findings.check()
     if model is None:  # an unreadable model always leaves a finding
         raise DefinitionError([("", "cannot be read, for a reason that was not told")])
-    return Definition(
-        name=model.name,
-        version=version,
-        steps=tuple(_step(step, index, model, templates) for index, step in enumerate(model.steps)),
-        namespace=namespace,
-        timeout=model.timeout,
-    )
-
-
-# -- shape ------------------------------------------------------------------------------------
-
-_MODELS: dict[str, type[Part]] = {
-    "execute": Call,
-    "compensate": Call,
-    "retry": Retry,
-    "compensation": CompensationPlan,
-}
-
-
-def _check_shape(raw: Any, findings: Findings) -> DefinitionModel | None:
-    # `timeout:` with nothing after it is a slip, not a wish for the default.
-    empty = {path for path, value in walk(raw) if value is None and _means_nothing(path)}
-    for path in sorted(empty, key=str):
-        findings.add(path, "is empty; give it a value or leave it out")
-    try:
-        model = DefinitionModel.model_validate(raw)
-    except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False):
-            if one["loc"] not in empty:
-                _add(one, raw, findings)
-        return None
-    for index, step in enumerate(model.steps):
-        _check_step(step, ("steps", index), findings)
-    return model
-
-
-def _means_nothing(path: Path) -> bool:
-    """Whether null may not stand at `path`: it may in inputs, and where it means "no end"."""
-    inside_input = "input" in path[:-1] and path[0] == "steps"
-    no_end = len(path) > 1 and path[-2] == "retry" and path[-1] in ENDLESS
-    return not inside_input and not no_end
-
-
-def _existing(path: Path, raw: Any) -> Path:
-    """The path without the key that a bare `/path` has only in the model."""
-    for length, part in enumerate(path):
-        if isinstance(raw, str):
-            return path[:length]
-        if isinstance(raw, dict):
-            raw = raw.get(part)
-        elif isinstance(raw, list) and isinstance(part, int):
-            raw = raw[part]
-    return path
-
-
-def _add(error: ErrorDetails, raw: Any, findings: Findings) -> None:
-    path = _existing(tuple(error["loc"]), raw)
-    if error["type"] != "extra_forbidden":
-        findings.add(path, sentence(error))
-        return
-    model, key = _model_at(path[:-1]), str(path[-1])
-    if (words := UNSUPPORTED.get(model.kind, {}).get(key)) is not None:
-        what, _, instead = words.partition("; ")
-        findings.add(path, f"{what} {LATER}{f'; {instead}' if instead else ''}")
-    else:
-        findings.add_unknown(path, "there is no key", key, model.model_fields)
-
-
-def _model_at(path: Path) -> type[Part]:
-    """The model of the mapping that stands at `path`."""
-    if not path:
-        return DefinitionModel
-    if isinstance(path[-1], int):
-        return Step
-    return _MODELS[path[-1]]
-
-
-def _check_step(step: Step, path: Path, findings: Findings) -> None:
-    """What the models cannot say: keys that exclude each other, policies in disorder."""
-    for key in ("input", "timeout", "retry", "on_status"):
-        if key in step.model_fields_set and key in step.execute.model_fields_set:
-            findings.add((*path, "execute", key), f"`{key}` is given for the step too; keep one")
-    policies: list[tuple[Path, Retry | None, RetryPolicy]] = [
-        ((*path, "retry"), step.retry, FORWARD_DEFAULT),
-        ((*path, "execute", "retry"), step.execute.retry, FORWARD_DEFAULT),
-    ]
-    if step.compensate is not None and step.compensate is not NO_EFFECT:
-        where = (*path, "compensate", "retry")
-        policies.append((where, step.compensate.retry, COMPENSATION_DEFAULT))
-    for where, retry, default in policies:
-        if retry is not None and (text := retry.disorder(default)) is not None:
-            findings.add(where, text)
-
-
-# -- templates --------------------------------------------------------------------------------
-
-
-def _compile_templates(
-    steps: list[Any],
-    ancestors: Mapping[str, frozenset[str]] | None,
-    compiler: TemplateCompiler,
-) -> dict[Path, Template]:
-    """Compile all inputs. Without an order (None) every step counts as seen by every other."""
-    names = [step.get("name") for step in steps if isinstance(step, dict)]
-    known = frozenset(name for name in names if isinstance(name, str))
-    compiled: dict[Path, Template] = {}
-    for index, step in enumerate(steps):
-        if not isinstance(step, dict):
-            continue
-        name = step.get("name")
-        name = name if isinstance(name, str) else f"steps[{index}]"
-        before = known if ancestors is None else ancestors.get(name, known)
-        forward = Visible(name, before, known)
-        backward = Visible(name, before | {name}, known)
-        for keys, visible in (
-            (("input",), forward),
-            (("execute", "input"), forward),
-            (("compensate", "input"), backward),
-        ):
-            holder = step if len(keys) == 1 else step.get(keys[0])
-            if isinstance(holder, dict) and holder.get("input") is not None:
-                path: Path = ("steps", index, *keys)
-                compiled[path] = compiler.compile(holder["input"], path, visible)
-    return compiled
+    return _definition(model, _Parts(templates, schemas), namespace, version)
 
 
 # -- the definition ---------------------------------------------------------------------------
 
 
-def _step(
-    step: Step, index: int, model: DefinitionModel, templates: Mapping[Path, Template]
-) -> StepDefinition:
+def _definition(model: DefinitionModel, parts: _Parts, namespace: str, version: int) -> Definition:
+    schema, check = parts.schemas.get(("input", "schema"), (None, None))
+    return Definition(
+        name=model.name,
+        version=version,
+        steps=tuple(_step(step, index, model, parts) for index, step in enumerate(model.steps)),
+        namespace=namespace,
+        timeout=model.timeout,
+        output=parts.templates.get(("output",)),
+        input_schema=schema,
+        input_check=check,
+        order=Order(model.compensation.order),
+        central=model.compensation.mode == "central",
+        concurrency=_concurrency(model, parts),
+        priority=model.priority,
+    )
+
+
+def _concurrency(model: DefinitionModel, parts: _Parts) -> Concurrency | None:
+    if (plan := model.concurrency) is None:
+        return None
+    return Concurrency(parts.templates["concurrency", "key"], plan.limit, plan.release_on_error)
+
+
+def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> StepDefinition:
     above = () if index == 0 else (model.steps[index - 1].name,)
     path: Path = ("steps", index)
-    call = step.execute
-    retry = step.retry or call.retry
+    templates = parts.templates
+    schema, check = parts.schemas.get((*path, "output_schema"), (None, None))
+    given: dict[str, Any] = {"output_schema": schema, "output_check": check}
+    if step.execute is not None:
+        call = step.execute
+        retry = step.retry or call.retry
+        given |= {
+            "service": step.service,
+            "path": call.path,
+            "method": call.method,
+            "timeout": step.timeout or call.timeout or DEFAULT_TIMEOUT,
+            "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
+            "on_status": step.on_status or call.on_status,
+        }
+    if step.status is not None:
+        budget = step.status.budget or DEFAULT_STATUS_BUDGET
+        given["status_check"] = StatusCheck(step.status.path, budget)
     return StepDefinition(
         name=step.name,
-        service=step.service,
-        path=call.path,
         after=above if step.after is None else tuple(step.after),
-        method=call.method,
-        timeout=_timeout(step.timeout or call.timeout),
-        retry=retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
-        compensation=_compensation(step, (*path, "compensate"), templates),
-        no_effect=step.compensate is NO_EFFECT,
-        pivot=step.pivot,
+        join=Join(step.join),
+        when=templates.get((*path, "when")),
+        optional=step.optional,
+        wait=_wait(step, path, templates),
+        fan_out=_fan_out(step, path, templates),
+        # Which version is the newest is known at registration only: 0 stands for it here.
+        child=Child(step.workflow, step.version or 0) if step.workflow else None,
         input=templates.get((*path, "input")) or templates.get((*path, "execute", "input")),
-        on_status=step.on_status or call.on_status,
+        compensation=_compensation(step, (*path, "compensate"), templates),
+        no_effect=step.compensate is NO_EFFECT or step.wait is not None,
+        pivot=step.pivot,
+        callback_timeout=step.callback_timeout or DEFAULT_CALLBACK_TIMEOUT,
+        **given,
+    )
+
+
+def _wait(step: Step, path: Path, templates: Mapping[Path, Template]) -> Wait | None:
+    if (plan := step.wait) is None:
+        return None
+    until = templates.get((*path, "wait", "until"))
+    return Wait(plan.duration, until, plan.signal, plan.timeout)
+
+
+def _fan_out(step: Step, path: Path, templates: Mapping[Path, Template]) -> FanOut | None:
+    if step.for_each is None:
+        return None
+    return FanOut(
+        items=templates[(*path, "for_each")],
+        max_parallel=step.max_parallel or DEFAULT_PARALLEL,
+        tolerated=step.tolerated_failures or 0,
     )
 
 
@@ -269,12 +207,8 @@ def _compensation(
     return Compensation(
         path=call.path,
         method=call.method,
-        timeout=_timeout(call.timeout),
+        timeout=call.timeout or DEFAULT_TIMEOUT,
         retry=call.retry.over(COMPENSATION_DEFAULT) if call.retry else COMPENSATION_DEFAULT,
         input=templates.get((*path, "input")),
         on_status=call.on_status,
     )
-
-
-def _timeout(given: timedelta | None) -> timedelta:
-    return DEFAULT_TIMEOUT if given is None else given

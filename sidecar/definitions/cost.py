@@ -13,11 +13,11 @@ Where two sizes are multiplied, one of them is taken for the largest that it can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.definitions.patterns import MOST_PROGRAM, program_size
-from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select
+from sidecar.definitions.tree import Build, Call, Constant, Fold, Ident, Node, Select, children
 from sidecar.definitions.work import CHARACTERS, CONVERT, LOOK, Work
 
 MOST_SIZE = 4 * 1024 * 1024
@@ -50,6 +50,8 @@ _TO_SCALAR = frozenset(
         *("int", "uint", "double", "bool", "timestamp", "duration"),
     )
 )
+_WILD = frozenset(("contains", "matches", "size"))
+"""What takes products of sizes, or depends on the kind of what it is given."""
 _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
 
 
@@ -121,7 +123,10 @@ Measure = Callable[[tuple[str, ...]], Measured]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`constant` plus, for each open loop, `by[loop]` times the size of its element."""
+    """`constant` plus, for each open loop, `by[loop]` times the size of its element.
+
+    In a `Plain` bound the chains of names that are read stand for loops, by their numbers.
+    """
 
     constant: float
     by: Mapping[int, float] = field(default_factory=dict)
@@ -147,6 +152,39 @@ def bound(tree: Node, measured: Measure) -> tuple[float, float]:
     return size.constant, work.constant
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A bound that is known but for the sizes of what is read, so that no walk is needed."""
+
+    size: Bound
+    work: Bound
+    chains: tuple[tuple[str, ...], ...]
+
+    def of(self, measured: Measure) -> tuple[float, float]:
+        """The same as `bound`."""
+        sizes = [measured(chain).size for chain in self.chains]
+        return _filled(self.size, sizes), _filled(self.work, sizes)
+
+
+def _filled(one: Bound, sizes: Sequence[float]) -> float:
+    return one.constant + sum(factor * sizes[number] for number, factor in one.by.items())
+
+
+def plain(tree: Node) -> Plain | None:
+    """The bound of a tree that grows in proportion to what it reads; None if it may not."""
+    if _wild(tree):
+        return None
+    walk = _PlainWalk()
+    size, work = walk.node(tree, {})
+    return Plain(size, work, tuple(walk.numbers))
+
+
+def _wild(node: Node) -> bool:
+    if isinstance(node, Fold) or (isinstance(node, Call) and node.function in _WILD):
+        return True
+    return any(map(_wild, children(node)))
+
+
 class _Walk:
     """One walk over a tree; loops are numbered as they are met."""
 
@@ -157,7 +195,7 @@ class _Walk:
     def node(self, node: Node, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         """The size of what `node` produces, and the work it takes."""
         if (chain := _read(node, scope)) is not None:
-            return Bound(self._measured(chain).size), _ONE
+            return self._sized(chain), _ONE
         match node:
             case Constant():
                 return Bound(node.size), _NOTHING
@@ -176,6 +214,9 @@ class _Walk:
             case Fold():
                 return self._fold(node, scope)
         raise TypeError(f"there is no node {type(node).__name__}")
+
+    def _sized(self, chain: tuple[str, ...]) -> Bound:
+        return Bound(self._measured(chain).size)
 
     def _all(self, nodes: tuple[Node, ...], scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         sizes, works = _NOTHING, _NOTHING
@@ -256,6 +297,17 @@ class _Walk:
 
     def _most(self, one: Bound) -> float:
         return one.constant + sum(self._longest[loop] * factor for loop, factor in one.by.items())
+
+
+class _PlainWalk(_Walk):
+    """Leaves open how large the chains are."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: Measured(0))
+        self.numbers: dict[tuple[str, ...], int] = {}
+
+    def _sized(self, chain: tuple[str, ...]) -> Bound:
+        return Bound(0, {self.numbers.setdefault(chain, len(self.numbers)): 1})
 
 
 def chain_of(node: Node, *, optional: bool = False) -> tuple[str, ...] | None:

@@ -57,6 +57,9 @@ class Between:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{_WRITTEN.pattern}$"}
+
     def read(self, written: object) -> timedelta:
         """Read and bound one value. Raises `ValueError` with a sentence for people."""
         span = parse_duration(written)

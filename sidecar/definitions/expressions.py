@@ -21,11 +21,11 @@ from typing import Any, Protocol
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
 
-from sidecar.definitions.cost import MOST_SIZE, bound, chain_of
+from sidecar.definitions.cost import MOST_SIZE, bound, chain_of, plain
 from sidecar.definitions.data import Data, outermost
 from sidecar.definitions.findings import shown
 from sidecar.definitions.tree import Call, Fold, Ident, Node, Select, children, decode
-from sidecar.definitions.work import CONVERT, EVALUATE, NODE, TAKE, Work
+from sidecar.definitions.work import CONVERT, EVALUATE, NODE, PLAIN_NODE, TAKE, Work
 from sidecar.errors import RenderError
 
 MAX_SOURCE = 4 * 1024
@@ -37,7 +37,7 @@ it twice, so the tree doubles every time."""
 _MOST_UNSURE = MOST_SIZE // 4
 """The same as `MOST_SIZE` for results that must be taken apart piece by piece."""
 
-VARIABLES = ("input", "steps", "workflow")
+VARIABLES = ("input", "steps", "workflow", "each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ class Expression(Protocol):
     @property
     def nodes(self) -> int:
         """How large it is: compiling and bounding it take so much longer."""
+        ...
+
+    @property
+    def gives(self) -> str:
+        """The kind of its result as far as it is known: `BOOL`, `LIST`, ..., or `DYN`."""
         ...
 
     def evaluate(self, data: Data) -> Any:
@@ -112,7 +117,7 @@ class Cel:
             return [Flaw(f"{shown(chain[0])!r} is a type, not a value", 0)]
         if "optional_type" in kind:
             return [Flaw("the result is an optional, which has no JSON form; " + _END_IT, 0)]
-        return _CelExpression(source, program, tree, self._activation)
+        return _CelExpression(source, program, tree, kind, self._activation)
 
     def _activation(self, data: Mapping[str, Any]) -> Any:
         return self._environment.Activation(data={name: data.get(name) for name in VARIABLES})
@@ -122,12 +127,19 @@ class _CelExpression:
     """A CEL program with its tree."""
 
     def __init__(
-        self, source: str, program: Any, tree: Node, convert: Callable[[Mapping[str, Any]], Any]
+        self,
+        source: str,
+        program: Any,
+        tree: Node,
+        kind: str,
+        convert: Callable[[Mapping[str, Any]], Any],
     ) -> None:
         self._source, self._program, self._tree = source, program, tree
         self._convert = convert
         self.nodes = _count(tree)
+        self.gives = kind.partition("<")[0]
         self._chain = chain_of(tree)
+        self._bound = plain(tree)
         self._plain = not _makes_optionals(tree)
         found: dict[tuple[str, ...], Reference] = {}
         for one in _references(tree, frozenset()):
@@ -153,8 +165,12 @@ class _CelExpression:
 
     def _evaluated(self, data: Data) -> Any:
         """Pay for the evaluation, then make it, then pay for what came of it."""
-        data.work.spend(EVALUATE + self.nodes * NODE)
-        size, work = bound(self._tree, data.measured)
+        if self._bound is None:
+            data.work.spend(EVALUATE + self.nodes * NODE)
+            size, work = bound(self._tree, data.measured)
+        else:
+            data.work.spend(EVALUATE + self.nodes * PLAIN_NODE)
+            size, work = self._bound.of(data.measured)
         if not size <= (MOST_SIZE if self._plain else _MOST_UNSURE):
             raise RenderError("the result could become too large on this data")
         data.work.spend(work)
@@ -300,11 +316,10 @@ def _hint(message: str) -> str:
         if "recursion depth" in message:
             return "the expression is nested too deeply; make it simpler"
         return shown(message, 200)
-    if name[1].partition(".")[0] == "each":
-        return "`each` belongs to `for_each`, which is not supported yet in this version"
     return (
         f"there is no name or function {shown(name[1])!r}; an expression sees input, "
-        "steps.<name>.output, steps.<name>.status and workflow.id|definition|version"
+        "steps.<name>.output, steps.<name>.status, workflow.id|definition|version "
+        "and in a fan-out each.item and each.index"
     )
 
 

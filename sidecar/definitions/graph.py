@@ -24,6 +24,7 @@ class Vertex:
     name: str
     after: tuple[str, ...]
     pivot: bool = False
+    any: bool = False
 
     @property
     def path(self) -> Path:
@@ -45,7 +46,9 @@ def vertices(steps: Sequence[object]) -> list[Vertex]:
         after = above
         if isinstance(given := step.get("after"), list):
             after = tuple(one for one in given if isinstance(one, str))
-        found.append(Vertex(index, name, after, step.get("pivot") is True))
+        found.append(
+            Vertex(index, name, after, step.get("pivot") is True, step.get("join") == "any")
+        )
         above = (name,)
     return found
 
@@ -69,7 +72,9 @@ def check_graph(steps: Sequence[object], findings: Findings) -> Mapping[str, fro
     for name in order:
         after = by_name[name].after
         ancestors[name] = frozenset(after).union(*(ancestors[one] for one in after))
+    _check_joins(found, findings)
     _check_pivots(found, ancestors, findings)
+    _check_open_ends([by_name[name] for name in order], ancestors, findings)
     return ancestors
 
 
@@ -147,3 +152,32 @@ def _check_pivots(
                     "them into `after` of the other, so that every step precedes or follows it",
                 )
                 break
+
+
+def _check_joins(found: Sequence[Vertex], findings: Findings) -> None:
+    for one in found:
+        if one.any and len(one.after) < 2:
+            findings.add(
+                (*one.path, "join"),
+                "`any` is a choice between steps; name two or more in `after`",
+            )
+
+
+def _check_open_ends(
+    order: Sequence[Vertex], ancestors: Mapping[str, frozenset[str]], findings: Findings
+) -> None:
+    """Past a `join: any` a step may still run, and so also beside a pivot that comes later."""
+    over: dict[str, frozenset[str]] = {}
+    for one in order:
+        each = [over[name] | {name} for name in one.after]
+        none: frozenset[str] = frozenset()
+        over[one.name] = (
+            none.union(*each) if not (one.any and each) else each[0].intersection(*each[1:])
+        )
+        running = sorted(ancestors[one.name] - over[one.name])
+        if one.pivot and running:
+            findings.add(
+                (*one.path, "pivot"),
+                f"{one.name!r} is a pivot, but {running[0]!r} may still run when it begins, "
+                f"since not all joins before it are `all`; put {running[0]!r} into its `after`",
+            )

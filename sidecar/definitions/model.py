@@ -1,194 +1,69 @@
 """The shape of a definition, as pydantic models: which keys there are and what they may hold.
 
 Every key that is not here is refused. Keys that belong to the language of definitions but
-that this version does not run are refused with words of their own (`UNSUPPORTED`).
+that this version does not run are refused with words of their own: `UNSUPPORTED` are not even
+read, `NOT_YET` are read, so that their faults are told.
+
+The text below a field says what it is for; `language` publishes it.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from sidecar.definitions.durations import Between, duration_text
-from sidecar.saga.paths import path_fault
-from sidecar.saga.policy import RetryPolicy
+from sidecar.definitions.calls import (
+    NO_EFFECT,
+    Call,
+    CallTimeout,
+    OnStatus,
+    Part,
+    Retry,
+    StatusPlan,
+    read_call,
+    read_path,
+)
+from sidecar.definitions.durations import Between
+from sidecar.definitions.names import MAX_NAME, Name, ServiceName
+from sidecar.definitions.shorthand import Short
+from sidecar.saga.definition import MOST_ITEMS, MOST_PARALLEL
 
 MAX_STEPS = 1_000
-MAX_NAME = 63
-MAX_PATH = 1_024
-
-LATER = "is not supported yet in this version"
+MOST_AT_A_TIME = 100_000
+HIGHEST_PRIORITY = 9
 
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "definition": {
-        "input": "`input` (a JSON Schema of the input)",
-        "output": "`output`",
-        "concurrency": "`concurrency`",
         "labels": "`labels`",
     },
     "step": {
         "action": "`action` (a catalogue); write `execute` and `compensate` with paths",
-        "when": "`when`",
-        "for_each": "`for_each`",
-        "max_parallel": "`max_parallel`",
-        "wait": "`wait`",
-        "workflow": "`workflow` (a child)",
-        "optional": "`optional`",
-        "status": "`status` (a status path)",
-        "callback_timeout": "`callback_timeout`",
         "compat": "`compat`",
     },
     "call": {
-        "status": "`status` (a status path)",
-        "callback_timeout": "`callback_timeout`",
         "compat": "`compat`",
     },
 }
-"""For each kind of mapping the keys of the language that this version refuses, in words."""
+"""For each kind of mapping the keys of the language that this version does not read, in words."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
-_SERVICE = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
-_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*(\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*)?")
-_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_HIDDEN = re.compile("%(2f|5c|0[0-9a-f]|1[0-9a-f])", re.IGNORECASE)
+NOT_YET: dict[str, dict[str, str]] = {
+    "definition": {
+        "concurrency": "`concurrency`",
+        "priority": "`priority`",
+    },
+    "step": {
+        "workflow": "`workflow` (a child)",
+    },
+}
+"""The keys that this version reads and checks, but does not run."""
 
-STATUS_WORDS = ("done", "refused", "unknown", "busy", "not_now", "misconfigured")
-
-
-def check_name(name: str) -> str:
-    """A name of a definition or step. Raises `ValueError` with a sentence for people."""
-    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
-        raise ValueError(
-            "must begin with a letter a-z and hold only a-z, 0-9 and _ "
-            f"(at most {MAX_NAME} characters), like order_processing"
-        )
-    return name
-
-
-def check_service(name: str) -> str:
-    """A name of a service. Raises `ValueError` with a sentence for people."""
-    if not _SERVICE.fullmatch(name) or len(name) > MAX_NAME:
-        raise ValueError(
-            "must begin with a letter a-z and hold only a-z, 0-9, _ and - "
-            f"(at most {MAX_NAME} characters), like payments"
-        )
-    return name
-
-
-def check_path(path: str) -> str:
-    """A path of a service, never a host. Raises `ValueError` with a sentence for people."""
-    if "://" in path or path.startswith("//"):
-        raise ValueError("must be a path like /charges; hosts belong to the sidecar's service_url")
-    if "${" in path:
-        raise ValueError("cannot hold an expression; put what varies into `input`")
-    if not path.startswith("/"):
-        raise ValueError("must begin with /, like /charges")
-    if len(path) > MAX_PATH:
-        raise ValueError(f"is too long; at most {MAX_PATH} characters")
-    if not _PATH.fullmatch(path) or _ENCODED.search(path):
-        raise ValueError(
-            "holds a character that a path cannot have (a space, a control character, "
-            "#, a backslash, or not ASCII); percent-encode it"
-        )
-    if _HIDDEN.search(path) or path_fault(path) is not None:
-        raise ValueError("must not hold `.`, `..` or encoded slashes; write the path out")
-    return path
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-ServiceName = Annotated[str, AfterValidator(check_service)]
-ServicePath = Annotated[str, AfterValidator(check_path)]
-CallTimeout = Annotated[timedelta, Between("1ms", "1d")]
-Method = Literal["POST", "PUT", "PATCH", "DELETE"]
-
-
-def _read_statuses(value: object) -> object:
-    """`on_status`: its keys are text in JSON and numbers in YAML; both mean a status."""
-    if not isinstance(value, dict):
-        raise ValueError("must be a mapping like {409: refused}")  # noqa: TRY004
-    read: list[tuple[int, str]] = []
-    for key, word in value.items():
-        if not re.fullmatch("[2-5][0-9][0-9]", str(key), re.ASCII):
-            raise ValueError("its keys must be HTTP statuses from 200 to 599, like 409")
-        if word == "pending":
-            raise ValueError(f"`pending` (callbacks) {LATER}")
-        if word not in STATUS_WORDS:
-            raise ValueError(f"its values must be one of: {', '.join(STATUS_WORDS)}")
-        read.append((int(key), word))
-    return tuple(sorted(read))
-
-
-OnStatus = Annotated[tuple[tuple[int, str], ...], BeforeValidator(_read_statuses)]
-
-
-ENDLESS = ("max_attempts", "total_budget")
-"""The keys of `retry` for which null means "without end"."""
-
-
-class Part(BaseModel):
-    """What all mappings of a definition share: nothing unknown, nothing converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    kind: ClassVar[str] = ""
-
-
-class Retry(Part):
-    """How an action is retried; what is left out comes from the action's default."""
-
-    kind = "retry"
-    max_attempts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    initial_interval: Annotated[timedelta, Between("1ms", "1d")] | None = None
-    backoff_coefficient: Annotated[float, Field(ge=1, le=100)] | None = None
-    max_interval: Annotated[timedelta, Between("1ms", "7d")] | None = None
-    jitter: Annotated[float, Field(ge=0, le=1)] | None = None
-    total_budget: Annotated[timedelta, Between("1ms", "366d")] | None = None
-
-    def over(self, default: RetryPolicy) -> RetryPolicy:
-        """The policy that these keys make of `default`."""
-        given = {key: getattr(self, key) for key in self.model_fields_set}
-        kept = {key: getattr(default, key) for key in Retry.model_fields}
-        return RetryPolicy(**{**kept, **given})
-
-    def disorder(self, default: RetryPolicy) -> str | None:
-        """What is wrong with the keys together, if anything is."""
-        policy = self.over(default)
-        if policy.initial_interval <= policy.max_interval:
-            return None
-        return (
-            f"max_interval ({duration_text(policy.max_interval)}"
-            f"{'' if 'max_interval' in self.model_fields_set else ' by default'}) is shorter than "
-            f"initial_interval ({duration_text(policy.initial_interval)}); raise max_interval"
-        )
-
-
-def _read_call(value: object) -> object:
-    """A bare path is short for a mapping with nothing but a path."""
-    if value == "from_catalogue":
-        raise ValueError(f"`from_catalogue` {LATER}; write the path")
-    return {"path": value} if isinstance(value, str) else value
-
-
-class Call(Part):
-    """A call of the service: `/path`, or a mapping with more to say about it."""
-
-    kind = "call"
-    path: ServicePath
-    method: Method = "POST"
-    input: Any = None
-    timeout: CallTimeout | None = None
-    retry: Retry | None = None
-    on_status: OnStatus = ()
-
-
-NO_EFFECT = Call.model_construct(path="none")
-"""What `compensate: none` reads as: there is nothing to undo."""
+_EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
 
 def _read_compensate(value: object) -> object:
-    return NO_EFFECT if value == "none" else _read_call(value)
+    return NO_EFFECT if value == "none" else read_call(value)
 
 
 def _read_after(value: object) -> object:
@@ -197,54 +72,173 @@ def _read_after(value: object) -> object:
     return value
 
 
-def _read_join(value: object) -> object:
-    if value == "any":
-        raise ValueError(f"`any` {LATER}")
+def _read_when(value: object) -> object:
+    if not isinstance(value, (bool, str)):
+        raise ValueError("must be one expression, like ${input.amount > 100}, or true or false")  # noqa: TRY004
     return value
+
+
+def _read_items(value: object) -> object:
+    if not isinstance(value, (list, str)):
+        raise ValueError("must be one expression that gives a list, like ${input.lines}")  # noqa: TRY004
+    if len(value) > MOST_ITEMS and isinstance(value, list):
+        raise ValueError(f"holds more than {MOST_ITEMS} elements")
+    return value
+
+
+def _read_schema(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON Schema: a mapping, like {type: object}")  # noqa: TRY004
+    return value
+
+
+Schema = Annotated[
+    Any,
+    BeforeValidator(_read_schema),
+    WithJsonSchema({"$ref": "https://json-schema.org/draft/2020-12/schema"}),
+]
+
+
+class WaitPlan(Part):
+    """A pause: for a span, until a moment, or for a signal. Exactly one of the three."""
+
+    kind = "wait"
+    duration: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    """How long to wait."""
+    until: str | None = None
+    """The moment to wait for: a time as RFC 3339, or an expression that gives one as text."""
+    signal: Name | None = None
+    """The signal to wait for; its body becomes the output of the step."""
+    timeout: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    """How long to wait for the signal; then the step fails. Left out: without end."""
 
 
 class Step(Part):
-    """One step: a call of a service."""
+    """One step: a call of a service (`execute`), a pause (`wait`), or a child (`workflow`)."""
 
     kind = "step"
     name: Name
-    service: ServiceName
-    execute: Annotated[Call, BeforeValidator(_read_call)]
-    compensate: Annotated[Call, BeforeValidator(_read_compensate)] | None = None
+    """The name of the step, once in the definition."""
+    service: ServiceName | None = None
+    """The service that is called, through a sidecar beside it."""
+    execute: Annotated[Call, BeforeValidator(read_call), Short("path")] | None = None
+    """What does the step: a path of the service, or a mapping with more to say."""
+    compensate: (
+        Annotated[Call, BeforeValidator(_read_compensate), Short("path", words=("none",))] | None
+    ) = None
+    """What undoes it; `none`: there is nothing to undo. Left out: it cannot be undone."""
     after: Annotated[list[str], BeforeValidator(_read_after)] | None = None
-    join: Annotated[Literal["all"], BeforeValidator(_read_join)] = "all"
-    timeout: CallTimeout | None = None
-    retry: Retry | None = None
-    pivot: bool = False
+    """The steps that must be over first; [] is none. Left out: the step above."""
+    join: Literal["all", "any"] = "all"
+    """Whether all steps in `after` must be over, or one that succeeded is enough."""
+    when: (
+        Annotated[
+            bool | str,
+            BeforeValidator(_read_when),
+            WithJsonSchema({"oneOf": [{"type": "boolean"}, _EXPRESSION]}),
+        ]
+        | None
+    ) = None
+    """One expression that gives true or false; on false the step is skipped."""
+    optional: bool = False
+    """Whether the workflow goes on when this step fails."""
+    for_each: (
+        Annotated[
+            str | list[Any],
+            BeforeValidator(_read_items),
+            WithJsonSchema({"oneOf": [_EXPRESSION, {"type": "array", "maxItems": MOST_ITEMS}]}),
+        ]
+        | None
+    ) = None
+    """One expression that gives a list (or a list): the step runs once for each element."""
+    max_parallel: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] | None = None
+    """How many items of `for_each` are under way at a time."""
+    tolerated_failures: Annotated[int, Field(ge=0, le=MOST_ITEMS)] | None = None
+    """How many items of `for_each` may fail before the step does."""
+    wait: WaitPlan | None = None
+    """A pause in place of a call."""
+    workflow: Name | None = None
+    """The definition that a child of this workflow runs, in place of a call."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """The version of `workflow`. Left out: the newest when this definition is registered."""
     input: Any = None
+    """What `execute` is sent. Left out: the workflow's input, or the element of `for_each`."""
+    timeout: CallTimeout | None = None
+    """How long one call may take."""
+    retry: Retry | None = None
+    """How `execute` is tried again."""
     on_status: OnStatus = ()
-
-
-def _read_mode(value: object) -> object:
-    if value == "central":
-        raise ValueError(f"`central` {LATER}")
-    return value
-
-
-def _read_order(value: object) -> object:
-    if value in ("sequential", "parallel"):
-        raise ValueError(f"`{value}` {LATER}")
-    return value
+    """HTTP statuses that mean something else than usual."""
+    status: Annotated[StatusPlan, BeforeValidator(read_path), Short("path")] | None = None
+    """Where the service can be asked how an execute went whose outcome is unknown."""
+    callback_timeout: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    """How long the service may take to call back after it answered 202."""
+    output_schema: Schema | None = None
+    """A JSON Schema (2020-12) that the step's output must satisfy."""
+    pivot: bool = False
+    """The point of no return: from its claim on the workflow only goes forward."""
 
 
 class CompensationPlan(Part):
-    """How the workflow is rolled back; this version knows one way."""
+    """How the workflow is rolled back."""
 
     kind = "compensation"
-    mode: Annotated[Literal["service"], BeforeValidator(_read_mode)] = "service"
-    order: Annotated[Literal["reverse"], BeforeValidator(_read_order)] = "reverse"
+    mode: Literal["service", "central"] = "service"
+    """`central` wants every compensation named, and watches open rollbacks closely."""
+    order: Literal["reverse", "sequential", "parallel"] = "reverse"
+    """`reverse`: a step after all that depended on it; `sequential`: one by one; `parallel`."""
+
+
+class InputPlan(Part):
+    """What a workflow may be started with."""
+
+    kind = "input"
+    schema_: Annotated[Schema, Field(alias="schema")]
+    """A JSON Schema (2020-12) that the workflow's input must satisfy."""
+
+
+class ConcurrencyPlan(Part):
+    """Workflows with the same key take turns."""
+
+    kind = "concurrency"
+    key: str
+    """What is the same for workflows that take turns, like ${input.account}."""
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)] = 1
+    """How many of them run at a time."""
+    release_on_error: bool = False
+    """Whether one in `error` lets the next one begin."""
 
 
 class DefinitionModel(Part):
-    """A whole document."""
+    """A workflow: a graph of steps that ends all done or all undone."""
 
     kind = "definition"
     name: Name
-    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_STEPS)]
+    """The name of the definition."""
+    input: InputPlan | None = None
+    """What a workflow may be started with."""
     timeout: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    """From the start of the workflow to its end; then it turns back. Left out: without end."""
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_STEPS)]
+    """The steps."""
+    output: Any = None
+    """The output of a completed workflow; expressions see all steps."""
     compensation: CompensationPlan = CompensationPlan()
+    """How the workflow is rolled back."""
+    concurrency: ConcurrencyPlan | None = None
+    """Which workflows take turns."""
+    priority: Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY)] = 0
+    """Of workflows that wait, those with a higher priority come first."""
+
+
+MODELS: dict[str, type[Part]] = {
+    "execute": Call,
+    "compensate": Call,
+    "retry": Retry,
+    "status": StatusPlan,
+    "wait": WaitPlan,
+    "compensation": CompensationPlan,
+    "input": InputPlan,
+    "concurrency": ConcurrencyPlan,
+}
+"""The models of mappings by the keys they stand under."""

@@ -1,28 +1,26 @@
-"""Inputs with expressions in them: found, compiled and checked once, rendered often.
+"""Templates: data with expressions in it, found, compiled and checked once, rendered often.
 
 A string that is one expression, `"${input.amount}"`, keeps the type of its result; with text
 around it, or several in one string, the result is text. `$${` writes a plain `${`.
 
 A compiled template is a flat list of JSON fragments with the expressions between them, so
-rendering is joining. What a template renders is canonical: keys sorted, no spaces.
+rendering (see `rendering`) is joining. What a template renders is canonical: keys sorted, no
+spaces.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.definitions.bodies import read_json, write_json
-from sidecar.definitions.data import Data
 from sidecar.definitions.documents import Document, canonical
 from sidecar.definitions.expressions import Cel, Expression, Flaw, Language, Reference
-from sidecar.definitions.findings import Findings, Path, Position, shown, unknown_name, written
-from sidecar.definitions.work import MOST_FORWARD, MOST_WORK, SLOT, Work
-from sidecar.errors import RenderError
-from sidecar.saga.definition import JsonText, Scope, Template
+from sidecar.definitions.findings import Findings, Path, Position, unknown_name
+from sidecar.definitions.splitting import Source, split
+from sidecar.saga.definition import JsonText, Template
+from sidecar.saga.moments import parse_moment
 
-MAX_RESULT = 1024 * 1024
-"""The largest rendered input, in bytes of UTF-8."""
 MAX_EXPRESSIONS = 2_000
 """How many expressions one definition may hold."""
 MAX_NODES = 20_000
@@ -35,16 +33,32 @@ _WORKFLOW = ("id", "definition", "version")
 class Visible:
     """Which steps a template may read: those that have ended before it is rendered.
 
-    `known` are all steps of the definition; `step` is the one whose template it is.
+    `known` are all steps of the definition; `step` is the one whose template it is, "" if it is
+    the workflow's own. `each` says whether it is rendered for an item of a fan-out.
     """
 
     step: str
     steps: frozenset[str]
     known: frozenset[str]
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
+class Wish:
+    """What a template must be: one expression whose result can be of this kind."""
+
+    kind: str
+    words: str
+
+
+TRUTH = Wish("BOOL", "gives true or false, like ${input.amount > 100}")
+LIST = Wish("LIST", "gives a list, like ${input.lines}")
+TIME = Wish("STRING", "gives a time as RFC 3339 text, like ${input.due}; or write the time itself")
+"""This one may be text as well: `2030-01-31T12:00:00Z`, `${input.day}T12:00:00Z`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
     """Where a result goes: as JSON of its own, or (`in_text`) inside a JSON string."""
 
     expression: Expression
@@ -52,15 +66,19 @@ class _Slot:
     in_text: bool
 
 
-_Parts = tuple[str | _Slot, ...]
+_Parts = tuple[str | Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A compiled template; `undo` says that it is the input of a compensation."""
+class Compiled:
+    """A compiled template; `undo` says that it is the input of a compensation.
+
+    `chains` is all that its expressions read.
+    """
 
     parts: _Parts
     undo: bool
+    chains: tuple[tuple[str, ...], ...]
 
 
 class TemplateCompiler:
@@ -71,20 +89,46 @@ class TemplateCompiler:
         self._expressions = 0
         self._nodes = 0
 
-    def compile(self, value: Any, path: Path, visible: Visible) -> Template:
+    def compile(
+        self, value: Any, path: Path, visible: Visible, wish: Wish | None = None
+    ) -> Template:
         """Compile one template; if findings were added it must not be used."""
-        parts: list[str | _Slot] = []
+        parts: list[str | Slot] = []
         reads: set[str] = set()
         self._value(value, path, visible, parts, reads)
         joined = _joined(parts)
+        if wish is not None and isinstance(value, str):
+            self._check(joined, path, wish)
         if all(isinstance(part, str) for part in joined):
             source = JsonText("".join(part for part in joined if isinstance(part, str)))
             return Template(source, constant=True)
-        compiled = _Compiled(joined, undo="compensate" in path)
+        chains = {
+            one.names
+            for part in joined
+            if isinstance(part, Slot)
+            for one in part.expression.references
+        }
+        compiled = Compiled(joined, "compensate" in path, tuple(sorted(chains)))
         return Template(canonical(value), False, frozenset(reads), compiled)
 
+    def _check(self, parts: _Parts, path: Path, wish: Wish) -> None:
+        """Whether it is what it must be; of what has a flaw already there are no parts."""
+        match parts:
+            case (Slot(expression, _, False),):
+                gives = expression.gives
+                if gives not in (wish.kind, "DYN"):
+                    kind = _KINDS.get(gives, gives.lower())
+                    self._findings.add(path, f"gives {kind}; write one that {wish.words}")
+            case (str() as constant,) if wish is TIME:
+                try:
+                    parse_moment(json.loads(constant))
+                except ValueError as error:
+                    self._findings.add(path, str(error))
+            case (_, *_) if wish is not TIME:
+                self._findings.add(path, f"must be one expression that {wish.words}")
+
     def _value(
-        self, value: Any, path: Path, visible: Visible, parts: list[str | _Slot], reads: set[str]
+        self, value: Any, path: Path, visible: Visible, parts: list[str | Slot], reads: set[str]
     ) -> None:
         if isinstance(value, str):
             self._text(value, path, visible, parts, reads)
@@ -109,7 +153,7 @@ class TemplateCompiler:
             parts.append(canonical(value))
 
     def _text(
-        self, text: str, path: Path, visible: Visible, parts: list[str | _Slot], reads: set[str]
+        self, text: str, path: Path, visible: Visible, parts: list[str | Slot], reads: set[str]
     ) -> None:
         pieces = split(text)
         if isinstance(pieces, Flaw):
@@ -121,7 +165,7 @@ class TemplateCompiler:
             if isinstance(piece, str):
                 parts.append(canonical(piece)[1:-1])
             elif (compiled := self._compile(text, piece, path, visible, reads)) is not None:
-                parts.append(_Slot(compiled, path, in_text=not whole))
+                parts.append(Slot(compiled, path, in_text=not whole))
         parts.append("" if whole else '"')
 
     def _compile(
@@ -167,6 +211,20 @@ class TemplateCompiler:
         self._findings.add(path, f"{flaw.message} (line {row}, column {column} of the text)")
 
 
+_KINDS = {
+    "BOOL": "true or false",
+    "INT": "a number",
+    "UINT": "a number",
+    "DOUBLE": "a number",
+    "STRING": "text",
+    "LIST": "a list",
+    "MAP": "a mapping",
+    "NULL": "null",
+    "TIMESTAMP": "a timestamp, not text",
+    "DURATION": "a duration",
+}
+
+
 def _misnamed(reference: Reference, visible: Visible) -> str | None:
     """What is wrong with a chain of names, if anything is."""
     match reference.names:
@@ -176,6 +234,10 @@ def _misnamed(reference: Reference, visible: Visible) -> str | None:
             return "name one step: steps.<name>.output or steps.<name>.status"
         case ("steps", step, *rest):
             return _unseen(step, visible) or _no_field(step, rest)
+        case ("each", *_) if not visible.each:
+            return "`each` is seen by `input` and `compensate.input` of a step with `for_each` only"
+        case ("each", *rest) if rest[:1] != ["item"] and rest != ["index"]:
+            return "write each.item or each.index"
     return None
 
 
@@ -186,6 +248,8 @@ def _unseen(step: str, visible: Visible) -> str | None:
         return None
     if step == visible.step:
         return f"{step!r} is this very step; its output does not exist yet"
+    if not visible.step:
+        return "this is asked before any step runs; it sees `input` and `workflow` only"
     return (
         f"{step!r} does not come before {visible.step!r}, so its output may not exist; "
         f"add {step!r} to `after` of {visible.step!r}"
@@ -198,193 +262,17 @@ def _no_field(step: str, rest: list[str]) -> str | None:
     return f"write steps.{step}.output or steps.{step}.status"
 
 
-def _joined(parts: list[str | _Slot]) -> _Parts:
+def _joined(parts: list[str | Slot]) -> _Parts:
     """Put neighbouring fragments together."""
-    joined: list[str | _Slot] = []
+    joined: list[str | Slot] = []
     for part in parts:
+        if part == "":
+            continue
         if isinstance(part, str) and joined and isinstance(last := joined[-1], str):
             joined[-1] = last + part
         else:
             joined.append(part)
     return tuple(joined)
-
-
-# -- finding expressions in text --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An expression found in a text; `offset` is where it begins, after the `${`."""
-
-    text: str
-    offset: int
-
-
-def split(text: str) -> list[str | Source] | Flaw:
-    """Part a text into plain text and expressions."""
-    pieces: list[str | Source] = []
-    plain, at = "", 0
-    while at < len(text):
-        if text.startswith("$${", at):
-            plain, at = plain + "${", at + 3
-        elif text.startswith("${", at):
-            end = _closing(text, at + 2)
-            if end is None:
-                return Flaw("`${` is not closed; add `}`, or write `$${` for a plain `${`", at)
-            pieces.extend([plain] if plain else [])
-            pieces.append(Source(text[at + 2 : end], at + 2))
-            plain, at = "", end + 1
-        else:
-            following = text.find("$", at + 1)
-            following = len(text) if following < 0 else following
-            plain, at = plain + text[at:following], following
-    pieces.extend([plain] if plain else [])
-    return pieces
-
-
-def _closing(text: str, at: int) -> int | None:
-    """Where the `}` stands that ends the expression; those in strings and maps do not."""
-    depth = 0
-    while at < len(text):
-        char = text[at]
-        if char in "\"'":
-            at = _after_string(text, at)
-            continue
-        if text.startswith("//", at):
-            line_end = text.find("\n", at)
-            at = len(text) if line_end < 0 else line_end
-            continue
-        if char == "{":
-            depth += 1
-        elif char == "}":
-            if depth == 0:
-                return at
-            depth -= 1
-        at += 1
-    return None
-
-
-def _after_string(text: str, at: int) -> int:
-    """The place after the CEL string literal whose quote stands at `at`."""
-    raw = _is_raw(text, at)
-    quote = text[at] * 3 if text.startswith(text[at] * 3, at) else text[at]
-    at += len(quote)
-    while at < len(text) and not text.startswith(quote, at):
-        at += 2 if text[at] == "\\" and not raw else 1
-    return at + len(quote)
-
-
-def _is_raw(text: str, at: int) -> bool:
-    """Whether the letters right before a quote make the string raw: r, br, rb."""
-    begin = at
-    while begin > 0 and text[begin - 1].isalnum():
-        begin -= 1
-    return text[begin:at].lower() in ("r", "br", "rb")
-
-
-# -- rendering --------------------------------------------------------------------------------
-
-
-class _Seen:
-    """What one transition has seen: read once, however many templates read it."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._texts: dict[str, JsonText] = {}
-        self._steps: dict[str, dict[str, Any]] = {}
-        workflow = {
-            "id": scope.workflow_id,
-            "definition": scope.definition,
-            "version": scope.version,
-        }
-        self._values: dict[str, Any] = {"steps": self._steps, "workflow": workflow}
-        self._forward = Work(MOST_FORWARD)
-        self._back: Work | None = None
-        self.data = Data(self._values, self._forward)
-
-    def take(self, compiled: _Compiled) -> None:
-        """Make ready what a template reads, and the budget that pays for it."""
-        if compiled.undo:
-            self._back = self._back or Work(MOST_WORK - self._forward.done)
-        self.data.work = self._back or self._forward
-        self.data.work.spend(len(compiled.parts) * SLOT)
-        for part in compiled.parts:
-            for one in () if isinstance(part, str) else part.expression.references:
-                self._take(one.names)
-
-    def _take(self, names: tuple[str, ...]) -> None:
-        if names[0] == "input" and "input" not in self._values:
-            self._values["input"] = self._parsed(self._scope.input, "input")
-        elif names[0] == "steps":
-            step = self._steps.setdefault(names[1], {})
-            if names[2] == "status" and names[1] in self._scope.statuses:
-                step["status"] = self._scope.statuses[names[1]]
-            elif names[2] == "output":
-                self._take_output(names[1], step)
-
-    def _take_output(self, name: str, step: dict[str, Any]) -> None:
-        text = self._scope.outputs.get(name)
-        if text is None:
-            step["output"] = None
-        elif self._texts.get(name) is not text:
-            step["output"] = self._parsed(text, name)
-            self._texts[name] = text
-
-    def _parsed(self, text: JsonText, what: str) -> Any:
-        try:
-            return read_json(text, self.data.work)
-        except ValueError as error:
-            raise RenderError(f"{shown(what)} cannot be read as JSON") from error
-
-
-def render(template: Template, scope: Scope) -> JsonText:
-    """Fill a template: the `Render` that the machine is given. Raises `RenderError`.
-
-    Whatever else goes wrong is one too: a transition ends with a step that failed and says why,
-    never with an exception that would come again at every try.
-    """
-    if template.constant:
-        return template.source
-    try:
-        return _rendered(template.compiled, scope)
-    except RenderError:
-        raise
-    except Exception as error:
-        raise RenderError(f"cannot be rendered: {type(error).__name__}") from error
-
-
-def _rendered(compiled: _Compiled, scope: Scope) -> JsonText:
-    seen = scope.kept.get("seen")
-    if seen is None:
-        seen = scope.kept["seen"] = _Seen(scope)
-    seen.take(compiled)
-    rendered: list[str] = []
-    size = 0
-    for part in compiled.parts:
-        text = part if isinstance(part, str) else _fill(part, seen.data)
-        size += len(text)
-        if size > MAX_RESULT:
-            raise RenderError(f"the rendered input is larger than {MAX_RESULT // 1024} KiB")
-        rendered.append(text)
-    whole = "".join(rendered)
-    try:
-        encoded = len(whole.encode())
-    except UnicodeEncodeError as error:
-        raise RenderError("the rendered input holds half of a surrogate pair") from error
-    if encoded > MAX_RESULT:
-        raise RenderError(f"the rendered input is larger than {MAX_RESULT // 1024} KiB")
-    return JsonText(whole)
-
-
-def _fill(slot: _Slot, data: Data) -> str:
-    try:
-        value = slot.expression.evaluate(data)
-        text = write_json(value, data.work)
-        if not slot.in_text:
-            return text
-        return text[1:-1] if isinstance(value, str) else write_json(text, data.work)[1:-1]
-    except RenderError as error:
-        raise RenderError(f"{written(slot.path)}: {error.message}") from error
 
 
 CEL: Language = Cel()

@@ -44,6 +44,8 @@ SLOT = 200
 """Of filling one place of a template."""
 NODE = 800
 """Of bounding the work of an expression: one node of its tree."""
+PLAIN_NODE = 60
+"""Of the same where the bound was found beforehand, up to the sizes of what is read."""
 EVALUATE = 1_000
 """Of evaluating any expression at all."""
 

@@ -55,6 +55,14 @@ class Render(Protocol):
         ...
 
 
+class BodyCheck(Protocol):
+    """Holds bodies against a JSON Schema; given to the machine, which knows no schemas."""
+
+    def problems(self, body: JsonText) -> list[tuple[str, str]]:
+        """What is wrong with `body`: paths inside it, each with a sentence; [] if nothing is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """An input to be rendered. `source` is JSON whose strings may hold expressions.
@@ -145,10 +153,22 @@ class StatusCheck:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """Another definition, pinned to a version, that a step runs."""
+    """Another definition that a step runs; version 0 is one that was not pinned yet."""
 
     definition: str
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """Workflows for which `key` renders to the same take turns, `limit` of them at a time.
+
+    One in `error` keeps its turn unless `release_on_error`.
+    """
+
+    key: Template
+    limit: int = 1
+    release_on_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +204,7 @@ class StepDefinition:
     status_check: StatusCheck | None = None
     callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
     output_schema: JsonText | None = None
-    output_check: Any = field(default=None, compare=False, repr=False)
+    output_check: BodyCheck | None = field(default=None, compare=False, repr=False)
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -205,7 +225,7 @@ class Definition:
 
     `output` renders the output of a completed workflow. `input_schema` is a JSON Schema, and
     `input_check` what was made of it. `central` wants every compensation named, and looks at open
-    rollbacks again and again.
+    rollbacks again and again. Of workflows that wait, those of a higher `priority` come first.
     """
 
     name: str
@@ -217,7 +237,9 @@ class Definition:
     order: Order = Order.REVERSE
     central: bool = False
     input_schema: JsonText | None = None
-    input_check: Any = field(default=None, compare=False, repr=False)
+    input_check: BodyCheck | None = field(default=None, compare=False, repr=False)
+    concurrency: Concurrency | None = None
+    priority: int = 0
 
     @cached_property
     def by_name(self) -> dict[str, StepDefinition]:
@@ -276,7 +298,8 @@ class Definition:
     @cached_property
     def templates(self) -> tuple[Template, ...]:
         """All that it renders."""
-        own = (self.output,) if self.output else ()
+        found = (self.output, self.concurrency.key if self.concurrency else None)
+        own = tuple(template for template in found if template is not None)
         return own + tuple(one for step in self.steps for one in step.templates)
 
     @cached_property

@@ -12,7 +12,6 @@ from sidecar.api.rest import problems
 from sidecar.api.rest.openapi import document
 from sidecar.cli.main import main
 from sidecar.config import KafkaQueue, SidecarConfig, load_config
-from sidecar.definitions import parse_definition
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -22,11 +21,6 @@ ENV = {"KAFKA_PASSWORD": "made-up"}
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-
-
-def test_the_definition_that_is_shown_can_be_registered() -> None:
-    (shown,) = blocks(PAGES["definitions.md"], "yaml")
-    assert parse_definition(shown.encode(), "application/yaml").name == "order_processing"
 
 
 def test_the_queue_that_is_shown_is_a_configuration(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.definitions import compile_stored, parse_definition
 from sidecar.definitions.documents import MAX_BYTES, canonical
-from sidecar.definitions.model import check_path
+from sidecar.definitions.names import check_path
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import Compensation, Definition, StepDefinition, Template
 from sidecar.saga.paths import path_fault
@@ -170,18 +170,11 @@ steps:
 @pytest.mark.parametrize(
     ("keys", "path"),
     [
-        ({"when": "${true}"}, "steps[0].when"),
-        ({"for_each": "${input.l}"}, "steps[0].for_each"),
-        ({"max_parallel": 2}, "steps[0].max_parallel"),
-        ({"wait": {"signal": "x"}}, "steps[0].wait"),
         ({"workflow": "child"}, "steps[0].workflow"),
-        ({"join": "any"}, "steps[0].join"),
-        ({"optional": True}, "steps[0].optional"),
         ({"action": "charge"}, "steps[0].action"),
         ({"compensate": "from_catalogue"}, "steps[0].compensate"),
-        ({"callback_timeout": "1h"}, "steps[0].callback_timeout"),
-        ({"on_status": {"202": "pending"}}, "steps[0].on_status"),
-        ({"execute": {"path": "/a", "status": "/s"}}, "steps[0].execute.status"),
+        ({"compat": "dtm"}, "steps[0].compat"),
+        ({"execute": {"path": "/a", "compat": "dtm"}}, "steps[0].execute.compat"),
     ],
 )
 def test_what_this_version_does_not_run_is_said(keys: dict[str, Any], path: str) -> None:
@@ -191,11 +184,9 @@ def test_what_this_version_does_not_run_is_said(keys: dict[str, Any], path: str)
 @pytest.mark.parametrize(
     ("key", "value", "path"),
     [
-        ("input", {"schema": {}}, "input"),
-        ("output", {}, "output"),
         ("concurrency", {"key": "x"}, "concurrency"),
-        ("compensation", {"mode": "central"}, "compensation.mode"),
-        ("compensation", {"order": "sequential"}, "compensation.order"),
+        ("priority", 5, "priority"),
+        ("labels", {}, "labels"),
     ],
 )
 def test_what_no_workflow_has_yet_is_said(key: str, value: Any, path: str) -> None:

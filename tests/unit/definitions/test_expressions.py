@@ -107,7 +107,6 @@ def test_numbers_beyond_64_bits_pass_along_a_path_but_not_through_arithmetic() -
         ("1 +\n foo", 5, "'foo'"),
         ("input.a +", 9, "unexpected end"),
         ("'a' * 3", 4, "no matching overload"),
-        ("each.item", 4, "for_each"),
         ("", 0, "empty"),
         (" ", 0, "empty"),
         ("x" * 5_000, 0, "longer than 4096"),

@@ -13,14 +13,13 @@ from sidecar.definitions import render
 from sidecar.definitions.documents import Document, canonical
 from sidecar.definitions.expressions import Flaw
 from sidecar.definitions.findings import Findings
+from sidecar.definitions.splitting import Source, split
 from sidecar.definitions.templates import (
     CEL,
     MAX_EXPRESSIONS,
     MAX_NODES,
-    Source,
     TemplateCompiler,
     Visible,
-    split,
 )
 from sidecar.errors import RenderError
 from sidecar.saga.definition import JsonText, Scope, Template

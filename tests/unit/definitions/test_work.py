@@ -262,7 +262,7 @@ def test_bodies_come_through_as_they_are(value: Any, separators: tuple[str, str]
 def test_whatever_the_library_raises_is_a_render_error(
     raised: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = definition("${input.n + 1}").steps[0].input
+    template = definition("${input.l.map(x, x)}").steps[0].input
     assert template is not None
 
     def fail(*_: object) -> None:
@@ -270,11 +270,11 @@ def test_whatever_the_library_raises_is_a_render_error(
 
     monkeypatch.setattr("sidecar.definitions.expressions.bound", fail)
     with pytest.raises(RenderError):
-        render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
-    monkeypatch.setattr("sidecar.definitions.templates.written", fail)
-    monkeypatch.setattr("sidecar.definitions.templates.read_json", fail)
+        render(template, Scope("w", "d", 1, JsonText('{"l":[1]}'), {}, {}))
+    monkeypatch.setattr("sidecar.definitions.rendering.written", fail)
+    monkeypatch.setattr("sidecar.definitions.rendering.read_json", fail)
     with pytest.raises(RenderError):
-        render(template, Scope("w", "d", 1, JsonText('{"n":1}'), {}, {}))
+        render(template, Scope("w", "d", 1, JsonText('{"l":[1]}'), {}, {}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""The shape of a call: where it goes, how long it may take, how it is tried again."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from sidecar.definitions.durations import Between, duration_text
+from sidecar.definitions.names import LATER, ServicePath
+from sidecar.saga.policy import RetryPolicy
+
+STATUS_WORDS = ("done", "refused", "unknown", "busy", "not_now", "misconfigured", "pending")
+
+CallTimeout = Annotated[timedelta, Between("1ms", "1d")]
+Method = Literal["POST", "PUT", "PATCH", "DELETE"]
+
+
+class Part(BaseModel):
+    """What all mappings of a definition share: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+    kind: ClassVar[str] = ""
+
+    @classmethod
+    def written(cls) -> list[str]:
+        """The keys as they are written."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _read_statuses(value: object) -> object:
+    """`on_status`: its keys are text in JSON and numbers in YAML; both mean a status."""
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping like {409: refused}")  # noqa: TRY004
+    read: list[tuple[int, str]] = []
+    for key, word in value.items():
+        if not re.fullmatch("[2-5][0-9][0-9]", str(key), re.ASCII):
+            raise ValueError("its keys must be HTTP statuses from 200 to 599, like 409")
+        if word not in STATUS_WORDS:
+            raise ValueError(f"its values must be one of: {', '.join(STATUS_WORDS)}")
+        read.append((int(key), word))
+    return tuple(sorted(read))
+
+
+OnStatus = Annotated[
+    tuple[tuple[int, str], ...],
+    BeforeValidator(_read_statuses),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "patternProperties": {"^[2-5][0-9][0-9]$": {"enum": list(STATUS_WORDS)}},
+            "additionalProperties": False,
+        }
+    ),
+]
+
+
+ENDLESS = ("max_attempts", "total_budget")
+"""The keys of `retry` for which null means "without end"."""
+
+
+class Retry(Part):
+    """How an action is tried again; what is left out comes from the action's default."""
+
+    kind = "retry"
+    max_attempts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many tries; null: without end."""
+    initial_interval: Annotated[timedelta, Between("1ms", "1d")] | None = None
+    """The first pause."""
+    backoff_coefficient: Annotated[float, Field(ge=1, le=100)] | None = None
+    """How pauses grow."""
+    max_interval: Annotated[timedelta, Between("1ms", "7d")] | None = None
+    """The longest pause."""
+    jitter: Annotated[float, Field(ge=0, le=1)] | None = None
+    """By what part a pause is spread, both ways."""
+    total_budget: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    """From the first claim on; null: without end."""
+
+    def over(self, default: RetryPolicy) -> RetryPolicy:
+        """The policy that these keys make of `default`."""
+        given = {key: getattr(self, key) for key in self.model_fields_set}
+        kept = {key: getattr(default, key) for key in Retry.model_fields}
+        return RetryPolicy(**{**kept, **given})
+
+    def disorder(self, default: RetryPolicy) -> str | None:
+        """What is wrong with the keys together, if anything is."""
+        policy = self.over(default)
+        if policy.initial_interval <= policy.max_interval:
+            return None
+        return (
+            f"max_interval ({duration_text(policy.max_interval)}"
+            f"{'' if 'max_interval' in self.model_fields_set else ' by default'}) is shorter than "
+            f"initial_interval ({duration_text(policy.initial_interval)}); raise max_interval"
+        )
+
+
+def read_path(value: object) -> object:
+    """A bare path is short for a mapping with nothing but a path."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def read_call(value: object) -> object:
+    """The same for a call, which may be left to a catalogue in some later version."""
+    if value == "from_catalogue":
+        raise ValueError(f"`from_catalogue` {LATER}; write the path")
+    return read_path(value)
+
+
+class Call(Part):
+    """A call of the service."""
+
+    kind = "call"
+    path: ServicePath
+    """A path of the service, never a host."""
+    method: Method = "POST"
+    """The HTTP method."""
+    input: Any = None
+    """The body; expressions are filled in."""
+    timeout: CallTimeout | None = None
+    """How long one call may take."""
+    retry: Retry | None = None
+    """How it is tried again."""
+    on_status: OnStatus = ()
+    """HTTP statuses that mean something else than usual."""
+
+
+NO_EFFECT = Call.model_construct(path="none")
+"""What `compensate: none` reads as: there is nothing to undo."""
+
+
+class StatusPlan(Part):
+    """Where the service can be asked how an execute went, and for how long it is asked."""
+
+    kind = "status"
+    path: ServicePath
+    """A path of the service, asked with GET."""
+    budget: Annotated[timedelta, Between("1ms", "7d")] | None = None
+    """For how long it is asked; then the outcome counts as unknown."""

@@ -1,0 +1,89 @@
+"""The language of definitions as a JSON Schema, for editors and other tools.
+
+It is made from the models, so it knows every key with its bounds. What the models leave to
+`kinds` (which keys belong together) is added here. References, expressions and the order of
+steps are beyond it: a document that fits the schema may still be refused, with a reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sidecar.definitions.calls import ENDLESS
+from sidecar.definitions.kinds import CHILD_KEYS, FAN_OUT_KEYS, WAIT_KEYS, WAITS_FOR
+from sidecar.definitions.model import NOT_YET, DefinitionModel
+from sidecar.definitions.schema_graph import DIALECT
+
+
+def language_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a definition, as plain data."""
+    made = DefinitionModel.model_json_schema(by_alias=True)
+    parts: dict[str, Any] = made.pop("$defs")
+    rules: dict[str, dict[str, Any]] = {
+        "Step": {
+            "oneOf": [_call(), _only("wait", WAIT_KEYS), _only("workflow", CHILD_KEYS)],
+            "dependentRequired": {key: ["for_each"] for key in FAN_OUT_KEYS},
+        },
+        "WaitPlan": {
+            "oneOf": [{"required": [key]} for key in WAITS_FOR],
+            "dependentRequired": {"timeout": ["signal"]},
+        },
+    }
+    for name, part in parts.items():
+        parts[name] = {**_tidied(part), **rules.get(name, {})}
+    whole = _tidied(made)
+    for key in NOT_YET["definition"]:
+        whole["properties"].pop(key, None)
+    for key in NOT_YET["step"]:
+        parts["Step"]["properties"].pop(key, None)
+    parts = {name: parts[name] for name in _used(whole, parts)}
+    return {"$schema": DIALECT, "title": "A GoConductor definition", **whole, "$defs": parts}
+
+
+def _call() -> dict[str, Any]:
+    others = [{"required": [key]} for key in ("wait", "workflow")]
+    return {"required": ["service", "execute"], "not": {"anyOf": others}}
+
+
+def _only(key: str, keys: frozenset[str]) -> dict[str, Any]:
+    return {"required": [key], "propertyNames": {"enum": sorted(keys)}}
+
+
+def _tidied(part: dict[str, Any]) -> dict[str, Any]:
+    """A model's schema without its titles, and without null where null means nothing."""
+    part = {key: value for key, value in part.items() if key != "title"}
+    part["properties"] = {
+        name: _property(name, value) for name, value in part["properties"].items()
+    }
+    return part
+
+
+def _property(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        key: value
+        for key, value in given.items()
+        if key != "title" and not (key == "default" and value in (None, []))
+    }
+    forms = kept.get("anyOf")
+    if forms and name not in ENDLESS:
+        forms = [form for form in forms if form != {"type": "null"}]
+        del kept["anyOf"]
+        kept = {**forms[0], **kept} if len(forms) == 1 else {**kept, "anyOf": forms}
+    return kept
+
+
+def _used(whole: dict[str, Any], parts: dict[str, Any]) -> list[str]:
+    """The parts that something refers to, in the order of their names."""
+    found: set[str] = set()
+    todo: list[Any] = [whole]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            name = str(one.get("$ref", "")).removeprefix("#/$defs/")
+            if name in parts and name not in found:
+                found.add(name)
+                todo.append(parts[name])
+            todo.extend(one.values())
+        elif isinstance(one, list):
+            todo.extend(one)
+    return sorted(found)

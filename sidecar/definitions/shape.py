@@ -1,0 +1,104 @@
+"""Holding a document against the models, and saying in our words what they complain of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from sidecar.definitions.calls import ENDLESS, NO_EFFECT, Call, Part, Retry
+from sidecar.definitions.documents import walk
+from sidecar.definitions.findings import Findings, Path, sentence
+from sidecar.definitions.model import MODELS, UNSUPPORTED, DefinitionModel, Step
+from sidecar.definitions.names import LATER
+from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
+
+_DATA = frozenset(("input", "for_each", "output_schema"))
+"""The keys of a step under which anything may stand."""
+
+
+def check_shape(raw: Any, findings: Findings) -> DefinitionModel | None:
+    """Read plain data as a definition; None if it is none, and then there are findings."""
+    # `timeout:` with nothing after it is a slip, not a wish for the default.
+    empty = {path for path, value in walk(raw) if value is None and _means_nothing(path)}
+    for path in sorted(empty, key=str):
+        findings.add(path, "is empty; give it a value or leave it out")
+    try:
+        model = DefinitionModel.model_validate(raw)
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_input=False):
+            if one["loc"] not in empty:
+                _add(one, raw, findings)
+        return None
+    for index, step in enumerate(model.steps):
+        _check_step(step, ("steps", index), findings)
+    return model
+
+
+def _means_nothing(path: Path) -> bool:
+    """Whether null may not stand at `path`: it may in data, and where it means "no end"."""
+    no_end = len(path) > 1 and path[-2] == "retry" and path[-1] in ENDLESS
+    match path:
+        case ("steps", int(), *keys):
+            inside = not _DATA.isdisjoint(keys[:-1])
+        case ("output", _, *_) | ("input", "schema", _, *_):
+            inside = True
+        case _:
+            inside = False
+    return not inside and not no_end
+
+
+def _existing(path: Path, raw: Any) -> Path:
+    """The path without the key that a bare `/path` has only in the model."""
+    for length, part in enumerate(path):
+        if isinstance(raw, str):
+            return path[:length]
+        if isinstance(raw, dict):
+            raw = raw.get(part)
+        elif isinstance(raw, list) and isinstance(part, int):
+            raw = raw[part]
+    return path
+
+
+def _add(error: ErrorDetails, raw: Any, findings: Findings) -> None:
+    path = _existing(tuple(error["loc"]), raw)
+    if error["type"] != "extra_forbidden":
+        findings.add(path, sentence(error))
+        return
+    model, key = _model_at(path[:-1]), str(path[-1])
+    if model is Call and key in Step.model_fields:
+        findings.add(path, f"`{key}` belongs to the step; write it beside `execute`")
+    elif (words := UNSUPPORTED.get(model.kind, {}).get(key)) is not None:
+        what, _, instead = words.partition("; ")
+        findings.add(path, f"{what} {LATER}{f'; {instead}' if instead else ''}")
+    else:
+        findings.add_unknown(path, "there is no key", key, model.written())
+
+
+def _model_at(path: Path) -> type[Part]:
+    """The model of the mapping that stands at `path`."""
+    if not path:
+        return DefinitionModel
+    if isinstance(path[-1], int):
+        return Step
+    return MODELS[path[-1]]
+
+
+def _check_step(step: Step, path: Path, findings: Findings) -> None:
+    """What the models cannot say: keys that exclude each other, policies in disorder."""
+    policies: list[tuple[Path, Retry | None, RetryPolicy]] = [
+        ((*path, "retry"), step.retry, FORWARD_DEFAULT),
+    ]
+    if step.execute is not None:
+        for key in ("input", "timeout", "retry", "on_status"):
+            if key in step.model_fields_set and key in step.execute.model_fields_set:
+                where = (*path, "execute", key)
+                findings.add(where, f"`{key}` is given for the step too; keep one")
+        policies.append(((*path, "execute", "retry"), step.execute.retry, FORWARD_DEFAULT))
+    if step.compensate is not None and step.compensate is not NO_EFFECT:
+        where = (*path, "compensate", "retry")
+        policies.append((where, step.compensate.retry, COMPENSATION_DEFAULT))
+    for where, retry, default in policies:
+        if retry is not None and (text := retry.disorder(default)) is not None:
+            findings.add(where, text)
