@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from sidecar.cli import definitions, operation, workflows
+from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.errors import GoConductorError
 
@@ -43,6 +44,7 @@ for _command in (
     operation.demo,
     operation.sidecar,
     operation.migrate,
+    check,
     definitions.apply,
     workflows.start,
     workflows.list_,
