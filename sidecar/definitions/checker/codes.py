@@ -69,7 +69,8 @@ CODES: dict[str, Code] = {
             "GC106",
             _E,
             "A step past the pivot can fail by itself",
-            "make it `optional`, leave out the time-out of its signal, or put it before the pivot",
+            "make it `optional`, put it before the pivot, or take away what makes it fail: the "
+            "time-out of its signal, a read of an output that may be absent",
         ),
         Code(
             "GC107",
@@ -95,20 +96,22 @@ CODES: dict[str, Code] = {
             "GC111",
             _E,
             "What undoes a step reads an output that may be absent",
-            "ask first: `steps.x.?output.id.orValue(...)`, or leave `input` out: then the service "
-            "gets the step's own input, its output if there is one, and the outcome",
+            "ask first: `steps.x.output == null ? ... : steps.x.output.id`; or leave `input` out: "
+            "then the service gets the step's own input, its output if there is one, and the "
+            "outcome",
         ),
         Code(
             "GC112",
             _W,
             "A step reads an output that may be absent, and then fails",
-            "ask first: `has(...)`, `.?` with `.orValue(...)`, or `when` on the same condition",
+            "ask first: `steps.x.output == null ? ... : ...`, or give the step the `when` of the "
+            "other",
         ),
         Code(
             "GC113",
             _W,
             "The output of the workflow reads an output that may be absent",
-            "ask first: `has(...)`, or `.?` with `.orValue(...)`",
+            "ask first: `steps.x.output == null ? ... : ...`",
         ),
         Code("GC121", _W, "A step that is never done", "take it out, or mend its `when`"),
         Code(

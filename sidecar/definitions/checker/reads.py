@@ -1,8 +1,9 @@
 """What a template cannot do without: outputs of steps, and what it says about conditions.
 
 Expressions are opaque to the checker, but for two things that can be seen in their text. One that
-looks into an output (`steps.charge.output.id`) fails where there is none, unless it asks first
-(`has(...)`, `.?`, `== null`, `.status`). And two conditions with the same text come to the same.
+looks into an output (`steps.charge.output.id`) fails where there is none, unless it asks first:
+`== null` or `.status`. (An output that is absent is null, and neither `has` nor `.?` can look into
+null.) And two conditions with the same text come to the same.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from sidecar.definitions.splitting import Source, split
 from sidecar.saga.definition import Template
 
-_DEEP = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)\.output\s*(?:\.\s*[A-Za-z_]|\[\s*[^?\s])")
+_DEEP = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)\.\??output\s*[.\[]")
 _WHOLE = re.compile(r"\s*steps\.([a-z][a-z0-9_]*)\.output\s*")
-_ASKS = re.compile(r"\bhas\s*\(|\bnull\b|\.status\b|\.\?|\[\?|\bor(?:Value|)\(|\bopt")
+_ASKS = re.compile(r"\bnull\b|\.status\b")
 _CHAIN = r"[a-z_][\w.]*(?:\[[^\[\]]*\])*(?:\.[\w.]+)*"
 _VALUE = r"(?:-?[\d.]+|\"[^\"\\]*\"|'[^'\\]*'|true|false|null)"
 _COMPARISON = re.compile(rf"({_CHAIN})\s*(==|!=|<=|>=|<|>)\s*({_VALUE})")
