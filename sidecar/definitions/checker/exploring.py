@@ -22,6 +22,10 @@ from sidecar.saga.states import OPEN, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, Workflow
 
 
+_USUAL = 20
+"""As many steps cost what one transition is counted for."""
+
+
 class Flaw(StrEnum):
     """How a way can end that must not."""
 
@@ -41,7 +45,7 @@ class Flaw(StrEnum):
 class Limits:
     """How much is explored: so many transitions of the machine, and at most for so long.
 
-    `clock` tells seconds; without one only the transitions are counted, and the same definition
+    Those of a definition of more than 20 steps count for more, since they take longer. `clock` tells seconds; without one only the transitions are counted, and the same definition
     always gives the same report.
     """
 
@@ -118,6 +122,7 @@ class _Search:
         self._space = space
         self._limits = limits
         self._began = began
+        self._weight = max(1.0, len(space.definition.steps) / _USUAL)
         self._keys = Keys(space.definition, space.roles, coarse=coarse)
         self._before: dict[Key, tuple[Key | None, Move]] = {}
         self._queue: deque[tuple[Key, Node]] = deque()
@@ -126,18 +131,25 @@ class _Search:
         """Look at everything; return whether there was enough room and time for that."""
         for move, node in self._space.starts():
             self._reached(None, move, node)
+            if self._enough(most):
+                return False
         while self._queue:
             key, node = self._queue.popleft()
             moves = self._space.moves(node, ample=ample)
             if not moves:
                 self._ended(key, node.workflow)
             for what, step in moves:
+                # One transition alone may ask for very many choices.
                 for move, after in self._space.after(node, what, step):
-                    self.found.transitions += 1
                     self._reached(key, move, after)
-            if self.found.transitions > most or self._late():
-                return not self._queue
+                    if self._enough(most):
+                        return False
         return True
+
+    def _enough(self, most: int) -> bool:
+        """Whether there was as much as there is room or time for."""
+        self.found.transitions += 1
+        return self.found.transitions * self._weight > most or self._late()
 
     def _late(self) -> bool:
         clock = self._limits.clock

@@ -10,7 +10,7 @@ difference there: whatever is open gets its answer in any case.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -104,8 +104,7 @@ class Space:
         if picks is None:
             tries = every_choice(self.roles, (), run)
         else:
-            oracle = Oracle(self.roles, (), picks)
-            tries = iter([(oracle, run(oracle))])
+            tries = _with(Oracle(self.roles, (), picks), run)
         for oracle, changes in tries:
             yield self._made(What.START, None, oracle, changes)
 
@@ -124,16 +123,15 @@ class Space:
         def run(render: Render) -> Changes:
             return advance(self.definition, workflow, event, now=now, render=render)
 
+        if picks is None:
+            tries = every_choice(self.roles, node.choices, run)
+        else:
+            tries = _with(Oracle(self.roles, node.choices, picks), run)
         try:
-            if picks is None:
-                tries = list(every_choice(self.roles, node.choices, run))
-            else:
-                oracle = Oracle(self.roles, node.choices, picks)
-                tries = [(oracle, run(oracle))]
+            for oracle, changes in tries:
+                yield self._made(what, key, oracle, changes)
         except IllegalTransition:
             return
-        for oracle, changes in tries:
-            yield self._made(what, key, oracle, changes)
 
     def _made(
         self, what: What, key: StepKey | None, oracle: Oracle, changes: Changes
@@ -266,3 +264,7 @@ class Space:
         name = step.key.step
         rank = 0 if name in self._cannot_be_undone else 1 if name in self._fragile else 2
         return rank, -self._place[name], step.key.index
+
+
+def _with(oracle: Oracle, run: Callable[[Render], Changes]) -> Iterator[tuple[Oracle, Changes]]:
+    yield oracle, run(oracle)
