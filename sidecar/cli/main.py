@@ -11,6 +11,7 @@ import click
 from sidecar.cli import definitions, operation, workflows
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
+from sidecar.cli.simulate import simulate
 from sidecar.errors import GoConductorError
 
 
@@ -45,6 +46,7 @@ for _command in (
     operation.sidecar,
     operation.migrate,
     check,
+    simulate,
     definitions.apply,
     workflows.start,
     workflows.list_,
