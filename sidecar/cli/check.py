@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0, for editors and code hosts.")
 @click.option(
@@ -40,7 +42,7 @@ def check(
     """Prove that definitions end all done or all undone, or show how they do not.
 
     Definitions that others run as children (`workflow:`) are looked for among the FILEs.
-    """  # noqa: D301
+    """
     from sidecar.definitions import checker
 
     checked = _all_checked(files, seconds)

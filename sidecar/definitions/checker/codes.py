@@ -182,6 +182,12 @@ CODES: dict[str, Code] = {
             "take `pivot` off: nothing stands in the way of turning back",
         ),
         Code(
+            "GC147",
+            _I,
+            "A retry policy that is not used",
+            "say it at `compensate: { retry: ... }`: where there is no way back that is the policy",
+        ),
+        Code(
             "GC190",
             _W,
             "Not all ways could be looked at",

@@ -21,7 +21,6 @@ from sidecar.saga.definition import Definition
 from sidecar.saga.states import OPEN, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, Workflow
 
-
 _USUAL = 20
 """As many steps cost what one transition is counted for."""
 
@@ -45,8 +44,9 @@ class Flaw(StrEnum):
 class Limits:
     """How much is explored: so many transitions of the machine, and at most for so long.
 
-    Those of a definition of more than 20 steps count for more, since they take longer. `clock` tells seconds; without one only the transitions are counted, and the same definition
-    always gives the same report.
+    Those of a definition of more than 20 steps count for more, since they take longer. `clock`
+    tells seconds; without one only the transitions are counted, and the same definition always
+    gives the same report.
     """
 
     full: int = 6_000
@@ -194,24 +194,25 @@ class _Search:
 
 def flaws(definition: Definition, workflow: Workflow) -> Iterator[tuple[Flaw, str]]:
     """What is wrong with a state, and with which step."""
-    steps = [step for step in workflow.steps.values() if not step.is_item or step.may_have_effect]
-    if workflow.status is WorkflowStatus.COMPLETED:
-        for step in steps:
-            no_effect = definition.by_name[step.key.step].no_effect
-            if step.status is StepStatus.FAILED and step.may_have_effect and not no_effect:
-                yield Flaw.LEFT, step.key.step
-    elif workflow.status is WorkflowStatus.ERROR:
-        for step in steps:
-            if step.status is StepStatus.COMPENSATION_FAILED:
-                known = definition.by_name[step.key.step].compensation is not None
-                yield (Flaw.NOT_RENDERED if known else Flaw.NOT_UNDONE), step.key.step
-            elif not workflow.turning_back and _failed(definition, step):
-                yield Flaw.STUCK_AHEAD, step.key.step
-    elif workflow.status is WorkflowStatus.ROLLED_BACK:
-        for step in steps:
-            no_effect = definition.by_name[step.key.step].no_effect
-            if step.may_have_effect and step.status is not StepStatus.COMPENSATED and not no_effect:
-                yield Flaw.NOT_UNDONE, step.key.step
+    for step in workflow.steps.values():
+        if (flaw := _flaw(definition, workflow, step)) is not None:
+            yield flaw, step.key.step
+
+
+def _flaw(definition: Definition, workflow: Workflow, step: Step) -> Flaw | None:
+    defined = definition.by_name[step.key.step]
+    owes = step.may_have_effect and not defined.no_effect
+    match workflow.status:
+        case WorkflowStatus.COMPLETED if step.status is StepStatus.FAILED and owes:
+            return Flaw.LEFT
+        case WorkflowStatus.ROLLED_BACK if owes and step.status is not StepStatus.COMPENSATED:
+            return Flaw.NOT_UNDONE
+        case WorkflowStatus.ERROR if step.status is StepStatus.COMPENSATION_FAILED:
+            return Flaw.NOT_RENDERED if defined.compensation else Flaw.NOT_UNDONE
+        case WorkflowStatus.ERROR if not workflow.turning_back and _failed(definition, step):
+            return Flaw.STUCK_AHEAD
+        case _:
+            return None
 
 
 def _failed(definition: Definition, step: Step) -> bool:

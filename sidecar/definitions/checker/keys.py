@@ -45,8 +45,10 @@ class Keys:
 
     def _may_fail(self, compensation: Compensation) -> bool:
         rendered = compensation.input is not None and not compensation.input.constant
-        return compensation.input is not None and rendered and bool(
-            self._roles.of(compensation.input).needs
+        return (
+            compensation.input is not None
+            and rendered
+            and bool(self._roles.of(compensation.input).needs)
         )
 
     def of(self, workflow: Workflow, choices: Choices) -> Key:

@@ -133,11 +133,12 @@ def text(report: Report) -> str:
     lines = [f"{report.definition or 'document'}: {_HEADS[report.verdict]}"]
     if report.states:
         times = report.times
+        how = _METHODS[report.method]
+        once, worst = _span(times.undo_best), _span(times.undo_worst)
         lines += [
-            f"  looked at {report.states} states and {report.transitions} transitions "
-            f"({_METHODS[report.method]})",
-            f"  at worst {_span(times.worst)} forward; back {_span(times.undo_best)} if each "
-            f"compensation is tried once, at worst {_span(times.undo_worst)}",
+            f"  looked at {report.states} states, {report.transitions} transitions: {how}",
+            f"  forward {_span(times.worst)} at worst",
+            f"  back {once} if each compensation is tried once, {worst} at worst",
         ]
     for one in report.findings:
         lines += ["", f"{one.severity} {one.code} {written(one.path) or 'definition'}: {one.text}"]

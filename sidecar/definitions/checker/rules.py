@@ -10,7 +10,7 @@ from sidecar.definitions.checker.times import Times
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Path
 from sidecar.saga.definition import Definition, Join, StepDefinition
-from sidecar.saga.policy import COMPENSATION_DEFAULT, RetryPolicy
+from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
 
 def findings(
@@ -114,6 +114,11 @@ def _of_policies(definition: Definition, step: StepDefinition, path: Path) -> It
         text = f"{step.name!r} is never undone: the workflow cannot turn back past its pivot"
         yield finding("GC145", (*path, "compensate"), text, step=step.name)
     retry = step.retry
+    if definition.past_pivot(step.name):
+        if retry != FORWARD_DEFAULT:
+            text = f"`retry` of {step.name!r} is not used: past a pivot that of `compensate` is"
+            yield finding("GC147", (*path, "retry"), text, step=step.name)
+        return
     if retry.max_attempts == 1 and not stubborn and not step.optional and not step.status_check:
         text = f"{step.name!r} is tried once: one lost answer turns the workflow back"
         yield finding("GC142", (*path, "retry"), text, step=step.name)

@@ -24,11 +24,8 @@ def sarif(checked: Sequence[tuple[str, Checked]], version: str) -> dict[str, Any
         for one in each.report.findings
     ]
     driver = {"name": "goconductor", "version": version, "rules": rules}
-    return {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}],
-    }  # fmt: skip
+    run = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _rule(code: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from sidecar.definitions.simulator import telling
 from sidecar.definitions.simulator.faults import Fault, FaultKind, every_fault, parse_fault
 from sidecar.definitions.simulator.matrix import Matrix, every_run
 from sidecar.definitions.simulator.running import PlannedSignal, Run, Scenario, simulate
@@ -25,4 +26,5 @@ __all__ = [
     "every_run",
     "parse_fault",
     "simulate",
+    "telling",
 ]

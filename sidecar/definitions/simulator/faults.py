@@ -26,7 +26,7 @@ class FaultKind(StrEnum):
     CRASH = "crash"
     """The sidecar dies after the first call, which has its effect: the lease ends."""
     LATE = "late"
-    """The first call is answered when its lease has ended and the next call is under way."""
+    """The first call is answered only when its lease has ended and the next call was made."""
     DUPLICATE = "duplicate"
     """The answer is given twice."""
     UNAVAILABLE = "unavailable"

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sidecar.definitions.checker.claims import can_be_claimed, claimed
 from sidecar.definitions.rendering import render
@@ -74,9 +75,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How it went. `undone` are the steps in the order in which they were compensated; `left`
-    those that had an effect which is neither wanted nor undone, `waits_for` what an open workflow
-    waits for, `broken` the invariants that did not hold (there must be none).
+    """How it went.
+
+    `undone` are the steps in the order in which they were compensated; `left` those that had an
+    effect which is neither wanted nor undone, `waits_for` what an open workflow waits for,
+    `broken` the invariants that did not hold (there must be none).
     """
 
     workflow: Workflow
@@ -149,11 +152,11 @@ class _Simulation:
         """Let everything happen that will."""
         for signal in self._scenario.signals:
             event = SignalSent(signal.name, signal.payload, actor="simulation")
-            self._at(EPOCH + signal.at, lambda event=event: self._apply(event))  # type: ignore[misc]
+            self._at(EPOCH + signal.at, partial(self._apply, event))
         if self._scenario.cancel_at is not None:
             self._at(EPOCH + self._scenario.cancel_at, self._cancel)
         if self._workflow.deadline_at is not None:
-            self._at(self._workflow.deadline_at, lambda: self._apply(DeadlinePassed()))
+            self._at(self._workflow.deadline_at, partial(self._apply, DeadlinePassed()))
         for _ in range(MOST_EVENTS):
             if not self._plan or self._plan[0][0] - EPOCH > LONGEST:
                 break
@@ -197,7 +200,7 @@ class _Simulation:
             here = self._workflow.steps[step.key]
             if can_be_claimed(here):
                 due = here.due_at or self._now
-                self._at(due, lambda key=step.key: self._claim(key))  # type: ignore[misc]
+                self._at(due, partial(self._claim, step.key))
             elif here.status is StepStatus.WAITING or here.awaiting:
                 self._wait(here)
 
@@ -205,7 +208,7 @@ class _Simulation:
         if step.awaiting and step.lease_until is not None:
             self._lease_of(step)
         elif step.due_at is not None:
-            self._at(step.due_at, lambda: self._apply(TimerFired(step.key)))
+            self._at(step.due_at, partial(self._apply, TimerFired(step.key)))
         wait = self._definition.by_name[step.key.step].wait
         if wait is None or wait.signal is None or step.key in self._asked_for:
             return
@@ -214,7 +217,7 @@ class _Simulation:
             self._asked_for.add(step.key)
             payload = self._samples.payload(step.key.step)
             event = SignalSent(wait.signal, payload, actor="simulation")
-            self._at(self._now + SIGNAL_AFTER, lambda: self._signal(step.key, event))
+            self._at(self._now + SIGNAL_AFTER, partial(self._signal, step.key, event))
 
     def _signal(self, key: StepKey, event: SignalSent) -> None:
         if self._workflow.steps[key].status is StepStatus.WAITING:
@@ -231,14 +234,14 @@ class _Simulation:
         action, attempt = held.action, held.run.attempt
         for reply in self._services.call(held):
             event = Answered(key, action, attempt, reply.outcome)
-            self._at(self._now + reply.after, lambda event=event: self._apply(event))  # type: ignore[misc]
+            self._at(self._now + reply.after, partial(self._apply, event))
         if self._services.has(key, *CANCELS) and not self._cancelled:
             self._at(self._now + LATENCY / 2, self._cancel)
 
     def _lease_of(self, step: Step) -> None:
         event = LeaseEnded(step.key, step.action, step.run.attempt)
         until = step.lease_until or self._now
-        self._at(until, lambda: self._end_lease(event, until))
+        self._at(until, partial(self._end_lease, event, until))
 
     def _end_lease(self, event: LeaseEnded, until: datetime) -> None:
         if self._workflow.steps[event.step].lease_until == until:  # else it was made longer
@@ -262,6 +265,8 @@ class _Simulation:
         if one.kind == "compensation":
             what = f"undo {what}"
         moved = f"{one.before} -> {one.after}  " if one.before and one.after else ""
+        if one.step is not None and one.kind not in ("step", "compensation"):
+            moved = f"{one.kind}  "
         attempt = f", attempt {one.attempt}" if one.attempt else ""
         self._lines.append(Line(one.time - EPOCH, what, f"{moved}{one.cause}{attempt}"))
 

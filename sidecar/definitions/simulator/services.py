@@ -14,6 +14,7 @@ from sidecar.definitions.simulator.faults import Fault, FaultKind
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.policy import COMPENSATION_DEFAULT
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import Step, StepKey
 
@@ -103,8 +104,8 @@ class Services:
         step = self.definition.by_name[key.step]
         policy = step.retry
         if step.pivot or self.definition.past_pivot(step.name):
-            policy = step.compensation.retry if step.compensation else None  # type: ignore[assignment]
-        return policy is None or (policy.max_attempts is None and policy.total_budget is None)
+            policy = step.compensation.retry if step.compensation else COMPENSATION_DEFAULT
+        return policy.max_attempts is None and policy.total_budget is None
 
     def _done(self, key: StepKey) -> Outcome:
         return Outcome(OutcomeKind.DONE, output=self.outputs.get(key.step, JsonText("{}")))

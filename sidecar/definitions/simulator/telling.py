@@ -13,7 +13,9 @@ from sidecar.saga.states import WorkflowStatus
 def timeline(run: Run) -> str:
     """A run, line by line."""
     wide = max((len(line.what) for line in run.timeline), default=0)
-    lines = [f"{_moment(line.after):>12}  {line.what:<{wide}}  {line.text}" for line in run.timeline]
+    lines = [
+        f"{_moment(line.after):>12}  {line.what:<{wide}}  {line.text}" for line in run.timeline
+    ]
     lines += ["", f"end: {end_of(run)} after {_moment(run.took)}"]
     if run.undone:
         lines.append(f"undone, in this order: {', '.join(run.undone)}")
@@ -47,12 +49,9 @@ def table(matrix: Matrix) -> str:
     ]
     good = sum(run.good for run in matrix.runs)
     visible = sum(run.keeps_the_promise and not run.good for run in matrix.runs)
+    ends = f"{good} all done or all undone, {visible} in `error` for a person"
     rest = len(matrix.runs) - good - visible
-    lines += [
-        "",
-        f"{len(matrix.runs)} runs: {good} all done or all undone, {visible} in `error` for a "
-        f"person, {rest} neither",
-    ]
+    lines += ["", f"{len(matrix.runs)} runs: {ends}, {rest} neither"]
     if matrix.left_out:
         lines.append(f"{matrix.left_out} more were left out: too many")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ signals that come early are all moves of their own here. Only times are left out
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -29,11 +30,11 @@ from sidecar.saga.events import (
 from sidecar.saga.invariants import violations
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.outcomes import Outcome, OutcomeKind
-from sidecar.saga.states import OPEN, WORKFLOW_ENDS, Action, StepStatus, WorkflowStatus
+from sidecar.saga.states import WORKFLOW_ENDS, Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 K = OutcomeKind
-MOST_STATES = 6_000
+MOST_STATES = 3_000
 
 
 class State(NamedTuple):
@@ -150,8 +151,8 @@ def _after(definition: Definition, roles: Roles, state: State) -> Iterator[State
         elif isinstance(event, DeadlinePassed):
             now = held.deadline_at or EPOCH
 
-        def run(render: Render, event: Event = event, now: object = now) -> Changes:
-            return advance(definition, workflow, event, now=now, render=render)  # type: ignore[arg-type]
+        def run(render: Render, event: Event = event, now: datetime = now) -> Changes:
+            return advance(definition, workflow, event, now=now, render=render)
 
         try:
             tries = list(every_choice(roles, state.choices, run))
@@ -187,5 +188,3 @@ def _key(state: State) -> object:
     )
     signals = tuple(one.name for one in workflow.signals)
     return (workflow.status, workflow.reason, signals, workflow.deadline_at, state.choices, steps)
-
-

@@ -195,8 +195,10 @@ FLAWS = [
     Flawed(
         "an output that reads what was skipped",
         "GC113",
-        _flow(_call("rate", 'when: "${input.foreign}"'),
-              head='output: { rate: "${steps.rate.output.value}" }'),
+        _flow(
+            _call("rate", 'when: "${input.foreign}"'),
+            head='output: { rate: "${steps.rate.output.value}" }',
+        ),
         None,
         [f"{STARTS} (the condition of rate is false)"],
     ),
@@ -256,6 +258,16 @@ FLAWS = [
     ),
     Flawed("a pivot that is never undone", "GC145", _flow(_call("a", "pivot: true")), "a"),
     Flawed(
+        "a policy that is not used",
+        "GC147",
+        _flow(
+            _call("a", "pivot: true", undo=False),
+            _call("b", "retry: { max_attempts: 3 }", undo=False),
+        ),
+        "b",
+        also=("GC110",),
+    ),
+    Flawed(
         "a pivot without an effect",
         "GC146",
         _flow(_call("a", "pivot: true", "compensate: none", undo=False)),
@@ -299,7 +311,9 @@ GOOD = {
     "an optional step without an effect": _flow(
         _call("a"), _call("b", "optional: true", "compensate: none", undo=False)
     ),
-    "one by one": _flow(_call("a"), _call("b", "after: []"), head="compensation: {order: sequential}"),
+    "one by one": _flow(
+        _call("a"), _call("b", "after: []"), head="compensation: {order: sequential}"
+    ),
 }
 
 

@@ -27,7 +27,7 @@ def _flaws(explored: Explored) -> set[tuple[str, str]]:
 
 def test_all_that_can_be_found_is_found() -> None:
     seen = _compare(range(SEEDS))
-    assert min(seen[one] for one in ("good", "not_undone", "not_rendered", "left")) > 1, seen
+    assert min(seen[one] for one in ("good", "not_undone", "not_rendered", "left")) > 0, seen
 
 
 @pytest.mark.slow

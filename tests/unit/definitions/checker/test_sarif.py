@@ -34,7 +34,9 @@ def test_a_finding_stands_at_its_line() -> None:
 
 def test_the_message_tells_the_way() -> None:
     (one,) = results(flawed.by_name("an effect before a step that can fail").document)
-    assert "1. the workflow starts\n2. what became of charge stays unknown" in one["message"]["text"]
+    assert (
+        "1. the workflow starts\n2. what became of charge stays unknown" in one["message"]["text"]
+    )
     assert one["level"] == "error"
 
 
