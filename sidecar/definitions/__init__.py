@@ -6,7 +6,7 @@
 - `names`, `calls`, `model`: which keys there are; `shape`, `kinds`: held against a document
 - `language`, `shorthand`: the same as a JSON Schema, for editors
 - `graph`: the order of the steps
-- `expressions`, `tree`, `cost`, `patterns`: CEL behind a Protocol, its syntax tree, what it may cost
+- `expressions`, `tree`, `cost`, `patterns`: CEL behind a Protocol, its tree, and what it may cost
 - `splitting`, `templates`, `scopes`: data with expressions in it, and what each of them may see
 - `data`, `bodies`, `work`, `rendering`: filling templates, within a budget
 - `schemas`, `schema_graph`: JSON Schemas behind a Protocol, and what they may cost

@@ -50,6 +50,8 @@ _TO_SCALAR = frozenset(
         *("int", "uint", "double", "bool", "timestamp", "duration"),
     )
 )
+INDEX = ("_[_]", "_[?_]")
+"""Taking one element or member of a list or map."""
 _WILD = frozenset(("contains", "matches", "size"))
 """What takes products of sizes, or depends on the kind of what it is given."""
 _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optional.of", "dyn"))
@@ -57,14 +59,16 @@ _HANDS_ON = frozenset(("_[_]", "_?._", "_[?_]", "value", "orValue", "or", "optio
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How large a value is; of a list or map also how many elements, and the largest one.
+    """How large a value is; of a list or map also how many elements, and how large they are.
 
-    `elements` are all that it holds, however deep; `text` is the value if it is text.
+    `longest` is the largest of what a loop takes, of a map its keys; `largest` of what an index
+    picks. `elements` are all that it holds, however deep; `text` is the value if it is text.
     """
 
     size: float
     count: int = 0
     longest: float = 0
+    largest: float = 0
     elements: int = 1
     text: str | None = None
 
@@ -78,15 +82,18 @@ def measure(value: object, work: Work | None = None) -> Measured:
     """The true size of plain data, whose walk is paid by `work`."""
     scales = _Scales(work or Work())
     if isinstance(value, Mapping):
-        # A loop over a map takes its keys.
-        longest = max((len(key) + _LEAST for key in value), default=0)
-        size = scales.size(value)
-        return Measured(size, len(value), longest, scales.elements)
+        scales.enter(value)
+        keys = [len(key) + _LEAST for key in value]
+        members = list(map(scales.size, value.values()))
+        size = _LEAST + sum(keys) + sum(members)
+        longest, largest = max(keys, default=0), max(members, default=0)
+        return Measured(size, len(value), longest, largest, scales.elements)
     if isinstance(value, list):
         scales.enter(value)
         sizes = list(map(scales.size, value))
         size = _LEAST + sum(sizes) + len(sizes)
-        return Measured(size, len(sizes), max(sizes, default=0), scales.elements)
+        longest = max(sizes, default=0)
+        return Measured(size, len(sizes), longest, longest, scales.elements)
     text = value if isinstance(value, str) else None
     return Measured(scales.size(value), text=text)
 
@@ -125,7 +132,7 @@ Measure = Callable[[tuple[str, ...]], Measured]
 class Bound:
     """`constant` plus, for each open loop, `by[loop]` times the size of its element.
 
-    In a `Plain` bound the chains of names that are read stand for loops, by their numbers.
+    In a `Plain` bound the sizes of what is read stand for loops, by their numbers.
     """
 
     constant: float
@@ -158,11 +165,11 @@ class Plain:
 
     size: Bound
     work: Bound
-    chains: tuple[tuple[str, ...], ...]
+    sizes: tuple[Callable[[Measure], float], ...]
 
     def of(self, measured: Measure) -> tuple[float, float]:
         """The same as `bound`."""
-        sizes = [measured(chain).size for chain in self.chains]
+        sizes = [size(measured) for size in self.sizes]
         return _filled(self.size, sizes), _filled(self.work, sizes)
 
 
@@ -176,7 +183,7 @@ def plain(tree: Node) -> Plain | None:
         return None
     walk = _PlainWalk()
     size, work = walk.node(tree, {})
-    return Plain(size, work, tuple(walk.numbers))
+    return Plain(size, work, tuple(walk.sizes))
 
 
 def _wild(node: Node) -> bool:
@@ -218,6 +225,10 @@ class _Walk:
     def _sized(self, chain: tuple[str, ...]) -> Bound:
         return Bound(self._measured(chain).size)
 
+    def _picked(self, chain: tuple[str, ...]) -> Bound:
+        """What an index can pick: an element, or of text and the like nothing."""
+        return Bound(self._measured(chain).largest)
+
     def _all(self, nodes: tuple[Node, ...], scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         sizes, works = _NOTHING, _NOTHING
         for node in nodes:
@@ -227,6 +238,8 @@ class _Walk:
 
     def _call(self, node: Call, scope: Mapping[str, Bound]) -> tuple[Bound, Bound]:
         each = [self.node(one, scope) for one in node.arguments]
+        if node.function in INDEX and (table := _read(node.arguments[0], scope)) is not None:
+            return self._picked(table), each[1][1] + Bound(_CALL)
         sizes = sum((size for size, _ in each), _NOTHING)
         own = _DATES if node.function in ("string", "timestamp", "duration") else _CALL
         works = sum((work for _, work in each), Bound(own))
@@ -300,14 +313,21 @@ class _Walk:
 
 
 class _PlainWalk(_Walk):
-    """Leaves open how large the chains are."""
+    """Leaves open how large things are."""
 
     def __init__(self) -> None:
         super().__init__(lambda _: Measured(0))
-        self.numbers: dict[tuple[str, ...], int] = {}
+        self.sizes: list[Callable[[Measure], float]] = []
+
+    def _open(self, size: Callable[[Measure], float]) -> Bound:
+        self.sizes.append(size)
+        return Bound(0, {len(self.sizes) - 1: 1})
 
     def _sized(self, chain: tuple[str, ...]) -> Bound:
-        return Bound(0, {self.numbers.setdefault(chain, len(self.numbers)): 1})
+        return self._open(lambda measured: measured(chain).size)
+
+    def _picked(self, chain: tuple[str, ...]) -> Bound:
+        return self._open(lambda measured: measured(chain).largest)
 
 
 def chain_of(node: Node, *, optional: bool = False) -> tuple[str, ...] | None:

@@ -1,7 +1,8 @@
 """What the expressions of one transition read: measured once, converted once, and paid for.
 
 Only what an expression names is handed to the CEL library, and expressions that name the same
-share it: a fan-out of a thousand steps that all read one large list converts it once.
+share it: a fan-out of a thousand steps that all read one large list converts it once. Of a table
+that an item picks one member from, only that member is handed over.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ class Data:
         if known is None or known[0] is not value:
             known = self._measured[chain] = (value, measure(value, self.work))
         return known[1]
+
+    def picked(self, chain: Chain, key: Chain) -> Chain:
+        """Of the object at `chain` only the member that `key` names; the whole, if it is none."""
+        value, depth = self.follow(chain)
+        name, found = self.follow(key)
+        known = depth == len(chain) and found == len(key)
+        if known and isinstance(value, Mapping) and isinstance(name, str):
+            return (*chain, name)
+        return chain
 
     def converted(
         self, chains: tuple[Chain, ...], convert: Callable[[Mapping[str, Any]], Any]

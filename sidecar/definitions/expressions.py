@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
 
-from sidecar.definitions.cost import MOST_SIZE, bound, chain_of, plain
+from sidecar.definitions.cost import INDEX, MOST_SIZE, bound, chain_of, plain
 from sidecar.definitions.data import Data, outermost
 from sidecar.definitions.findings import shown
 from sidecar.definitions.tree import Call, Fold, Ident, Node, Select, children, decode
@@ -42,10 +42,14 @@ VARIABLES = ("input", "steps", "workflow", "each")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A chain of names beginning with a variable: `steps.charge.output.risk`."""
+    """A chain of names beginning with a variable: `steps.charge.output.risk`.
+
+    With a `key`, another chain, only the member of that name is read: `input.prices[each.item]`.
+    """
 
     names: tuple[str, ...]
     offset: int
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +145,12 @@ class _CelExpression:
         self._chain = chain_of(tree)
         self._bound = plain(tree)
         self._plain = not _makes_optionals(tree)
-        found: dict[tuple[str, ...], Reference] = {}
+        found: dict[tuple[tuple[str, ...], ...], Reference] = {}
         for one in _references(tree, frozenset()):
-            found.setdefault(one.names, one)
+            found.setdefault((one.names, one.key), one)
         self.references = tuple(found.values())
-        self._reads = outermost([one.names for one in self.references])
+        self._reads = outermost([one.names for one in self.references if not one.key])
+        self._picks = [(one.names, one.key) for one in self.references if one.key]
 
     def evaluate(self, data: Data) -> Any:
         """Return plain JSON data. Raises `RenderError`, never anything else."""
@@ -174,7 +179,10 @@ class _CelExpression:
         if not size <= (MOST_SIZE if self._plain else _MOST_UNSURE):
             raise RenderError("the result could become too large on this data")
         data.work.spend(work)
-        result = self._program.eval(activation=data.converted(self._reads, self._convert))
+        reads = self._reads
+        if self._picks:
+            reads = outermost([*reads, *(data.picked(*pick) for pick in self._picks)])
+        result = self._program.eval(activation=data.converted(reads, self._convert))
         # An error comes back as a value, whose plain form is a text like any other.
         if result.type() == cel.Type.ERROR:
             raise RenderError(_without_code(str(result.plain_value())))
@@ -254,6 +262,11 @@ def _references(node: Node, local: frozenset[str]) -> list[Reference]:
         chain = operand and (*operand, node.field)
     if chain is not None:
         return [] if chain[0] in local else [Reference(chain, _first(node))]
+    if isinstance(node, Call) and node.function in INDEX:
+        table, key = (chain_of(one, optional=True) for one in node.arguments)
+        if table and key and not {table[0], key[0]} & local:
+            one, other = (_first(argument) for argument in node.arguments)
+            return [Reference(table, one, key), Reference(key, other)]
     if not isinstance(node, Fold):
         return [one for child in children(node) for one in _references(child, local)]
     outside = (node.source, node.start)

@@ -74,7 +74,8 @@ def check_graph(steps: Sequence[object], findings: Findings) -> Mapping[str, fro
         ancestors[name] = frozenset(after).union(*(ancestors[one] for one in after))
     _check_joins(found, findings)
     _check_pivots(found, ancestors, findings)
-    _check_open_ends([by_name[name] for name in order], ancestors, findings)
+    if any(one.any for one in found) and any(one.pivot for one in found):
+        _check_open_ends([by_name[name] for name in order], ancestors, findings)
     return ancestors
 
 

@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
 
 from sidecar.definitions import compile_stored, parse_definition
 from sidecar.definitions.documents import MAX_BYTES, canonical
+from sidecar.definitions.language import language_schema
 from sidecar.definitions.names import check_path
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import Compensation, Definition, StepDefinition, Template
 from sidecar.saga.paths import path_fault
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
+LANGUAGE = Draft202012Validator(language_schema(), offline=True)
 ORDER = """
 # A comment changes nothing.
 name: order_processing
@@ -54,6 +57,7 @@ def problems(text: str, form: str = "yaml") -> dict[str, str]:
 
 def compiled(text: str, form: str = "yaml") -> Definition:
     parsed = parse_definition(text, form)
+    assert LANGUAGE.is_valid(json.loads(parsed.document))  # what registers, editors accept
     return compile_stored(parsed.document, "default", parsed.name, 3)
 
 
@@ -339,6 +343,7 @@ def test_documents_survive_the_round_trip(document: dict[str, Any]) -> None:
     parsed = parse_definition(text, "json")
     again = parse_definition(parsed.document, "json")
     assert again == parsed
+    assert LANGUAGE.is_valid(document)
     first = compile_stored(parsed.document, "default", parsed.name, 1)
     assert compile_stored(again.document, "default", again.name, 1) == first
     assert [step.name for step in first.steps] == [step["name"] for step in document["steps"]]

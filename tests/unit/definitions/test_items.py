@@ -1,5 +1,4 @@
-"""Rendering the items of a fan-out: what differs between them never mixes, what they share is
-read once."""
+"""Rendering the items of a fan-out: what differs never mixes, what they share is read once."""
 
 from __future__ import annotations
 
@@ -97,7 +96,7 @@ def test_own_outputs_and_statuses_of_items_do_not_mix() -> None:
         )
         if output is None:
             assert render(Template(JsonText("null"), constant=True), at) == "null"
-            with pytest.raises(RenderError, match="steps.f.output"):
+            with pytest.raises(RenderError, match="null"):
                 filled(compensation.input, at)
             continue
         assert filled(compensation.input, at) == {
@@ -158,7 +157,8 @@ def test_what_items_share_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         {"sku": "${each.item.sku}", "n": "${each.index}", "order": "${input.order}"},
         {"total": "${each.item.n * each.item.price}", "big": "${each.item.n > 3 ? 'b' : 's'}"},
         {"key": "${input.order}-${each.index}", "note": "${each.item.?note.orValue('')}"},
-        {"price": "${input.prices[each.item.sku]}", "sku": "${each.item.sku}"},
+        {"price": "${input.prices[each.item.sku] * each.item.n}", "sku": "${each.item.sku}"},
+        {"price": "${input.prices[?each.item.sku].orValue(0)}", "first": "${input.lines[0].sku}"},
     ],
 )
 def test_a_thousand_items_take_little_more_than_a_hundred_each(given: Any) -> None:

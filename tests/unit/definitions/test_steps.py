@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 
 from sidecar.definitions import compile_stored, parse_definition
+from sidecar.definitions.language import language_schema
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import (
     DEFAULT_CALLBACK_TIMEOUT,
@@ -29,6 +31,8 @@ def document(*steps: dict[str, Any], **more: Any) -> str:
 
 def compiled(*steps: dict[str, Any], **more: Any) -> Definition:
     parsed = parse_definition(document(*steps, **more), "json")
+    language = Draft202012Validator(language_schema(), offline=True)
+    assert language.is_valid(json.loads(parsed.document))  # what registers, editors accept
     return compile_stored(parsed.document, "default", "d", 1)
 
 
@@ -129,6 +133,17 @@ def test_nothing_still_runs_when_a_pivot_begins() -> None:
 
 
 def test_what_all_branches_share_is_over_past_any() -> None:
+    steps = [
+        call("a"),
+        call("b", after=["a"]),
+        call("c", after=["a"]),
+        call("d", after=["b", "c"], join="any"),
+        call("p", pivot=True),
+    ]
+    assert problems(*steps)["steps[4].pivot"].startswith("'p' is a pivot, but 'b' may still run")
+
+
+def test_past_a_pivot_any_join_is_free() -> None:
     steps = [
         call("r"),
         call("a", after=["r"]),
@@ -339,8 +354,16 @@ def test_central_wants_every_compensation_named() -> None:
 # -- what is read but not run yet ---------------------------------------------------------------
 
 
-def test_a_child_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.definitions.kinds.NOT_YET", {"definition": {}, "step": {}})
+@pytest.fixture
+def some_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that runs all that is read."""
+    for module in ("kinds", "language"):
+        everything: dict[str, Any] = {"definition": {}, "step": {}}
+        monkeypatch.setattr(f"sidecar.definitions.{module}.NOT_YET", everything)
+
+
+@pytest.mark.usefixtures("some_day")
+def test_a_child_is_read() -> None:
     child = compiled({"name": "a", "workflow": "other", "for_each": "${input.l}"}).steps[0].child
     assert child is not None
     assert (child.definition, child.version) == ("other", 0)
@@ -353,8 +376,8 @@ def test_a_child_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a step that runs a child" in found["steps[0].pivot"]
 
 
-def test_turns_and_priorities_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.definitions.kinds.NOT_YET", {"definition": {}, "step": {}})
+@pytest.mark.usefixtures("some_day")
+def test_turns_and_priorities_are_read() -> None:
     turns = {"key": "${input.account}", "limit": 2, "release_on_error": True}
     definition = compiled(call("a"), concurrency=turns, priority=5)
     assert definition.concurrency is not None

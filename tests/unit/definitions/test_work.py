@@ -16,7 +16,7 @@ from sidecar.definitions.documents import canonical
 from sidecar.definitions.expressions import Cel
 from sidecar.definitions.patterns import MOST_PROGRAM, program_size
 from sidecar.definitions.templates import CEL
-from sidecar.definitions.work import MOST_FORWARD, MOST_WORK, Work
+from sidecar.definitions.work import CONVERT, MOST_FORWARD, MOST_WORK, Work
 from sidecar.errors import RenderError
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Scope
@@ -291,3 +291,81 @@ def test_an_optional_inside_a_result_ends_as_an_error(source: str) -> None:
     assert not isinstance(compiled, list)
     with pytest.raises(RenderError, match="orValue"):
         compiled.evaluate(Data({"input": {"n": 1}}))
+
+
+# -- what is picked from a table ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "result"),
+    [
+        ("input.t[input.k]", 1),
+        ("input.t[?input.k].orValue(5)", 1),
+        ("input.t[?input.gone].orValue(5)", None),
+        ("input.t[?input.missing].orValue(5)", 5),
+        ("input.t[input.missing]", None),
+        ("input.t[input.k] + size(input.t)", 3),
+        ("input.t[input.k] + input.t[input.j]", 3),
+        ("input.t[input.k] + input.t.b", 3),
+        ("input.l[input.n]", "y"),
+        ("input.t[input.n]", None),
+        ("input.gone[input.k]", None),
+        ("input.k[input.k]", None),
+        ("[0].map(x, input.t[input.k] + x)", [1]),
+        ("['a'].map(x, input.t[x])", [1]),
+        ("[input.t].map(t, t[input.k])", [1]),
+        ("input.o[input.k].x", 7),
+        ("input.o[input.k][input.p]", 7),
+        ("input.t.a + input.o[input.k].x", 8),
+    ],
+)
+def test_picking_gives_what_the_whole_would_give(source: str, result: Any) -> None:
+    given = {
+        "t": {"a": 1, "b": 2},
+        "l": ["x", "y"],
+        "o": {"a": {"x": 7}},
+        "k": "a",
+        "j": "b",
+        "n": 1,
+        "p": "x",
+        "missing": "z",
+    }
+    compiled = LANGUAGE.compile(source)
+    assert not isinstance(compiled, list)
+    if result is None:
+        with pytest.raises(RenderError):
+            compiled.evaluate(Data({"input": given}))
+    else:
+        assert compiled.evaluate(Data({"input": given})) == result
+
+
+def test_picking_costs_no_more_from_a_large_table() -> None:
+    prices = [
+        price("input.t[input.k] + 1", {"t": {f"k{n}": n for n in range(many)}, "k": "k1"})
+        for many in (10, 10_000)
+    ]
+    # The table is looked at once, to bound the result, but not handed over.
+    assert prices[1] - prices[0] < 10_000 * 60
+
+
+def test_what_is_picked_is_paid() -> None:
+    small, large = ({"t": {"a": "x" * size}, "k": "a"} for size in (10, 100_000))
+    source = "input.t[input.k] + 'x'"
+    assert price(source, large) > price(source, small) + 100_000
+    loop = "[1].map(n, input.t[input.k] + 'x')"
+    assert price(loop, large) > price(loop, small) + 100_000
+
+
+def test_a_list_is_handed_over_whole_and_paid() -> None:
+    compiled = LANGUAGE.compile("input.l[input.k]")
+    assert not isinstance(compiled, list)
+    work = Work(1e15)
+    with pytest.raises(RenderError):
+        compiled.evaluate(Data({"input": {"l": [1] * 10_000, "k": "a"}}, work))
+    assert work.done > 10_000 * CONVERT
+
+
+def test_the_name_of_a_loop_is_no_table() -> None:
+    compiled = LANGUAGE.compile("[{'a': 1}].map(steps, steps[input.k])")
+    assert not isinstance(compiled, list)
+    assert [one.names for one in compiled.references] == [("input", "k")]
