@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # What `check` leaves out: everything that needs a server, and everything long.
-WITHOUT_SERVERS := not postgres and not kafka and not e2e and not slow
+WITHOUT_SERVERS := not postgres and not kafka and not mariadb and not e2e and not slow
 CHECKED := $(wildcard tests/unit tests/architecture tests/conformance tests/adapters)
 SIMULATION := $(wildcard tests/simulation)
 LINTED := sidecar tests

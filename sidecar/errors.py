@@ -25,6 +25,7 @@
         ElectionError
             ElectionUnavailable
         EmbeddedServerError
+        ServiceUnreachable
 
 Each class says with `retry` whether the same operation may succeed when tried again
 unchanged, and with `code` the stable word that faces and metrics show. The docstring of a
@@ -225,3 +226,10 @@ class EmbeddedServerError(GoConductorError):
     """The embedded PostgreSQL server could not be run."""
 
     code = "embedded_server"
+
+
+class ServiceUnreachable(GoConductorError):
+    """The service cannot be reached."""
+
+    retry = True
+    code = "service_unreachable"

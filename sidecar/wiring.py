@@ -28,6 +28,7 @@ from sidecar.adapters.entropy import SystemEntropy
 from sidecar.adapters.telemetry.prometheus import PrometheusTelemetry
 from sidecar.api.health import build_health_app
 from sidecar.api.rest.app import build_app
+from sidecar.api.rest.face import Face
 from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.server import RestServer
 from sidecar.config import Address, SidecarConfig
@@ -41,6 +42,7 @@ from sidecar.engine.receiving import LookInterval
 from sidecar.errors import ConfigError, GoConductorError, MissingExtra, StoreUnavailable
 from sidecar.ports.election import Election
 from sidecar.ports.notices import Notices
+from sidecar.ports.probe import Probed, Report
 from sidecar.ports.queue import Queue
 from sidecar.ports.store import Store
 from sidecar.ports.telemetry import Telemetry
@@ -101,6 +103,16 @@ async def _migrate(where: SidecarConfig | str) -> list[str]:
     async with AsyncExitStack() as stack:
         database = await Database.of(where, stack)
         return await migrate(await database.dsn(), where.store.schema_name)
+
+
+def probe_service(probed: Probed) -> Report:
+    """Ask a live service every case of the contract.
+
+    Raises `ServiceUnreachable`, `ConfigError`.
+    """
+    from sidecar.adapters.probe.running import probe
+
+    return asyncio.run(probe(probed, SystemClock(), SystemEntropy()))
 
 
 @asynccontextmanager
@@ -186,13 +198,16 @@ async def _start(
     """Start the engine, then the faces; `stack` ends them in the opposite order."""
     agent = await build_agent(config, dsn, telemetry)
     names = config.listen.hosts
-    app = build_app(
+    face = Face(
         agent.commands,
+        agent.verbs,
+        agent.tasks,
         agent.queries,
         agent.waiting,
         namespace=config.namespace,
         hosts=None if names is None else Hosts(names),
     )
+    app = build_app(face)
     faces = {
         "http": (RestServer(app), config.listen.http),
         "metrics": (RestServer(build_health_app(agent, telemetry.render)), config.listen.metrics),
@@ -208,12 +223,20 @@ async def _start(
                 f"listen.{key}: cannot listen on {address}: {error.strerror or error}; "
                 f"{taken}give another address"
             ) from error
+    agent.callback_base_url = config.callback_base_url or _base_url(*faces["http"][0].address)
     stack.push_async_callback(agent.stop)
     await _start_when_store_answers(agent)
     for key, (server, _) in faces.items():
         log.info("listening", face=key, address=str(Address(*await server.serve())))
     stack.push_async_callback(agent.waiting.close)
     return agent
+
+
+def _base_url(host: str, port: int) -> str:
+    """Where the service beside us reaches us, unless it is told otherwise."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - that we listen to all, and are asked here
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _start_when_store_answers(agent: Agent) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.servers.kafka import KafkaServer
+from tests.servers.mariadb import MariadbServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import ServerMissingError
 
@@ -77,6 +78,17 @@ def kafka_server() -> Iterator[KafkaServer]:
     """One real Kafka broker for the session; topics get names of their own."""
     try:
         server = KafkaServer()
+    except ServerMissingError as error:
+        _missing(error)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """One real MariaDB for the session; it stands for MySQL."""
+    try:
+        server = MariadbServer()
     except ServerMissingError as error:
         _missing(error)
     with server:

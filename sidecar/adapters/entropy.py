@@ -17,6 +17,7 @@ from sidecar.ports.clock import Clock
 from sidecar.saga.workflow import WorkflowId
 
 _INCARNATION_BYTES = 8
+_KEY_BYTES = 32
 _NS_PER_MS = 1_000_000
 _FRACTIONS_PER_MS = 4096
 _FIRST_SEEDED_NS = 1_700_000_000_000 * _NS_PER_MS
@@ -58,6 +59,10 @@ class SystemEntropy:
         """Return a number in [0, 1)."""
         return random.random()  # noqa: S311 - jitter, not a secret
 
+    def key(self) -> bytes:
+        """Return 32 bytes that nobody can guess."""
+        return secrets.token_bytes(_KEY_BYTES)
+
 
 class SeededEntropy:
     """The same seed gives the same answers, in the same order.
@@ -82,6 +87,10 @@ class SeededEntropy:
     def chance(self) -> float:
         """Return a number in [0, 1)."""
         return self._random.random()
+
+    def key(self) -> bytes:
+        """Return 32 bytes that the seed repeats."""
+        return self._random.randbytes(_KEY_BYTES)
 
     def _time_ns(self) -> int:
         if self._clock is None:

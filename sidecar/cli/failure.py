@@ -29,6 +29,12 @@ class Unreachable(Failure):
     exit_code = 3
 
 
+class ServiceAway(Failure):
+    """The service that is to be probed cannot be reached."""
+
+    exit_code = 3
+
+
 class NotCompleted(Failure):
     """The workflow was rolled back, or is in `error` for a person."""
 

@@ -1,7 +1,7 @@
 """The `goconductor` command.
 
 Exit codes: 0 done; 1 refused or failed; 2 the command line is not understood; 3 no sidecar
-answered in time; 4 the workflow that was waited for did not complete.
+answered in time (`probe`: no service); 4 the workflow that was waited for did not complete.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import click
 from sidecar.cli import definitions, operation, workflows
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
+from sidecar.cli.probe import probe
 from sidecar.cli.simulate import simulate
 from sidecar.errors import GoConductorError
 
@@ -47,6 +48,7 @@ for _command in (
     operation.migrate,
     check,
     simulate,
+    probe,
     definitions.apply,
     workflows.start,
     workflows.list_,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from sidecar.cli.failure import Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,3 +49,25 @@ def client_options(command: F) -> F:
 def print_json(body: Any) -> None:
     """Print JSON for programs; characters that could play with a terminal are escaped."""
     click.echo(json.dumps(body, indent=2))
+
+
+def read_input(text: str) -> Any:
+    """Return the input as it was written, or read from a file. Raises `Failure`."""
+    try:
+        if text == "@-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise Failure(f"the input cannot be read: {error}") from None
+    except ValueError as error:
+        raise Failure(
+            f"the input is not JSON: {error}",
+            then="quote it for the shell: --input '{\"order_id\": 17}', or use --input @file.",
+        ) from None
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and the infinities are no JSON, though the parser knows them."""
+    raise ValueError(f"{name} is not a JSON value")

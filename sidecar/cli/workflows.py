@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sidecar.cli.failure import Failure, NotCompleted
-from sidecar.cli.options import client_options, print_json
+from sidecar.cli.failure import NotCompleted
+from sidecar.cli.options import client_options, print_json, read_input
 
 if TYPE_CHECKING:
     from sidecar.cli.client import Client
@@ -45,7 +43,7 @@ def start(
     if version is not None:
         request["version"] = version
     if input_ is not None:
-        request["input"] = _read_input(input_)
+        request["input"] = read_input(input_)
     if key is not None:
         request["start_key"] = key
     if labels:
@@ -258,25 +256,3 @@ def _label(text: str, separator: str) -> tuple[str, str]:
     if not (name and found):
         raise click.UsageError(f"--label {text!r} must be written KEY=VALUE.")
     return name, value
-
-
-def _refuse_constant(name: str) -> None:
-    """NaN and the infinities are no JSON, though the parser knows them."""
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _read_input(text: str) -> Any:
-    """The input as it was written, or read from a file."""
-    try:
-        if text == "@-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_refuse_constant)
-    except OSError as error:
-        raise Failure(f"the input cannot be read: {error}") from None
-    except ValueError as error:
-        raise Failure(
-            f"the input is not JSON: {error}",
-            then="quote it for the shell: --input '{\"order_id\": 17}', or use --input @file.",
-        ) from None

@@ -20,6 +20,7 @@ from pydantic import (
 
 from sidecar.config.values import (
     Address,
+    CallbackUrl,
     Dsn,
     HeaderSecret,
     HostName,
@@ -304,7 +305,6 @@ class SidecarConfig(Section):
 
     unsupported = {
         "actions": "a catalogue of `actions`",
-        "callback_base_url": "`callback_base_url` (callbacks)",
         "tls": "`tls`",
     }
 
@@ -323,6 +323,8 @@ class SidecarConfig(Section):
     ready: ServicePath | None = None
     """Asked with GET whether the service is ready; left out: a TCP connect."""
     service_auth: ServiceAuth | None = None
+    callback_base_url: CallbackUrl | None = None
+    """Where the service reaches a sidecar; left out: this one, at `listen.http`."""
     body_limits: BodyLimits = BodyLimits()
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""

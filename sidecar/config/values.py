@@ -105,6 +105,21 @@ def check_service_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_callback_url(url: str) -> str:
+    """Where callbacks are taken: http or https, perhaps a path. Raises `ValueError`."""
+    form = "must be like http://127.0.0.1:7400 or https://sagas.example.org/prefix"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(form) from None
+    known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
+    more = parts.username is not None or parts.query or parts.fragment
+    if not known or more or not (url.isascii() and url.isprintable() and " " not in url):
+        raise ValueError(form)
+    return url.rstrip("/")
+
+
 def check_server(written: str) -> str:
     """A broker's address. Raises `ValueError` with a sentence for people."""
     split_address(written, least_port=1)
@@ -195,6 +210,7 @@ def _check_readable(path: Path) -> Path:
 
 ListenAddress = Annotated[Address, BeforeValidator(_read_address)]
 HostName = Annotated[str, AfterValidator(_read_host_name)]
+CallbackUrl = Annotated[str, AfterValidator(check_callback_url)]
 ServiceUrl = Annotated[str, AfterValidator(check_service_url)]
 Server = Annotated[str, AfterValidator(check_server)]
 HeaderSecret = Annotated[

@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import structlog
 
+from sidecar.engine.callbacks import KEY_NAME, Attempt, Tokens
 from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
@@ -33,8 +34,10 @@ from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer
 from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
+from sidecar.engine.tasks import Tasks
+from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
-from sidecar.errors import GoConductorError, QueueError
+from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.clock import Clock
 from sidecar.ports.election import Election
@@ -42,7 +45,7 @@ from sidecar.ports.entropy import Entropy
 from sidecar.ports.notices import Notices
 from sidecar.ports.queue import Queue
 from sidecar.ports.service import Service
-from sidecar.ports.store import Batch, BatchResult, Store
+from sidecar.ports.store import Batch, BatchResult, Claimed, Store
 from sidecar.ports.telemetry import Telemetry
 
 log = structlog.get_logger("sidecar.agent")
@@ -80,10 +83,15 @@ class Settings:
 
 
 class Agent:
-    """A sidecar without its faces. `commands`, `queries` and `waiting` are for those."""
+    """A sidecar without its faces: `commands`, `verbs`, `tasks`, `queries`, `waiting` are for them.
+
+    `callback_base_url` is where callbacks are taken; it is to be set before `start`.
+    """
 
     def __init__(self, identity: Identity, ports: Ports, settings: Settings) -> None:
         self.identity = identity
+        self.callback_base_url = "http://127.0.0.1:7400"
+        self._tokens: Tokens | None = None
         self._ports = ports
         self._settings = settings
         self._draining = False
@@ -113,15 +121,7 @@ class Agent:
             entropy=entropy,
             telemetry=telemetry,
         )
-        self.caller = Caller(
-            CallingPorts(ports.service, clock, entropy, telemetry),
-            self.committer,
-            self.slots,
-            self.compiled.get,
-            lease_margin=settings.lease_margin,
-            record=self.gate.record,
-            may_take_more=lambda: self.gate.is_open and not self._draining,
-        )
+        self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
             self.slots,
@@ -141,13 +141,46 @@ class Agent:
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
+        self.verbs = Verbs(self.committer, self.queries)
+        self.tasks = self._made_tasks()
+
+    def _made_caller(self) -> Caller:
+        ports = self._ports
+        return Caller(
+            CallingPorts(ports.service, ports.clock, ports.entropy, ports.telemetry),
+            self.committer,
+            self.slots,
+            self.compiled.get,
+            lease_margin=self._settings.lease_margin,
+            record=self.gate.record,
+            may_take_more=lambda: self.gate.is_open and not self._draining,
+            callback_url=self._callback_url,
+        )
+
+    def _made_tasks(self) -> Tasks:
+        return Tasks(
+            self._ports.store,
+            self.committer,
+            self._ports.entropy,
+            self.identity.namespace,
+            self._attempts,
+            self.compiled.get,
+        )
+
+    def _callback_url(self, claimed: Claimed) -> str:
+        attempt = Attempt(claimed.workflow, claimed.key, claimed.action, claimed.attempt)
+        return self._attempts().url(attempt)
+
+    def _attempts(self) -> Tokens:
+        if self._tokens is None:
+            raise StoreUnavailable("the key of callbacks has not been read yet")
+        return self._tokens
 
     def _made_commands(self) -> Commands:
         return Commands(
             self._ports.store,
             self.committer,
             self.compiled,
-            self.queries,
             self._ports.entropy,
             self.slots,
             self.identity.service,
@@ -189,6 +222,8 @@ class Agent:
         """Start everything. Raises `StoreError` when the store is not usable."""
         ports = self._ports
         await ports.store.open()
+        key = await ports.store.get_key(self.identity.namespace, KEY_NAME, ports.entropy.key())
+        self._tokens = Tokens(key, self.callback_base_url)
         await ports.service.open()
         await ports.notices.open()
         await ports.election.open()

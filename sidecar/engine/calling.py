@@ -40,6 +40,9 @@ log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
 
+MOST_TOLD = 1_000
+"""How many characters are told of an output that does not fit its schema."""
+
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
 """How soon a definition that could not be read is asked for again: at first, and at last."""
@@ -68,7 +71,9 @@ class Caller:
         lease_margin: timedelta,
         record: Callable[[WorkflowId, Outcome], None],
         may_take_more: Callable[[], bool],
+        callback_url: Callable[[Claimed], str],
     ) -> None:
+        self._callback_url = callback_url
         self._service = ports.service
         self._clock = ports.clock
         self._entropy = ports.entropy
@@ -143,10 +148,10 @@ class Caller:
         call = self._call(claimed, definition)
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
             return RELEASED
-        executes = claimed.action is Action.EXECUTE
+        executes = claimed.action is not Action.COMPENSATE
         failpoint(Site.BEFORE_CALL if executes else Site.BEFORE_COMPENSATE_CALL)
         before = self._clock.monotonic()
-        outcome = await self._service.call(call)
+        outcome = _checked(definition, claimed, await self._service.call(call))
         failpoint(Site.AFTER_CALL if executes else Site.AFTER_COMPENSATE_CALL)
         self._telemetry.observe(
             metrics.CALL_SECONDS, self._clock.monotonic() - before, action=claimed.action.value
@@ -174,6 +179,13 @@ class Caller:
         defined = definition.by_name[claimed.key.step]
         path, method, on_status = defined.path, defined.method, defined.on_status
         body = claimed.input
+        callback = None
+        if claimed.action is Action.STATUS:
+            if defined.status_check is None:
+                raise IllegalTransition(f"step {claimed.key}", "without a status path", "ask")
+            path, method, on_status = defined.status_check.path, "GET", ()
+        else:
+            callback = self._callback_url(claimed)
         if claimed.action is Action.COMPENSATE:
             undo = defined.compensation
             if undo is None:
@@ -194,6 +206,7 @@ class Caller:
             method=method,
             on_status=dict(on_status) if on_status else None,
             trace=claimed.trace,
+            callback=callback,
         )
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:
@@ -223,6 +236,20 @@ class Caller:
             if isinstance(answer, Missing):
                 log.error("settled_workflow_is_missing", answer=answer.value)
         failpoint(Site.AFTER_SETTLE)
+
+
+def _checked(definition: Definition, claimed: Claimed, outcome: Outcome) -> Outcome:
+    """The outcome, or that its output is not what the definition promises to later steps."""
+    check = definition.by_name[claimed.key.step].output_check
+    done = outcome.kind is OutcomeKind.DONE and claimed.action is not Action.COMPENSATE
+    if check is None or not done:
+        return outcome
+    problems = check.problems(outcome.output or JsonText("null"))
+    if not problems:
+        return outcome
+    told = "; ".join(f"{path or 'the output'} {text}" for path, text in problems)
+    error = error_body("output_invalid", f"the output does not fit its schema: {told}"[:MOST_TOLD])
+    return Outcome(OutcomeKind.UNUSABLE, error=error, may_have_effect=True)
 
 
 def _told(error: JsonText | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What a client can ask to be done: register a definition, start a workflow, cancel one.
+"""What a client can ask to be begun: register a definition, start a workflow.
 
 Every face goes through here, so a rule that stands here holds for all of them. What a command
 writes goes through the committer, and is durable when the command returns.
@@ -18,19 +18,18 @@ from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.intake import (
     canonical,
+    check_body,
     checked_labels,
     checked_start_key,
     storable,
     valid_trace,
 )
-from sidecar.engine.queries import Queries, workflow_id
 from sidecar.engine.slots import Slots
-from sidecar.engine.views import DefinitionView, StartedView, WorkflowView, definition_view
-from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
+from sidecar.engine.views import DefinitionView, StartedView, definition_view
+from sidecar.errors import StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Missing, Outdated, Start, StartResult, Store, Transition
+from sidecar.ports.store import KeyReused, Outdated, Start, StartResult, Store
 from sidecar.saga.definition import Definition
-from sidecar.saga.events import CancelRequested
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
 COMMIT_WITHIN = 20.0
@@ -48,7 +47,6 @@ class Commands:
         store: Store,
         committer: Committer,
         compiled: CompiledDefinitions,
-        queries: Queries,
         entropy: Entropy,
         slots: Slots,
         service: str,
@@ -60,7 +58,6 @@ class Commands:
         self._store = store
         self._committer = committer
         self._compiled = compiled
-        self._queries = queries
         self._entropy = entropy
 
     def new_id(self) -> WorkflowId:
@@ -108,9 +105,11 @@ class Commands:
         who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`.
         """
         text = storable(input, "input")
+        chosen = await self._runnable(namespace, definition, version)
+        check_body(chosen.input_check, text, "input")
         member = Start(
             id=id or self.new_id(),
-            definition=await self._runnable(namespace, definition, version),
+            definition=chosen,
             input=text,
             input_hash=hashlib.sha256(canonical(input)).hexdigest(),
             start_key=checked_start_key(start_key),
@@ -122,7 +121,9 @@ class Commands:
         failpoint(Site.BEFORE_START)
         result = await self._submit(member)
         while isinstance(result, Outdated):  # each time a still later version
-            member = replace(member, definition=await self._compiled.latest(namespace, definition))
+            chosen = await self._compiled.latest(namespace, definition)
+            check_body(chosen.input_check, text, "input")
+            member = replace(member, definition=chosen)
             result = await self._submit(member)
         failpoint(Site.AFTER_START)
         if isinstance(result, KeyReused):
@@ -148,26 +149,6 @@ class Commands:
 
     def _is_begun_here(self, definition: Definition) -> bool:
         return any(root.service == self._service for root in definition.roots)
-
-    async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
-        """Turn a workflow back, and return it; harmless when repeated.
-
-        Raises `NotFound`, and `Conflict` when it is finished or past its pivot.
-        """
-        known = workflow_id(workflow)
-        await self._queries.require(namespace, known)
-        failpoint(Site.BEFORE_CANCEL)
-        try:
-            result = await self._committer.submit(
-                Transition(workflow=known, event=CancelRequested(actor=actor), wait=True),
-                within=COMMIT_WITHIN,
-            )
-        except IllegalTransition as error:
-            raise Conflict(f"The workflow cannot be cancelled: it is {error.state}.") from error
-        failpoint(Site.AFTER_CANCEL)
-        if isinstance(result, Missing):
-            raise NotFound(f"There is no workflow {known}.", field="id")
-        return await self._queries.get(namespace, known)
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
         """The definition to start; of the latest the store makes sure."""

@@ -8,6 +8,7 @@ from being moved: its batch is halved until it stands alone, and it is put off. 
 the beginning of a round tells which of them have anything to do, since mostly none has.
 
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
+- `timers`: lets steps go on that have waited long enough
 - `deadlines`: turns workflows back whose time is over
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
@@ -42,7 +43,7 @@ from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
 from sidecar.ports.store import Batch, Epoch, Moved, Store, Transition
 from sidecar.ports.telemetry import Telemetry
-from sidecar.saga.events import DeadlinePassed, LeaseEnded
+from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
 from sidecar.saga.workflow import WorkflowId
 
 log = structlog.get_logger("sidecar.duties")
@@ -56,6 +57,7 @@ WORK_KNOWN_WITHIN_S = 3.0
 
 _AFTER = {
     "leases": Site.AFTER_LEASES,
+    "timers": Site.AFTER_TIMERS,
     "deadlines": Site.AFTER_DEADLINES,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
@@ -131,6 +133,7 @@ class Duties:
         self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
+            "timers": self._fire_timers,
             "deadlines": self._end_overdue,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
@@ -188,6 +191,7 @@ class Duties:
             return self._duties
         asked = {
             "leases": work.ended_leases,
+            "timers": work.due_timers,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
         }
@@ -227,6 +231,10 @@ class Duties:
             for one in leases
         ]
         return await self._apply(epoch, events)
+
+    async def _fire_timers(self, epoch: Epoch) -> int:
+        due = await self._store.due_timers(self._identity.namespace, self._most)
+        return await self._apply(epoch, [Transition(one, TimerFired(key)) for one, key in due])
 
     async def _end_overdue(self, epoch: Epoch) -> int:
         overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)

@@ -21,3 +21,7 @@ class Entropy(Protocol):
     def chance(self) -> float:
         """Return a number in [0, 1)."""
         ...
+
+    def key(self) -> bytes:
+        """Return 32 bytes that nobody can guess."""
+        ...

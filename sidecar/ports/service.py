@@ -18,7 +18,8 @@ class Call(Struct, frozen=True):
     """One attempt at one action. `timeout` is seconds for the whole call, connect to last byte.
 
     `body` is sent unchanged on every attempt. `deadline` is when the service may stop working
-    on it: the end of the time-out in wall time, as a courtesy to the service.
+    on it: the end of the time-out in wall time, as a courtesy to the service. `callback` is the
+    URL by which it may finish the attempt later.
     """
 
     workflow: WorkflowId
@@ -33,11 +34,17 @@ class Call(Struct, frozen=True):
     method: str = "POST"
     on_status: Mapping[int, str] | None = None
     trace: str | None = None
+    callback: str | None = None
+
+    @property
+    def keyed_action(self) -> Action:
+        """The action that it is about: a question is about an execute."""
+        return Action.EXECUTE if self.action is Action.STATUS else self.action
 
     @property
     def idempotency_key(self) -> str:
         """`<workflow>/<step>/<action>`: the same for every attempt."""
-        return f"{self.workflow}/{self.key}/{self.action}"
+        return f"{self.workflow}/{self.key}/{self.keyed_action}"
 
 
 class Service(Protocol):

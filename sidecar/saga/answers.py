@@ -116,7 +116,8 @@ def _taken_on(draft: Draft, step: Step, event: Answered) -> Verdict:
         # The lease had ended, so another sidecar may be claiming the step at this moment.
         draft.takes_away = True
         undone = event.action is Action.COMPENSATE
-        reopened = replace(run, closed=event.attempt - 1)
+        # Its end had spent a try; it will have another end.
+        reopened = replace(run, closed=event.attempt - 1, tries=max(0, run.tries - 1))
         step = replace(step, **{"compensate" if undone else "execute": reopened})
     until = draft.now + _defined(draft, step).callback_timeout
     waiting = replace(step, awaiting=True, due_at=None, lease_until=until, doubt_at=None)
@@ -240,6 +241,7 @@ def _told_how_it_went(draft: Draft, step: Step, end: _End) -> None:
         return
     check = _defined(draft, step).status_check
     pause = RetryPolicy().delay(max(1, step.run.attempt - step.run.tries), end.chance)
+    pause = max(pause, outcome.retry_after or timedelta())
     due = draft.now if outcome.kind is OutcomeKind.RELEASED else draft.now + pause
     asked_enough = check is None or due > (step.doubt_at or draft.now) + check.budget
     if outcome.kind is OutcomeKind.REFUSED or asked_enough or draft.turning_back:

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.servers.facts import until
 from tests.servers.kafka import KafkaServer
+from tests.servers.mariadb import MariadbServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import ServerError, runs, wait_gone
 
@@ -118,6 +119,20 @@ async def test_kafka_keeps_its_log_over_kill_and_restart(kafka_server: KafkaServ
 @pytest.mark.kafka
 def test_kafka_dies_with_its_owner(kafka_server: KafkaServer) -> None:
     _assert_dies_with_owner("tests.servers.kafka", "KafkaServer")
+
+
+@pytest.mark.mariadb
+def test_a_stopped_mariadb_leaves_nothing(mariadb_server: MariadbServer) -> None:
+    with MariadbServer() as server:
+        pid, folder = server.pid, server._folder
+    server.stop()
+    assert not runs(pid)
+    assert not folder.exists()
+
+
+@pytest.mark.mariadb
+def test_mariadb_dies_with_its_owner(mariadb_server: MariadbServer) -> None:
+    _assert_dies_with_owner("tests.servers.mariadb", "MariadbServer")
 
 
 async def test_waiting_for_a_fact_ends_with_it_or_with_the_deadline() -> None:

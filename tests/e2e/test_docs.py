@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from sidecar.adapters.probe.cases import CASES
 from sidecar.api.rest import problems
 from sidecar.api.rest.openapi import document
 from sidecar.cli.main import main
@@ -44,6 +45,18 @@ def test_every_command_is_told() -> None:
     assert isinstance(main, click.Group)
     for name in main.commands:
         assert f"goconductor {name}" in PAGES["cli.md"]
+
+
+def test_every_case_of_the_probe_is_told() -> None:
+    rows = [f"| `{case.id}` | {case.sent}: {case.demanded} |" for case in CASES]
+    assert "\n".join(rows) in PAGES["cli.md"]
+
+
+def test_every_option_of_the_probe_is_told() -> None:
+    assert isinstance(main, click.Group)
+    for option in main.commands["probe"].params:
+        if isinstance(option, click.Option) and option.name != "output":
+            assert f"`{option.opts[-1]}" in PAGES["cli.md"], option.opts
 
 
 def test_every_operation_and_every_code_is_told() -> None:

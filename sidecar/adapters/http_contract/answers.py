@@ -28,13 +28,22 @@ MAX_MESSAGE = 300
 MAX_RETRY_AFTER: Mapping[Action, timedelta] = {
     Action.EXECUTE: timedelta(days=7),
     Action.COMPENSATE: timedelta(hours=1),
+    Action.STATUS: timedelta(hours=1),
 }
 """The longest `Retry-After` believed. The policy's budget bounds that of an execute further; a
 compensation has none by default, and what waits to be undone must not wait for days."""
 
 OVERRIDES: Mapping[str, OutcomeKind] = {
     str(kind): kind
-    for kind in (_K.DONE, _K.REFUSED, _K.UNKNOWN, _K.BUSY, _K.NOT_NOW, _K.MISCONFIGURED)
+    for kind in (
+        _K.DONE,
+        _K.PENDING,
+        _K.REFUSED,
+        _K.UNKNOWN,
+        _K.BUSY,
+        _K.NOT_NOW,
+        _K.MISCONFIGURED,
+    )
 }
 """What `on_status` may name. A status proves that something was sent."""
 
@@ -43,6 +52,7 @@ _SPECIAL: Mapping[Action, Mapping[int, OutcomeKind]] = {
     Action.COMPENSATE: {410: _K.DONE, 422: _K.REFUSED},
 }
 _COMMON: Mapping[int, OutcomeKind] = {
+    202: _K.PENDING,
     401: _K.MISCONFIGURED,
     403: _K.MISCONFIGURED,
     404: _K.MISCONFIGURED,
@@ -55,7 +65,13 @@ _COMMON: Mapping[int, OutcomeKind] = {
     501: _K.MISCONFIGURED,
     503: _K.NOT_NOW,
 }
-_PENDING = 202
+_OK = 200
+_TOLD: Mapping[str, OutcomeKind] = {
+    "succeeded": _K.DONE,
+    "refused": _K.REFUSED,
+    "pending": _K.BUSY,
+}
+"""What a service may say of an execute; anything else proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +89,15 @@ def outcome_of(
     action: Action, answer: Answer, now: datetime, on_status: Mapping[int, str] | None = None
 ) -> Outcome:
     """Return what `answer` means for `action`; `now` is the wall time, for `Retry-After`."""
+    if action is Action.STATUS:
+        return _told(answer, now)
     status = answer.status
     override = on_status.get(status) if on_status else None
-    if override is not None:
-        kind = OVERRIDES[override]
-    elif status == _PENDING:
-        return _pending(action)
-    else:
-        kind = class_of(action, status)
+    kind = class_of(action, status) if override is None else OVERRIDES[override]
     if kind is _K.DONE:
         return _done(action, answer)
+    if kind is _K.PENDING:
+        return Outcome(kind)
     return Outcome(
         kind,
         error=_error_of(answer),
@@ -92,7 +107,7 @@ def outcome_of(
 
 
 def class_of(action: Action, status: int) -> OutcomeKind:
-    """Return the class of `status` by the table alone; a 202 is not in it."""
+    """Return the class of `status`, of an answer to `execute` or `compensate`."""
     special = _SPECIAL[action].get(status) or _COMMON.get(status)
     if special is not None:
         return special
@@ -176,21 +191,23 @@ def _done(action: Action, answer: Answer) -> Outcome:
         )
 
 
-def _pending(action: Action) -> Outcome:
-    """The service took the work and means to call back, which nothing here can hear.
-
-    So it may have happened. Asking an execute again could only start it twice; a compensation
-    is asked again until the service answers that it is done.
-    """
-    return Outcome(
-        _K.UNUSABLE if action is Action.EXECUTE else _K.UNKNOWN,
-        error=error(
-            "pending_unsupported",
-            "the service answered 202, but finishing through a callback is not supported yet",
-            _PENDING,
-        ),
-        may_have_effect=True,
-    )
+def _told(answer: Answer, now: datetime) -> Outcome:
+    """What a service says of an execute whose outcome is unknown."""
+    waits = _waiting(Action.STATUS, answer.retry_after, now)
+    try:
+        if answer.bad_body is not None:
+            raise answer.bad_body
+        said = parsed(answer.body)[1] if answer.status == _OK else None
+    except BadBody:
+        said = None
+    word = said.get("outcome") if isinstance(said, dict) else None
+    kind = _TOLD.get(word, _K.UNKNOWN) if isinstance(word, str) else _K.UNKNOWN
+    if kind is _K.DONE and isinstance(said, dict):
+        output = orjson.dumps(said.get("output")).decode()
+        return Outcome(kind, output=JsonText(output))
+    if kind is _K.REFUSED:
+        return Outcome(kind, error=error("refused", "the service says that it never happened"))
+    return Outcome(kind, error=_error_of(answer), retry_after=waits)
 
 
 def _error_of(answer: Answer) -> JsonText:

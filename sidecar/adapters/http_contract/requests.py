@@ -8,6 +8,7 @@ others chose, so none can begin a new line.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote, urlsplit
@@ -25,7 +26,16 @@ DEFINITION = "GoConductor-Definition"
 NAMESPACE = "GoConductor-Namespace"
 TIMEOUT_MS = "GoConductor-Timeout-Ms"
 DEADLINE = "GoConductor-Deadline"
+CALLBACK = "GoConductor-Callback"
 TRACEPARENT = "traceparent"
+
+STANDING: Mapping[str, str] = {
+    "Accept": "application/json, application/problem+json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "goconductor",
+}
+"""What stands in every request, whatever it asks."""
 
 METHODS = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 """The methods an action may be configured with."""
@@ -94,13 +104,15 @@ def headers(call: Call) -> dict[str, str]:
         IDEMPOTENCY_KEY: f'"{key}"',
         WORKFLOW: header_value(call.workflow),
         STEP: header_value(str(call.key)),
-        ACTION: call.action.value,
+        ACTION: call.keyed_action.value,
         ATTEMPT: str(call.attempt),
         DEFINITION: header_value(f"{definition.name}/{definition.version}"),
         NAMESPACE: header_value(definition.namespace),
         TIMEOUT_MS: str(max(1, int(call.timeout * 1000))),
         DEADLINE: rfc3339(call.deadline),
     }
+    if call.callback is not None:
+        sent[CALLBACK] = header_value(call.callback)
     if call.trace is not None and _TRACE.fullmatch(call.trace):
         sent[TRACEPARENT] = call.trace
     return sent

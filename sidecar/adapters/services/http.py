@@ -32,6 +32,7 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.service import Call
 from sidecar.saga.outcomes import Outcome
 from sidecar.saga.paths import path_fault
+from sidecar.saga.states import Action
 
 log = structlog.get_logger("sidecar.http")
 
@@ -46,12 +47,6 @@ KEEPALIVE_SECONDS: Final = 1.5
 Node and uvicorn 5 s), so that it is rarely the server who closes, perhaps just as we send."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_STANDING = {
-    "Accept": "application/json, application/problem+json",
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-    "User-Agent": "goconductor",
-}
 
 
 class HttpService:
@@ -139,7 +134,8 @@ class HttpService:
         """Return the code and the sentence of what keeps `call` from being made at all."""
         if (fault := self._path_fault(call.path)) is not None:
             return "bad_path", f"{call.path!r}: {fault}"
-        if call.method not in requests.METHODS:
+        asks = call.action is Action.STATUS and call.method == "GET"
+        if call.method not in requests.METHODS and not asks:
             return "bad_method", f"{call.method!r} is not a method that a service is called with"
         for status, name in (call.on_status or {}).items():
             if name not in answers.OVERRIDES:
@@ -150,7 +146,7 @@ class HttpService:
         """Send the request and read the whole answer, its body as far as it is bounded."""
         if self._pool is None:
             raise ConnectionLost("the client is closed")
-        body = call.body.encode()
+        body = b"" if call.action is Action.STATUS else call.body.encode()
         request = self._request(call.method, call.path, requests.headers(call), body)
         answer = await self._pool.send(request, sending, self._max_body)
         text, bad = b"", None
@@ -179,7 +175,7 @@ class HttpService:
 
 def _head_lines(authority: str, auth_header: tuple[str, str] | None) -> str:
     """Return the lines that stand in every request."""
-    headers = {"Host": authority, **_STANDING}
+    headers = {"Host": authority, **requests.STANDING}
     if auth_header is not None:
         name, value = auth_header
         if not (name + value).isascii() or not value.isprintable() or not _TOKEN.fullmatch(name):

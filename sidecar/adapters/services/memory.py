@@ -128,6 +128,8 @@ class MemoryService:
     async def call(self, call: Call) -> Outcome:
         """Play the act that the script has for this call."""
         act = self._next_act(call)
+        if call.action is Action.STATUS:
+            return await self._tell(call, act)
         if act.answer.kind is _K.NOT_SENT:
             return act.answer
         self.calls.append(call)
@@ -139,6 +141,15 @@ class MemoryService:
             return await self._play(call, act)
         finally:
             self.in_flight -= 1
+
+    async def _tell(self, call: Call, act: Act) -> Outcome:
+        """Say how an execute went, as the ledger has it, unless the act says something else."""
+        if act.answers_after > 0:
+            await asyncio.sleep(min(act.answers_after, call.timeout))
+        if act.lost or act.answers_after >= call.timeout or act.answer.kind is not _K.DONE:
+            return act.answer if act.answer.kind is not _K.DONE else outcome(_K.UNKNOWN)
+        entry = self.ledger.get(call.idempotency_key)
+        return outcome(_K.REFUSED) if entry is None or entry.answer is None else entry.answer
 
     def effects_of(self, workflow: WorkflowId, step: str) -> list[Action]:
         """Return the actions that had their effect for a step, in the order they had it."""
@@ -186,6 +197,10 @@ class MemoryService:
         entry.answer = act.answer
         self.effects.append((call.workflow, call.key, call.action))
         return act.answer
+
+    def act_later(self, call: Call, act: Act) -> Outcome:
+        """Do now what a call was answered 202 for; return what the callback says."""
+        return self._take_effect(call, act)
 
     def _was_compensated(self, call: Call) -> bool:
         undo = self.ledger.get(f"{call.workflow}/{call.key}/{Action.COMPENSATE}")

@@ -11,34 +11,20 @@ from aiohttp.typedefs import Handler
 from sidecar.api.rest import problems
 from sidecar.api.rest.encoding import encode
 from sidecar.api.rest.face import FACE, Face
-from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.openapi import document
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.api.rest.reading import check_origin
 from sidecar.api.rest.routes import ROUTES, Route
-from sidecar.engine.commands import Commands
 from sidecar.engine.intake import MAX_BYTES
-from sidecar.engine.queries import Queries
-from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 
 _log = structlog.get_logger(__name__)
 
 
-def build_app(
-    commands: Commands,
-    queries: Queries,
-    hub: WaitHub,
-    *,
-    namespace: str,
-    hosts: Hosts | None = None,
-) -> web.Application:
-    """Return the application for the namespace that this sidecar serves.
-
-    It is served under the names in `hosts` only; None: under any.
-    """
+def build_app(face: Face) -> web.Application:
+    """Return the application for the namespace that this sidecar serves."""
     app = web.Application(middlewares=[_guard], client_max_size=MAX_BYTES)
-    app[FACE] = Face(commands=commands, queries=queries, hub=hub, namespace=namespace, hosts=hosts)
+    app[FACE] = face
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bounded(route))
     description = encode(document())

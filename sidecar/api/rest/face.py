@@ -12,18 +12,25 @@ from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.engine.commands import Commands
 from sidecar.engine.queries import Queries
+from sidecar.engine.tasks import Tasks
+from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The application layer, the namespace that this sidecar serves, and under which names."""
+    """The application layer, the namespace that this sidecar serves, and under which names.
+
+    `hosts` None is under any.
+    """
 
     commands: Commands
+    verbs: Verbs
+    tasks: Tasks
     queries: Queries
     hub: WaitHub
     namespace: str
-    hosts: Hosts | None
+    hosts: Hosts | None = None
 
 
 FACE = web.AppKey("face", Face)

@@ -110,13 +110,19 @@ class RestServer:
             taken.bind(address)
             taken.listen(BACKLOG)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """The first address that was bound and is not served yet."""
+        name = self._sockets[0].getsockname()
+        return str(name[0]), int(name[1])
+
     async def serve(self) -> tuple[str, int]:
         """Answer from now on; return the first address."""
         await self._runner.setup()
         manager = self._runner.server
         assert manager is not None  # noqa: S101 - `setup` has just made it
         loop = asyncio.get_running_loop()
-        name = self._sockets[0].getsockname()
+        address = self.address
         while self._sockets:
             self._servers.append(
                 await loop.create_server(
@@ -125,7 +131,7 @@ class RestServer:
                     backlog=BACKLOG,
                 )
             )
-        return str(name[0]), int(name[1])
+        return address
 
     async def close(self) -> None:
         """Take no more connections, let requests under way end, and go; harmless when repeated."""

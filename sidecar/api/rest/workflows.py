@@ -79,7 +79,7 @@ async def cancel(request: web.Request) -> web.Response:
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
     reading.only(request)
-    view = await face.commands.cancel(namespace, request.match_info["id"])
+    view = await face.verbs.cancel(namespace, request.match_info["id"])
     return reply(workflow_json(view), 202)
 
 

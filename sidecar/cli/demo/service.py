@@ -95,12 +95,16 @@ class DemoService:
 
     async def execute(self, request: web.Request) -> web.StreamResponse:
         """Do it, once."""
-        asked = await request.json()
+        asked = await _asked(request)
+        if asked is None:
+            return _problem(400, "the body is not an order in JSON")
         return await self._handle(request, "execute", asked, self._do)
 
     async def compensate(self, request: web.Request) -> web.StreamResponse:
         """Undo it, or see to it that it is never done."""
-        asked = (await request.json())["input"]
+        asked = await _asked(request, "input")
+        if asked is None:
+            return _problem(422, "the body names no order to undo")
         return await self._handle(request, "compensate", asked, self._undo)
 
     async def _handle(
@@ -155,6 +159,17 @@ class DemoService:
             case Trouble.RESETS_AFTER_ACTING | Trouble.ALWAYS_RESETS:
                 _reset(request)
                 return web.Response()
+
+
+async def _asked(request: web.Request, within: str | None = None) -> Json | None:
+    """The order that a body speaks of; None for what is not one. A 5xx would be tried again."""
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):  # the second: nested too deeply for the reader
+        return None
+    if within is not None and isinstance(body, dict):
+        body = body.get(within)
+    return body if isinstance(body, dict) and "order_id" in body else None
 
 
 def _entry(

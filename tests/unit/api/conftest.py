@@ -72,7 +72,7 @@ async def rest() -> AsyncIterator[Checked]:
     await faces.register()
     await faces.hub.open()
     hosts = Hosts(frozenset({"sagas.example.org"}))
-    app = build_app(faces.commands, faces.queries, faces.hub, namespace="default", hosts=hosts)
+    app = build_app(faces.face(hosts))
     async with TestClient(TestServer(app)) as client:
         yield Checked(client, faces)
     await faces.hub.close()

@@ -31,7 +31,7 @@ async def test_the_description_is_served(rest: Checked) -> None:
 
 
 def test_every_route_is_described_and_nothing_else() -> None:
-    app = build_app(None, None, None, namespace="default")  # type: ignore[arg-type]
+    app = build_app(None)  # type: ignore[arg-type]
     served = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
@@ -132,7 +132,7 @@ async def listening(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str,
     """A real listener that gives clients a tenth of a second for their headers."""
     monkeypatch.setattr(server, "HEADERS_WITHIN", 0.1)
     faces = Faces()
-    running = RestServer(build_app(faces.commands, faces.queries, faces.hub, namespace="default"))
+    running = RestServer(build_app(faces.face()))
     yield await running.open("127.0.0.1", 0)
     await running.close()
     await running.close()

@@ -51,7 +51,7 @@ async def terminal() -> AsyncIterator[Terminal]:
     faces = Faces(look_every=0.05)
     await faces.register()
     await faces.hub.open()
-    server = RestServer(build_app(faces.commands, faces.queries, faces.hub, namespace="default"))
+    server = RestServer(build_app(faces.face()))
     host, port = await server.open("127.0.0.1", 0)
     yield Terminal(faces, f"http://{host}:{port}")
     await faces.hub.close()

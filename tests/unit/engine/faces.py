@@ -14,12 +14,17 @@ from typing import Any, cast
 
 from msgspec.structs import replace
 
+from sidecar.api.rest.face import Face
+from sidecar.api.rest.hosts import Hosts
 from sidecar.definitions import render
+from sidecar.engine.callbacks import Tokens
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.queries import Queries
 from sidecar.engine.slots import Slots
+from sidecar.engine.tasks import Tasks
+from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notice, Notices
@@ -92,6 +97,9 @@ class CountingEntropy:
 
     def chance(self) -> float:
         return 0.5
+
+    def key(self) -> bytes:
+        return b"key"
 
 
 class Facts:
@@ -270,11 +278,20 @@ class Faces:
             store,
             cast("Committer", self.store),
             self.compiled,
-            self.queries,
             self.entropy,
             Slots(0),
             "payments",
             may_claim=lambda: False,
+        )
+        self.verbs = Verbs(cast("Committer", self.store), self.queries)
+        self.tokens = Tokens(b"key", "http://sidecar")
+        self.tasks = Tasks(
+            store,
+            cast("Committer", self.store),
+            self.entropy,
+            "default",
+            lambda: self.tokens,
+            self.compiled.get,
         )
         self.hub = WaitHub(
             store,
@@ -283,6 +300,10 @@ class Faces:
             look_every=look_every,
             max_waiters=max_waiters,
         )
+
+    def face(self, hosts: Hosts | None = None) -> Face:
+        """What an application is built on."""
+        return Face(self.commands, self.verbs, self.tasks, self.queries, self.hub, "default", hosts)
 
     async def register(self, document: bytes = DOCUMENT) -> None:
         """Register a definition."""

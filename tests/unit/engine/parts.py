@@ -181,6 +181,7 @@ class Parts:
             lease_margin=MARGIN,
             record=lambda workflow, _outcome: self.recorded.append(workflow),
             may_take_more=lambda: self.may_take_more,
+            callback_url=lambda claimed: f"http://sidecar/{claimed.attempt}",
         )
         self.receiver = Receiver(
             self.queue,

@@ -220,8 +220,8 @@ async def test_a_valid_trace_is_taken_and_another_is_left_out(faces: Faces) -> N
 
 async def test_cancel_turns_back_and_is_harmless_when_repeated(faces: Faces) -> None:
     workflow = await faces.start()
-    first = await faces.commands.cancel("default", workflow.id)
-    again = await faces.commands.cancel("default", workflow.id.upper())
+    first = await faces.verbs.cancel("default", workflow.id)
+    again = await faces.verbs.cancel("default", workflow.id.upper())
     assert first.reason == again.reason == Reason.CANCELLED
     assert [step.status for step in again.steps] == ["cancelled", "cancelled"]
 
@@ -230,13 +230,13 @@ async def test_a_finished_workflow_cannot_be_cancelled(faces: Faces) -> None:
     workflow = await faces.start()
     faces.store.put(workflow, status=WorkflowStatus.COMPLETED)
     with pytest.raises(Conflict, match="it is completed"):
-        await faces.commands.cancel("default", workflow.id)
+        await faces.verbs.cancel("default", workflow.id)
 
 
 @pytest.mark.parametrize("id_", ["x", "", "00000000-0000-7000-8000-0000000000ff", "a\0b"])
 async def test_what_is_not_there_cannot_be_cancelled(faces: Faces, id_: str) -> None:
     with pytest.raises(NotFound):
-        await faces.commands.cancel("default", id_)
+        await faces.verbs.cancel("default", id_)
 
 
 async def test_a_workflow_of_another_namespace_is_not_there(faces: Faces) -> None:
@@ -244,4 +244,4 @@ async def test_a_workflow_of_another_namespace_is_not_there(faces: Faces) -> Non
     there = workflow.definition._replace(namespace="other")
     faces.store.workflows[workflow.id] = replace(workflow, definition=there)
     with pytest.raises(RequestError, match="no workflow"):
-        await faces.commands.cancel("default", workflow.id)
+        await faces.verbs.cancel("default", workflow.id)

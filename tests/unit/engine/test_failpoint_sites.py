@@ -116,7 +116,7 @@ class Business(Whole):
             for one in range(3)
         ]
         parked = await insisting(lambda: commands.start(namespace, "parked", start_key="parked"))
-        await insisting(lambda: commands.cancel(namespace, parked.id))
+        await insisting(lambda: self.agent.verbs.cancel(namespace, parked.id))
         for workflow in (stranded, flaky):
             await self.until_completed(workflow)
         for order in orders:

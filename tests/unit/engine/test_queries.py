@@ -51,7 +51,7 @@ async def test_filters_narrow_a_list(faces: Faces) -> None:
 
 async def test_history_comes_in_its_order_page_by_page(faces: Faces) -> None:
     workflow = await faces.start()
-    await faces.commands.cancel("default", workflow.id)
+    await faces.verbs.cancel("default", workflow.id)
     whole = await faces.queries.events("default", workflow.id)
     first = await faces.queries.events("default", workflow.id, limit=1)
     rest = await faces.queries.events("default", workflow.id, cursor=first.next_cursor)

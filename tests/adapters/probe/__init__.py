@@ -1,0 +1,1 @@
+"""The probe against services that keep the contract, and against those that do not."""
