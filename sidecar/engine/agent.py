@@ -83,9 +83,9 @@ class Settings:
 
 
 class Agent:
-    """A sidecar without its faces; `commands`, `verbs`, `tasks`, `queries`, `waiting` are for those.
+    """A sidecar without its faces.
 
-    `callback_base_url` is where callbacks are taken; it is to be set before `start`.
+    Those use `commands`, `verbs`, `tasks`, `queries` and `waiting`. `callback_base_url` is where callbacks are taken; it is to be set before `start`.
     """
 
     def __init__(self, identity: Identity, ports: Ports, settings: Settings) -> None:
@@ -121,18 +121,7 @@ class Agent:
             entropy=entropy,
             telemetry=telemetry,
         )
-        self.caller = Caller(
-            CallingPorts(ports.service, clock, entropy, telemetry),
-            self.committer,
-            self.slots,
-            self.compiled.get,
-            lease_margin=settings.lease_margin,
-            record=self.gate.record,
-            may_take_more=lambda: self.gate.is_open and not self._draining,
-            callback_url=lambda claimed: self._attempts().url(
-                Attempt(claimed.workflow, claimed.key, claimed.action, claimed.attempt)
-            ),
-        )
+        self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
             self.slots,
@@ -159,6 +148,21 @@ class Agent:
         if self._tokens is None:
             raise StoreUnavailable("the key of callbacks has not been read yet")
         return self._tokens
+
+    def _made_caller(self) -> Caller:
+        ports = self._ports
+        return Caller(
+            CallingPorts(ports.service, ports.clock, ports.entropy, ports.telemetry),
+            self.committer,
+            self.slots,
+            self.compiled.get,
+            lease_margin=self._settings.lease_margin,
+            record=self.gate.record,
+            may_take_more=lambda: self.gate.is_open and not self._draining,
+            callback_url=lambda claimed: self._attempts().url(
+                Attempt(claimed.workflow, claimed.key, claimed.action, claimed.attempt)
+            ),
+        )
 
     def _made_commands(self) -> Commands:
         return Commands(
