@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -29,7 +29,7 @@ _SENT = frozenset({_K.DONE, _K.UNUSABLE, _K.UNKNOWN})
 
 def outcome(kind: OutcomeKind, message: str = "scripted", *, code: str | None = None) -> Outcome:
     """Return an outcome of `kind` as an adapter would report it, with an error if it has one."""
-    if kind is _K.DONE:
+    if kind in (_K.DONE, _K.PENDING):
         return Outcome(kind)
     text = orjson.dumps({"code": code or str(kind), "message": message}).decode()
     return Outcome(kind, error=JsonText(text), may_have_effect=kind in _SENT)
@@ -46,6 +46,8 @@ class Act:
     learns nothing but that. `has_effect` None means: as `answer` says, that is, with `done`,
     `unusable` and `unknown`. The effect happens `acts_after` seconds after the call came in,
     whether or not anybody still waits. `lost` loses the answer: the connection is cut instead.
+    After `pending` it comes to `then`, which is said by a callback `finishes_after` seconds later;
+    the effect, if that has one, happens then.
     """
 
     answer: Outcome = DONE
@@ -53,6 +55,8 @@ class Act:
     acts_after: float = 0.0
     answers_after: float = 0.0
     lost: bool = False
+    then: Outcome = DONE
+    finishes_after: float = 0.0
 
     @property
     def acts(self) -> bool:
@@ -71,6 +75,9 @@ Script = Mapping[tuple[str, Action], Act | Sequence[Act]]
 Player = Callable[[Call], Act]
 """Decides for each call what it comes to."""
 
+CallBack = Callable[[Call, Outcome], Awaitable[None]]
+"""Brings what became of a call to a sidecar, however often it takes."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -78,6 +85,7 @@ class Entry:
 
     `attempts` and `bodies` are those of the calls that came in, in their order; `effects` how
     often the key had its effect; `answer` what the effect was answered with, and is again.
+    `to_come` counts what may have the effect yet; `taken_on` is the newest call that was pending.
     """
 
     workflow: WorkflowId
@@ -87,6 +95,8 @@ class Entry:
     bodies: list[JsonText] = field(default_factory=list)
     effects: int = 0
     answer: Outcome | None = None
+    to_come: int = 0
+    taken_on: Call | None = None
 
 
 class MemoryService:
@@ -94,7 +104,8 @@ class MemoryService:
 
     It honours idempotency keys unless `honours_keys` is false: a key that had its effect has it
     no second time, and gets the same answer. `has_barrier` adds that an execute which arrives
-    after its compensation is refused. `is_ready` is what `ready` answers.
+    after its compensation is refused. `is_ready` is what `ready` answers. What is finished after
+    it was pending is said through `call_back`.
     """
 
     def __init__(
@@ -109,11 +120,13 @@ class MemoryService:
         self.honours_keys = honours_keys
         self.has_barrier = has_barrier
         self.is_ready = is_ready
+        self.call_back: CallBack | None = None
         self.ledger: dict[str, Entry] = {}
         self.calls: list[Call] = []
         self.effects: list[tuple[WorkflowId, StepKey, Action]] = []
         self.in_flight = 0
         self._turns: dict[tuple[str, Action], int] = {}
+        self._calling_back: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """There is nothing to open: several sidecars may share one service."""
@@ -137,19 +150,27 @@ class MemoryService:
         entry.attempts.append(call.attempt)
         entry.bodies.append(call.body)
         self.in_flight += 1
+        entry.to_come += 1
         try:
             return await self._play(call, act)
         finally:
             self.in_flight -= 1
+            entry.to_come -= 1
 
     async def _tell(self, call: Call, act: Act) -> Outcome:
         """Say how an execute went, as the ledger has it, unless the act says something else."""
         if act.answers_after > 0:
             await asyncio.sleep(min(act.answers_after, call.timeout))
-        if act.lost or act.answers_after >= call.timeout or act.answer.kind is not _K.DONE:
-            return act.answer if act.answer.kind is not _K.DONE else outcome(_K.UNKNOWN)
-        entry = self.ledger.get(call.idempotency_key)
-        return outcome(_K.REFUSED) if entry is None or entry.answer is None else entry.answer
+        if act.answer.kind is not _K.DONE:
+            return act.answer
+        if act.lost or act.answers_after >= call.timeout:
+            return outcome(_K.UNKNOWN)
+        entry = self._entry(call)
+        if entry.answer is None and (entry.to_come or entry.taken_on is not None):
+            return outcome(_K.BUSY)
+        if entry.answer is None:  # and if it comes late, it is refused
+            entry.answer = outcome(_K.REFUSED, "it never came")
+        return entry.answer
 
     def effects_of(self, workflow: WorkflowId, step: str) -> list[Action]:
         """Return the actions that had their effect for a step, in the order they had it."""
@@ -168,7 +189,10 @@ class MemoryService:
 
     async def _play(self, call: Call, act: Act) -> Outcome:
         answer = act.answer
-        if act.acts and act.acts_after > 0:
+        if answer.kind is _K.PENDING:
+            answer = self._take_on(call, act)
+        elif act.acts and act.acts_after > 0:
+            self._entry(call).to_come += 1
             asyncio.get_running_loop().call_later(act.acts_after, self._take_effect, call, act)
         elif act.acts or answer.kind is _K.REFUSED:
             answer = self._take_effect(call, act)
@@ -180,6 +204,25 @@ class MemoryService:
         if act.lost:
             return outcome(_K.UNKNOWN, "the connection was cut", code="connection_lost")
         return answer
+
+    def _take_on(self, call: Call, act: Act) -> Outcome:
+        """Begin to work on it; of several calls of a key the newest is answered by a callback."""
+        entry = self._entry(call)
+        if self.honours_keys and entry.answer is not None:
+            return entry.answer
+        begins, entry.taken_on = entry.taken_on is None, call
+        if begins and act.finishes_after < math.inf:
+            asyncio.get_running_loop().call_later(act.finishes_after, self._finish, entry, act)
+        return act.answer
+
+    def _finish(self, entry: Entry, act: Act) -> None:
+        call, entry.taken_on = entry.taken_on, None
+        assert call is not None  # noqa: S101 - it is taken on once, and finished once
+        answer = self._take_effect(call, replace(act, answer=act.then))
+        if self.call_back is not None:
+            task = asyncio.ensure_future(self.call_back(call, answer))
+            self._calling_back.add(task)
+            task.add_done_callback(self._calling_back.discard)
 
     def _take_effect(self, call: Call, act: Act) -> Outcome:
         """Have the effect, unless the key had it or the barrier forbids it; return the answer.
@@ -203,8 +246,5 @@ class MemoryService:
         return self.has_barrier and undo is not None and undo.effects > 0
 
     def _entry(self, call: Call) -> Entry:
-        entry = self.ledger.get(call.idempotency_key)
-        if entry is None:
-            entry = Entry(call.workflow, call.key, call.action)
-            self.ledger[call.idempotency_key] = entry
-        return entry
+        fresh = Entry(call.workflow, call.key, call.action)
+        return self.ledger.setdefault(call.idempotency_key, fresh)
