@@ -21,9 +21,7 @@ Method = Literal["POST", "PUT", "PATCH", "DELETE"]
 class Part(BaseModel):
     """What all mappings of a definition share: nothing unknown, nothing converted."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     kind: ClassVar[str] = ""
 
     @classmethod

@@ -7,8 +7,12 @@ steps are beyond it: a document that fits the schema may still be refused, with 
 
 from __future__ import annotations
 
+import ast
+import inspect
 from typing import Any
 
+from sidecar.definitions import calls
+from sidecar.definitions import model as models
 from sidecar.definitions.calls import ENDLESS
 from sidecar.definitions.kinds import CHILD_KEYS, FAN_OUT_KEYS, WAIT_KEYS, WAITS_FOR
 from sidecar.definitions.model import NOT_YET, DefinitionModel
@@ -29,9 +33,10 @@ def language_schema() -> dict[str, Any]:
             "dependentRequired": {"timeout": ["signal"]},
         },
     }
+    told = _told()
     for name, part in parts.items():
-        parts[name] = {**_tidied(part), **rules.get(name, {})}
-    whole = _tidied(made)
+        parts[name] = {**_tidied(part, told[name]), **rules.get(name, {})}
+    whole = _tidied(made, told[DefinitionModel.__name__])
     for key in NOT_YET["definition"]:
         whole["properties"].pop(key, None)
     for key in NOT_YET["step"]:
@@ -49,11 +54,31 @@ def _only(key: str, keys: frozenset[str]) -> dict[str, Any]:
     return {"required": [key], "propertyNames": {"enum": sorted(keys)}}
 
 
-def _tidied(part: dict[str, Any]) -> dict[str, Any]:
+def _told() -> dict[str, dict[str, str]]:
+    """What the models say below each of their fields.
+
+    Pydantic can look for it too, but only when a model is made, at every start of the program.
+    """
+    return {
+        node.name: {
+            field.target.id.rstrip("_"): text.value.value
+            for field, text in zip(node.body, node.body[1:], strict=False)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            if isinstance(text.value.value, str)
+        }
+        for module in (calls, models)
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _tidied(part: dict[str, Any], told: dict[str, str]) -> dict[str, Any]:
     """A model's schema without its titles, and without null where null means nothing."""
     part = {key: value for key, value in part.items() if key != "title"}
     part["properties"] = {
-        name: _property(name, value) for name, value in part["properties"].items()
+        name: {**_property(name, value), "description": told[name]}
+        for name, value in part["properties"].items()
     }
     return part
 

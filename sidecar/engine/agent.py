@@ -45,7 +45,7 @@ from sidecar.ports.entropy import Entropy
 from sidecar.ports.notices import Notices
 from sidecar.ports.queue import Queue
 from sidecar.ports.service import Service
-from sidecar.ports.store import Batch, BatchResult, Store
+from sidecar.ports.store import Batch, BatchResult, Claimed, Store
 from sidecar.ports.telemetry import Telemetry
 
 log = structlog.get_logger("sidecar.agent")
@@ -83,9 +83,9 @@ class Settings:
 
 
 class Agent:
-    """A sidecar without its faces.
+    """A sidecar without its faces: `commands`, `verbs`, `tasks`, `queries`, `waiting` are for them.
 
-    Those use `commands`, `verbs`, `tasks`, `queries` and `waiting`. `callback_base_url` is where callbacks are taken; it is to be set before `start`.
+    `callback_base_url` is where callbacks are taken; it is to be set before `start`.
     """
 
     def __init__(self, identity: Identity, ports: Ports, settings: Settings) -> None:
@@ -142,12 +142,7 @@ class Agent:
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
-        self.tasks = Tasks(ports.store, self.committer, entropy, self._attempts)
-
-    def _attempts(self) -> Tokens:
-        if self._tokens is None:
-            raise StoreUnavailable("the key of callbacks has not been read yet")
-        return self._tokens
+        self.tasks = self._made_tasks()
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -159,10 +154,27 @@ class Agent:
             lease_margin=self._settings.lease_margin,
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
-            callback_url=lambda claimed: self._attempts().url(
-                Attempt(claimed.workflow, claimed.key, claimed.action, claimed.attempt)
-            ),
+            callback_url=self._callback_url,
         )
+
+    def _made_tasks(self) -> Tasks:
+        return Tasks(
+            self._ports.store,
+            self.committer,
+            self._ports.entropy,
+            self.identity.namespace,
+            self._attempts,
+            self.compiled.get,
+        )
+
+    def _callback_url(self, claimed: Claimed) -> str:
+        attempt = Attempt(claimed.workflow, claimed.key, claimed.action, claimed.attempt)
+        return self._attempts().url(attempt)
+
+    def _attempts(self) -> Tokens:
+        if self._tokens is None:
+            raise StoreUnavailable("the key of callbacks has not been read yet")
+        return self._tokens
 
     def _made_commands(self) -> Commands:
         return Commands(

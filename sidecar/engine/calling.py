@@ -40,6 +40,9 @@ log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
 
+MOST_TOLD = 1_000
+"""How many characters are told of an output that does not fit its schema."""
+
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
 """How soon a definition that could not be read is asked for again: at first, and at last."""
@@ -148,7 +151,7 @@ class Caller:
         executes = claimed.action is not Action.COMPENSATE
         failpoint(Site.BEFORE_CALL if executes else Site.BEFORE_COMPENSATE_CALL)
         before = self._clock.monotonic()
-        outcome = await self._service.call(call)
+        outcome = _checked(definition, claimed, await self._service.call(call))
         failpoint(Site.AFTER_CALL if executes else Site.AFTER_COMPENSATE_CALL)
         self._telemetry.observe(
             metrics.CALL_SECONDS, self._clock.monotonic() - before, action=claimed.action.value
@@ -233,6 +236,20 @@ class Caller:
             if isinstance(answer, Missing):
                 log.error("settled_workflow_is_missing", answer=answer.value)
         failpoint(Site.AFTER_SETTLE)
+
+
+def _checked(definition: Definition, claimed: Claimed, outcome: Outcome) -> Outcome:
+    """The outcome, or that its output is not what the definition promises to later steps."""
+    check = definition.by_name[claimed.key.step].output_check
+    done = outcome.kind is OutcomeKind.DONE and claimed.action is not Action.COMPENSATE
+    if check is None or not done:
+        return outcome
+    problems = check.problems(outcome.output or JsonText("null"))
+    if not problems:
+        return outcome
+    told = "; ".join(f"{path or 'the output'} {text}" for path, text in problems)
+    error = error_body("output_invalid", f"the output does not fit its schema: {told}"[:MOST_TOLD])
+    return Outcome(OutcomeKind.UNUSABLE, error=error, may_have_effect=True)
 
 
 def _told(error: JsonText | None) -> str | None:

@@ -18,6 +18,7 @@ from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.intake import (
     canonical,
+    check_body,
     checked_labels,
     checked_start_key,
     storable,
@@ -104,9 +105,11 @@ class Commands:
         who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`.
         """
         text = storable(input, "input")
+        chosen = await self._runnable(namespace, definition, version)
+        check_body(chosen.input_check, text, "input")
         member = Start(
             id=id or self.new_id(),
-            definition=await self._runnable(namespace, definition, version),
+            definition=chosen,
             input=text,
             input_hash=hashlib.sha256(canonical(input)).hexdigest(),
             start_key=checked_start_key(start_key),
@@ -118,7 +121,9 @@ class Commands:
         failpoint(Site.BEFORE_START)
         result = await self._submit(member)
         while isinstance(result, Outdated):  # each time a still later version
-            member = replace(member, definition=await self._compiled.latest(namespace, definition))
+            chosen = await self._compiled.latest(namespace, definition)
+            check_body(chosen.input_check, text, "input")
+            member = replace(member, definition=chosen)
             result = await self._submit(member)
         failpoint(Site.AFTER_START)
         if isinstance(result, KeyReused):

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from sidecar.errors import InvalidRequest
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import BodyCheck, JsonText
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -122,6 +122,16 @@ def _parts(part: dict[str, Any] | list[Any], path: str, depth: int) -> list[tupl
         if "\0" in name:
             raise InvalidRequest(f"{path} has a key with the character U+0000.", field=path)
     return [(one, f"{path}.{name}", depth) for name, one in part.items()]
+
+
+def check_body(check: BodyCheck | None, body: JsonText, field: str) -> None:
+    """Raise `InvalidRequest` with all that a definition's schema finds wrong with a body."""
+    problems = [] if check is None else check.problems(body)
+    if not problems:
+        return
+    paths = [f"{field}{'' if path[:1] in ('', '[') else '.'}{path}" for path, _ in problems]
+    told = "; ".join(f"{path} {text}" for path, (_, text) in zip(paths, problems, strict=True))
+    raise InvalidRequest(f"{told}.", field=paths[0])
 
 
 def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:

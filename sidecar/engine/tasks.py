@@ -6,22 +6,24 @@ the workflow's history, and covered by the compensation that is owed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from sidecar.engine.callbacks import Attempt, Tokens
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
-from sidecar.engine.intake import storable
+from sidecar.engine.intake import check_body, storable
 from sidecar.errors import Conflict, IllegalTransition, InvalidRequest, NotFound
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.store import Missing, Store, Transition
 from sidecar.saga.bodies import error_body
 from sidecar.saga.changes import Verdict
+from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered, Heartbeat
 from sidecar.saga.outcomes import Outcome, OutcomeKind
-from sidecar.saga.workflow import Workflow
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import DefinitionRef, Workflow
 
 COMMIT_WITHIN = 20.0
 """Seconds that a callback waits for its commit before it says that it does not know."""
@@ -39,19 +41,33 @@ class Tasks:
         store: Store,
         committer: Committer,
         entropy: Entropy,
+        namespace: str,
         tokens: Callable[[], Tokens],
+        definition: Callable[[DefinitionRef], Awaitable[Definition]],
     ) -> None:
         self._store = store
         self._committer = committer
         self._entropy = entropy
+        self._namespace = namespace
         self._tokens = tokens
+        self._definition = definition
 
     async def complete(self, token: str, output: Any = None) -> None:
         """The attempt is done, with this output. Raises `InvalidRequest`."""
         attempt = self._tokens().read(token)
         text = storable(output, "output")
+        if attempt.action is Action.EXECUTE:
+            await self._check(attempt, text)
         outcome = Outcome(OutcomeKind.DONE, output=None if output is None else text)
         await self._answer(attempt, outcome)
+
+    async def _check(self, one: Attempt, output: JsonText) -> None:
+        """Raise `InvalidRequest` for an output that does not fit; it can be sent again, mended."""
+        found = await self._store.get_workflow(self._namespace, one.workflow)
+        if found is None:
+            raise NotFound("There is no such task: its workflow does not exist any more.")
+        defined = (await self._definition(found.definition)).by_name.get(one.key.step)
+        check_body(defined.output_check if defined else None, output, "output")
 
     async def fail(
         self, token: str, message: str, *, outcome: str = "refused", code: str = "failed"

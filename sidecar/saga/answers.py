@@ -134,7 +134,8 @@ def _taken_on(draft: Draft, step: Step, event: Answered) -> Verdict:
         # The lease had ended, so another sidecar may be claiming the step at this moment.
         draft.takes_away = True
         undone = event.action is Action.COMPENSATE
-        reopened = replace(run, closed=event.attempt - 1)
+        # Its end had spent a try; it will have another end.
+        reopened = replace(run, closed=event.attempt - 1, tries=max(0, run.tries - 1))
         step = replace(step, **{"compensate" if undone else "execute": reopened})
     until = draft.now + _defined(draft, step).callback_timeout
     waiting = replace(step, awaiting=True, due_at=None, lease_until=until, doubt_at=None)

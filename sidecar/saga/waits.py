@@ -15,6 +15,7 @@ from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText, Template, Wait
 from sidecar.saga.draft import Draft
 from sidecar.saga.events import SignalSent
+from sidecar.saga.moments import parse_moment
 from sidecar.saga.states import WORKFLOW_ENDS, StepSignal, StepStatus
 from sidecar.saga.workflow import Signal, Step
 
@@ -113,14 +114,7 @@ def _succeed(draft: Draft, step: Step, signal: Signal) -> Step:
 
 
 def _moment(draft: Draft, until: Template) -> datetime:
-    text = json.loads(draft.rendered(until))
     try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise RenderError("`until` must come to a time like 2030-01-31T12:00:00Z") from None
-    if moment.tzinfo is None:
-        raise RenderError("`until` must come to a time with its zone, like 2030-01-31T12:00:00Z")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise RenderError("`until` comes to a time that no calendar has") from None
+        return parse_moment(json.loads(draft.rendered(until)))
+    except ValueError as error:
+        raise RenderError(f"`until` {error}") from None

@@ -26,6 +26,7 @@ WITHIN_S = 60.0
 GRAPHS = 4
 STEPS = 8
 CANCELS = 200
+MOST_LOADS = 5
 DEADLINES_MS = (200, 600, 1000, 1400, 1800, 2200)
 
 
@@ -155,8 +156,12 @@ def test_a_deadline_and_an_answer_never_both_win(postgres_server: PostgresServer
                 for ms in (100, 300, 600, 900)
             )
         )
-        world.run_load(120, [Order(one["name"]) for one in timed], parallel=16)
-        world.quiesce(within_s=WITHIN_S)
+        # How many are in time depends on the machine: enough of both kinds is what is wanted.
+        for _ in range(MOST_LOADS):
+            world.run_load(120, [Order(one["name"]) for one in timed], parallel=16)
+            world.quiesce(within_s=WITHIN_S)
+            if reasons(world)["timed_out"] >= 20:
+                break
         legal = {one["name"]: ROLLED_BACK for one in timed}
         least = {"started": 120, "completed": 20, "rolled_back": 20, "fault:slow": 60}
         world.verify(Expectations(at_least=least, also_legal_for=legal))

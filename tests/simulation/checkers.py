@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.adapters.memory.tables import MemoryTables, Row
 from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
 from sidecar.ports.store import Batch, BatchResult, Epoch, Moved
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.changes import Verdict as Decided
-from sidecar.saga.definition import Definition
-from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded
+from sidecar.saga.definition import Definition, Join, StepDefinition
+from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded, TimerFired
+from sidecar.saga.outcomes import OutcomeKind
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
@@ -26,14 +27,23 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import (
+    NO_INDEX,
+    DefinitionRef,
+    Run,
+    Step,
+    StepKey,
+    Workflow,
+    WorkflowId,
+)
+from tests.simulation.language import misread
 from tests.simulation.sides import SimClock
 from tests.simulation.workload import mark
 
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
-DUTIES = (LeaseEnded, DeadlinePassed)
+DUTIES = (LeaseEnded, DeadlinePassed, TimerFired)
 
 
 class Checkers:
@@ -101,7 +111,7 @@ class Checkers:
             if moved.changes.verdict is Decided.LATE:
                 continue
             step = moved.changes.workflow.steps[event.step]
-            run = step.execute if event.action is Action.EXECUTE else step.compensate
+            run = step.compensate if event.action is Action.COMPENSATE else step.execute
             if run.attempt != event.attempt:
                 self._complain(
                     f"{one.workflow} {event.step}: an answer to attempt {event.attempt} was "
@@ -115,6 +125,8 @@ class Checkers:
         for number, event in enumerate(history[known:], start=known + 1):
             if event.seq != number:
                 yield f"event {number} of the history has number {event.seq}"
+            if event.step is not None and event.after is not None:
+                self.seen[event.after] += 1
             if event.kind == "late_answer" or event.cause == "released":
                 self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
             if event.cause == "render_failed":
@@ -130,6 +142,8 @@ class Checkers:
         """What is not a definite no is tried as often as the definition says."""
         step = after.steps[StepKey(str(event.step), event.index)]
         most = self._definition(after.definition).by_name[step.key.step].retry.max_attempts
+        if event.before == StepStatus.IN_DOUBT:
+            return  # it was asked for as long as there was a budget
         if event.cause in ENDLESS or (
             event.cause in TRIED and most is not None and step.execute.tries < most
         ):
@@ -141,7 +155,8 @@ class Checkers:
             earlier = before.steps.get(key)
             if earlier is None or earlier is step:
                 continue
-            if before.turning_back and step.execute.attempt > earlier.execute.attempt:
+            forward = step.execute.attempt > earlier.execute.attempt
+            if before.turning_back and forward and step.status is not StepStatus.IN_DOUBT:
                 yield f"{key}: claimed forward although the workflow had turned back"
             for was, now in (
                 (earlier.execute, step.execute),
@@ -150,7 +165,8 @@ class Checkers:
                 yield from (f"{key}: {text}" for text in _run_rises(was, now))
             if earlier.may_have_effect and not step.may_have_effect:
                 yield f"{key}: forgot that it may have had an effect"
-            yield from self._lease(after.id, earlier, step)
+            if not earlier.awaiting and after.status is not WorkflowStatus.TERMINATED:
+                yield from self._lease(after.id, earlier, step)
             most = definition.by_name[key.step].retry.max_attempts
             past = definition.past_pivot(key.step) or definition.by_name[key.step].pivot
             if most is not None and step.execute.tries > most and not past:
@@ -165,9 +181,11 @@ class Checkers:
         """The store says that these leases are over: they must be, or their holder silent."""
         now = self._clock.now()
         for lease in leases:
-            owner = self._tables.rows[lease.workflow].holders[lease.key].incarnation
+            holder = self._tables.rows[lease.workflow].holders.get(lease.key)
+            owner = holder.incarnation if holder is not None else "nobody"
             sidecar = self._tables.sidecars.get(owner)
-            silent = sidecar is None or sidecar.seen_at <= now - self._silent_after
+            unseen = sidecar is None or sidecar.seen_at <= now - self._silent_after
+            silent = holder is not None and unseen
             if not (lease.lease_until <= now or silent or owner in self._tables.gone):
                 self._complain(f"{lease}: listed as ended before its time")
             self._listed.add((lease.workflow, lease.key, lease.action, lease.attempt))
@@ -177,9 +195,16 @@ class Checkers:
         same = earlier.action is step.action and now.attempt == was.attempt
         if not same or now.closed <= was.closed or now.answered > was.answered:
             return
+        if self._answered_pending(workflow, step.key):
+            return  # nobody waits for the callback of what is to be undone
         self.seen["lease_ended"] += 1
         if (workflow, step.key, step.action, now.attempt) not in self._listed:
             yield f"{step.key}: its lease was ended, and nobody had said that it was over"
+
+    def _answered_pending(self, workflow: WorkflowId, key: StepKey) -> bool:
+        history = self._tables.rows[workflow].history
+        mine = [one for one in history if (one.step, one.index) == key]
+        return bool(mine) and mine[-1].cause == OutcomeKind.PENDING
 
     # -- at every call --------------------------------------------------------------------------
 
@@ -201,17 +226,30 @@ class Checkers:
         body = self._bodies.setdefault(name, call.body)
         if body != call.body:
             self._complain(f"{name}: called with another body than before")
-        if call.action is Action.COMPENSATE:
+        if call.action is not Action.EXECUTE:
             return
         definition = self._definition(call.definition)
         defined = definition.by_name[call.key.step]
-        for before in defined.after:
-            if not any(key.step == before for key in row.succeeded):
-                self._complain(f"{name}: called before {before} was done")
+        if not _ready(definition, defined, row):
+            self._complain(f"{name}: called before {', '.join(defined.after)} had passed")
         if defined.input is not None:
-            wanted = {one: mark(call.workflow, one) for one in defined.after}
-            if json.loads(call.body) != wanted:
-                self._complain(f"{name}: called with {call.body}")
+            marks = {one: mark(call.workflow, one) for one in defined.after}
+            for wrong in misread(json.loads(call.body), marks, call.key.index):
+                self._complain(f"{name}: called with {wrong}")
+
+
+def _ready(definition: Definition, defined: StepDefinition, row: Row) -> bool:
+    """Whether those before a step had passed, as far as the tables ever knew."""
+    succeeded = {key.step for key in row.succeeded if key.index == NO_INDEX}
+    if defined.join is Join.ANY and succeeded & set(defined.after):
+        return True
+    for name in defined.after:
+        step = row.workflow.steps.get(StepKey(name))
+        skipped = step is not None and step.status is StepStatus.SKIPPED
+        optional = definition.by_name[name].optional
+        if name not in succeeded and not skipped and not optional:
+            return False
+    return True
 
 
 def _one_way(
@@ -242,7 +280,10 @@ def _one_way(
 
 def _run_rises(was: Run, now: Run) -> Iterator[str]:
     for name in ("attempt", "tries", "closed", "answered"):
-        if getattr(now, name) < getattr(was, name):
+        anew = name == "tries" and now.tries == 0  # a person wanted it
+        # A 202 that came after the end of its lease takes that end back.
+        reopened = now.closed == now.attempt - 1 == was.closed - 1 and name in ("closed", "tries")
+        if getattr(now, name) < getattr(was, name) and not anew and not reopened:
             yield f"{name} fell from {getattr(was, name)} to {getattr(now, name)}"
     if now.attempt > was.attempt + 1:
         yield f"attempt {was.attempt} became {now.attempt}"

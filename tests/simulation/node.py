@@ -12,6 +12,7 @@ from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.engine.duties import DutyTimes
 from sidecar.engine.identity import Identity
+from sidecar.errors import StoreUnavailable
 from sidecar.ports.store import Store
 from tests.simulation.loop import LIFE, Life
 from tests.simulation.sides import (
@@ -25,6 +26,9 @@ from tests.simulation.sides import (
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+START_AGAIN_S = 1.0
 
 
 class NodeDied(Exception):
@@ -82,7 +86,17 @@ class Node:
             duties=DutyTimes(silent_after=world.silent_after),
         )
         self.agent = Agent(self.identity, ports, settings)
-        self.inside(self.agent.start())
+        self.inside(self._start())
+
+    async def _start(self) -> None:
+        """Start, however often the store does not answer."""
+        while True:
+            try:
+                await self.agent.start()
+            except StoreUnavailable:
+                await asyncio.sleep(START_AGAIN_S)
+            else:
+                return
 
     def inside(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in this life of the node; it ends with it, if need be in mid-air."""

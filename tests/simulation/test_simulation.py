@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from sidecar.saga.states import Reason
+from sidecar.saga.states import Reason, StepStatus
 from tests.simulation.faults import Fault
 from tests.simulation.world import simulate
 
@@ -38,9 +38,11 @@ def test_no_seed_finds_anything_wrong() -> None:
     if SEEDS >= ENOUGH:
         missing = [kind for kind in Fault if not fired[kind]]
         assert not missing, f"these faults never fired, so the batch proves nothing: {missing}"
-        for name in ("lease_ended", "late_answer", "released", "stale_epoch", *Reason):
+        told = set(StepStatus) - {StepStatus.PENDING}
+        for name in ("lease_ended", "late_answer", "released", "stale_epoch", *Reason, *told):
             assert seen[name], f"{name} was never seen, so the batch proves nothing about it"
         total = ends.total()
         assert ends["completed"] > total * 0.2
         assert ends["rolled_back"] > total * 0.2
         assert ends["error"] > 0
+        assert ends["terminated"] > 0

@@ -6,28 +6,35 @@ from collections.abc import Callable, Iterator
 
 from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.adapters.services.memory import MemoryService
-from sidecar.saga.definition import Definition
+from sidecar.saga.definition import Definition, Join, Order
 from sidecar.saga.states import OPEN, WAIT_RETURNS, Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.workload import Answers, Fate
 
 
 def at_rest(tables: MemoryTables) -> bool:
     """Whether nothing is under way any more."""
-    return all(row.workflow.status in WAIT_RETURNS and not row.open for row in tables.rows.values())
+    return not any(unrest(tables))
 
 
 def unrest(tables: MemoryTables) -> Iterator[str]:
     """Say what has not come to an end."""
     for row in tables.rows.values():
         workflow = row.workflow
-        if workflow.status not in WAIT_RETURNS or row.open:
-            steps = {
-                str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
-                for key, step in workflow.steps.items()
-                if step.status in OPEN
-            }
+        steps = {
+            str(key): f"{step.status} due {step.due_at} lease {step.lease_until}"
+            for key, step in workflow.steps.items()
+            if step.status in OPEN and not _waits_for_a_person(workflow, step)
+        }
+        if workflow.status not in WAIT_RETURNS or steps:
             yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
+
+
+def _waits_for_a_person(workflow: Workflow, step: Step) -> bool:
+    """Whether a step that is open past a pivot goes on only when somebody mends the workflow."""
+    waits = step.status is StepStatus.WAITING and not step.leased and step.due_at is None
+    items = step.fan is not None and step.fan.open == 0
+    return workflow.status is WorkflowStatus.ERROR and waits and items
 
 
 class Verdict:
@@ -44,9 +51,9 @@ class Verdict:
         self._definition = definition
         self._service = service
         self._answers = answers
-        self._effects: dict[WorkflowId, list[tuple[str, Action]]] = {}
+        self._effects: dict[WorkflowId, list[tuple[StepKey, Action]]] = {}
         for workflow, key, action in service.effects:
-            self._effects.setdefault(workflow, []).append((key.step, action))
+            self._effects.setdefault(workflow, []).append((key, action))
 
     def wrong(self) -> Iterator[str]:
         """Say everything that is wrong at the end."""
@@ -59,39 +66,47 @@ class Verdict:
             effects = self._effects.get(workflow.id, [])
             match workflow.status:
                 case WorkflowStatus.COMPLETED:
-                    found = self._completed(definition, effects)
+                    found = self._completed(workflow, effects)
                 case WorkflowStatus.ROLLED_BACK:
                     found = self._rolled_back(definition, effects)
+                case WorkflowStatus.TERMINATED:
+                    found = iter(())  # a person wanted no more of it
                 case _:
                     found = self._broken(definition, workflow)
             yield from (f"{workflow.id}: {text}" for text in found)
-            order = _order(definition, effects)
+            order = _order(definition, workflow, effects)
             yield from (f"{workflow.id}: {text}" for text in order)
 
     def _completed(
-        self, definition: Definition, effects: list[tuple[str, Action]]
+        self, workflow: Workflow, effects: list[tuple[StepKey, Action]]
     ) -> Iterator[str]:
-        for step in definition.steps:
-            if effects.count((step.name, Action.EXECUTE)) != 1:
-                yield f"completed, but {step.name} did not have its effect once"
-            if (step.name, Action.COMPENSATE) in effects:
-                yield f"completed, and yet {step.name} was undone"
+        for key, step in workflow.steps.items():
+            if not step.service or step.fan is not None:
+                continue
+            done = effects.count((key, Action.EXECUTE))
+            if step.status is StepStatus.SUCCEEDED and done != 1:
+                yield f"completed, but {key} did not have its effect once"
+            if step.status is StepStatus.SKIPPED and done:
+                yield f"completed, and yet {key}, which was skipped, had an effect"
+            if (key, Action.COMPENSATE) in effects:
+                yield f"completed, and yet {key} was undone"
 
     def _rolled_back(
-        self, definition: Definition, effects: list[tuple[str, Action]]
+        self, definition: Definition, effects: list[tuple[StepKey, Action]]
     ) -> Iterator[str]:
-        for step in definition.steps:
-            if step.no_effect or (step.name, Action.EXECUTE) not in effects:
+        for number, (key, action) in enumerate(effects):
+            if action is not Action.EXECUTE or definition.by_name[key.step].no_effect:
                 continue
-            done = effects.index((step.name, Action.EXECUTE))
-            if (step.name, Action.COMPENSATE) not in effects[done:]:
-                yield f"rolled back, but {step.name} was done and not undone after it"
+            if (key, Action.COMPENSATE) not in effects[number:]:
+                yield f"rolled back, but {key} was done and not undone after it"
 
     def _broken(self, definition: Definition, workflow: Workflow) -> Iterator[str]:
         """`error` is right only where something was made so that it cannot be undone or done."""
         for key, step in workflow.steps.items():
             fate = self._answers.fate(workflow.id, key)
             hopeless = definition.by_name[key.step].compensation is None
+            if step.fan is not None:
+                continue
             if step.status is StepStatus.COMPENSATION_FAILED and (fate is Fate.CURSED or hopeless):
                 return
             past = definition.past_pivot(key.step) or definition.by_name[key.step].pivot
@@ -100,15 +115,27 @@ class Verdict:
         yield f"{workflow.status} without a reason"
 
 
-def _order(definition: Definition, effects: list[tuple[str, Action]]) -> Iterator[str]:
-    at = {effect: number for number, effect in reversed(list(enumerate(effects)))}
+def _order(
+    definition: Definition, workflow: Workflow, effects: list[tuple[StepKey, Action]]
+) -> Iterator[str]:
+    """What came before what, where the definition wants it so."""
+    first: dict[tuple[str, Action], int] = {}
+    last: dict[tuple[str, Action], int] = {}
+    for number, (key, action) in enumerate(effects):
+        first.setdefault((key.step, action), number)
+        last[key.step, action] = number
+    loose = any(step.join is Join.ANY for step in definition.steps)
     for step in definition.steps:
-        done = at.get((step.name, Action.EXECUTE))
-        undone = at.get((step.name, Action.COMPENSATE))
+        undone = first.get((step.name, Action.COMPENSATE))
+        row = workflow.steps.get(StepKey(step.name))
+        plain = row is not None and row.service and row.fan is None and not step.optional
+        sure = plain and row is not None and row.status is not StepStatus.SKIPPED and not loose
         for name in definition.descendants[step.name]:
-            later = at.get((name, Action.COMPENSATE))
-            if undone is not None and later is not None and undone < later:
+            later = last.get((name, Action.COMPENSATE))
+            ordered = definition.order is not Order.PARALLEL
+            if ordered and undone is not None and later is not None and undone < later:
                 yield f"{step.name} was undone before {name}"
-            after = at.get((name, Action.EXECUTE))
-            if after is not None and (done is None or after < done):
+            after = first.get((name, Action.EXECUTE))
+            done = first.get((step.name, Action.EXECUTE))
+            if sure and after is not None and (done is None or after < done):
                 yield f"{name} was done before {step.name}"

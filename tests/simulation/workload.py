@@ -21,6 +21,7 @@ from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.simulation.faults import Fault, Faults
+from tests.simulation.language import PENDING, varied
 
 SERVICES = ("payments", "inventory", "shipping")
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -33,6 +34,9 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "two chains": ((), (), (0,), (1,)),
 }
 TRIES_UNWELL = 7
+VARIED = 0.6
+"""Which part of the definitions has more than calls in order."""
+PENDING_RATE = 0.08
 SEQUENTIAL = ("chain", "long chain")
 
 
@@ -68,6 +72,7 @@ def document(draw: random.Random, name: str) -> dict[str, Any]:
             },
             "after": earlier,
             "timeout": f"{draw.choice((1, 2, 4))}s",
+            "callback_timeout": f"{draw.choice((3, 8))}s",
             "retry": {"max_attempts": draw.choice((2, 3, 5)), "max_interval": "4s"},
         }
         if draw.random() < 0.12:
@@ -78,12 +83,14 @@ def document(draw: random.Random, name: str) -> dict[str, Any]:
             step["input"] = {one: f"${{steps.{one}.output.mark}}" for one in earlier}
         steps.append(step)
     whole: dict[str, Any] = {"name": name, "steps": steps}
+    if draw.random() < VARIED:
+        varied(draw, steps, whole=whole)
     if draw.random() < 0.2:
         whole["timeout"] = f"{draw.choice((2, 8, 20))}s"
     return whole
 
 
-def mark(workflow: WorkflowId, step: str) -> str:
+def mark(workflow: WorkflowId, step: StepKey | str) -> str:
     """What a step's output carries, and its successors' inputs must show."""
     return f"{workflow}/{step}"
 
@@ -91,10 +98,17 @@ def mark(workflow: WorkflowId, step: str) -> str:
 class Answers:
     """Decides for each call what it comes to: the script of the world's services."""
 
-    def __init__(self, seed: int, faults: Faults, may_call: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults,
+        may_call: Callable[[Call], None],
+        calls_back: Callable[[Call, Act], None],
+    ) -> None:
         self._random = random.Random(f"fates {seed}")
         self._faults = faults
         self._may_call = may_call
+        self._calls_back = calls_back
         self.fates: dict[tuple[WorkflowId, StepKey], Fate] = {}
 
     def fate(self, workflow: WorkflowId, key: StepKey) -> Fate:
@@ -108,9 +122,26 @@ class Answers:
     def __call__(self, call: Call) -> Act:
         """Decide one call."""
         self._may_call(call)
+        if call.action is Action.STATUS:
+            return self._tells(call)
         fault = self._fault(call)
         if fault is not None:
             return fault
+        act = self._act(call)
+        if not act.lost and self._random.random() < PENDING_RATE:
+            self._calls_back(call, act)
+            return PENDING
+        return act
+
+    def _tells(self, call: Call) -> Act:
+        """What a service says of an execute, which is the truth if it says anything."""
+        if self._faults.strikes(Fault.HANGS):
+            return Act(_done(call), answers_after=math.inf)
+        if self._faults.strikes(Fault.BUSY):
+            return Act(outcome(OutcomeKind.BUSY))
+        return Act(_done(call), answers_after=self._faults.latency(0.05))
+
+    def _act(self, call: Call) -> Act:
         spent = self._faults.latency(0.05)
         fate = self.fate(call.workflow, call.key)
         if call.action is Action.COMPENSATE:
@@ -149,7 +180,7 @@ class Answers:
 
 
 def _done(call: Call) -> Outcome:
-    text = json.dumps({"mark": mark(call.workflow, call.key.step)})
+    text = json.dumps({"mark": mark(call.workflow, call.key)})
     return Outcome(OutcomeKind.DONE, output=JsonText(text))
 
 

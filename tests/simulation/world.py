@@ -30,10 +30,12 @@ from sidecar.saga.workflow import Workflow, WorkflowId
 from tests.simulation.breaking import STOP_WITHIN_S, Breaker
 from tests.simulation.checkers import Checkers
 from tests.simulation.faults import Fault, Faults
+from tests.simulation.language import lines
 from tests.simulation.listening import listening
 from tests.simulation.loop import Deadlock, Endless, SimLoop
 from tests.simulation.node import Node, NodeDied
 from tests.simulation.sides import NAMESPACE, SimClock
+from tests.simulation.talk import Talk
 from tests.simulation.verdict import Verdict, at_rest, unrest
 from tests.simulation.workload import SERVICES, Answers, document
 
@@ -91,7 +93,8 @@ class World:
         self.checkers = Checkers(
             self.tables, self.store.definition, self.clock, self.silent_after, self.complain
         )
-        self.answers = Answers(seed, self.faults, self.checkers.called)
+        self.talk = Talk(self)
+        self.answers = Answers(seed, self.faults, self.checkers.called, self.talk.will_call_back)
         self.service = MemoryService(self.answers)
         self.nodes: list[Node] = []
         self.breaker = Breaker(self)
@@ -171,6 +174,7 @@ class World:
         key = f"key-{number}" if draw.random() < 0.7 else None
         name = draw.choice(names)
         cancels = draw.random() < 0.25
+        body = {"client": number, "lines": lines(draw)}
         while number not in self.accepted:
             node = self.some_node()
             if node is not None:
@@ -179,7 +183,7 @@ class World:
                         node.agent.commands.start(
                             NAMESPACE,
                             name,
-                            input={"client": number},
+                            input=body,
                             start_key=key,
                             labels={"client": str(number)},
                         )
@@ -192,9 +196,11 @@ class World:
                         self.asked_once.add(number)
                         return
             await asyncio.sleep(draw.uniform(0.1, 3.0))
+        talking = self.loop.spawn(self.talk.about(self.accepted[number], draw))
         if cancels:
             await asyncio.sleep(draw.expovariate(1.0))
             await self._cancel(self.accepted[number], draw)
+        await talking
 
     async def _cancel(self, workflow: WorkflowId, draw: random.Random) -> None:
         while workflow not in self.cancelled:

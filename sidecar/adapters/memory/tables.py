@@ -60,7 +60,7 @@ class Row(Struct, frozen=True):
     def begun(cls, changes: Changes) -> Row:
         """The row of a new workflow."""
         workflow = replace(changes.workflow, elements=_elements(changes))
-        return cls(workflow, history=changes.events)
+        return cls(workflow, history=changes.events, succeeded=_succeeded(changes))
 
     def moved(self, changes: Changes) -> Row:
         """The row after a transition: bodies that the machine did not set stay as they were."""
@@ -72,11 +72,6 @@ class Row(Struct, frozen=True):
         for step in changes.steps:
             if step.awaiting:
                 holders.pop(step.key, None)  # it is the service's now
-        done = {
-            StepKey(event.step, event.index)
-            for event in changes.events
-            if event.step is not None and event.after == StepStatus.SUCCEEDED
-        }
         kept = replace(
             new,
             steps=steps,
@@ -93,7 +88,7 @@ class Row(Struct, frozen=True):
             workflow=kept,
             history=self.history + changes.events,
             holders=holders,
-            succeeded=self.succeeded | done,
+            succeeded=self.succeeded | _succeeded(changes),
         )
 
     def claimable(self, step: Step) -> bool:
@@ -213,6 +208,14 @@ def without_items(workflow: Workflow) -> Workflow:
         return workflow
     steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
     return replace(workflow, steps=steps, elements={}, partial=True)
+
+
+def _succeeded(changes: Changes) -> frozenset[StepKey]:
+    return frozenset(
+        StepKey(event.step, event.index)
+        for event in changes.events
+        if event.step is not None and event.after == StepStatus.SUCCEEDED
+    )
 
 
 def _elements(changes: Changes) -> dict[StepKey, JsonText]:

@@ -3,7 +3,8 @@
     kept state ─▶ advance ─▶ one statement that writes if the revision is still the same
 
 Only what goes straight ahead is decided here. Whatever else happens (the state is not known, the
-event is late, illegal, takes steps away or speaks of an item, a definition must be loaded) is left to
+event is late, illegal, takes steps away or speaks of an item, a definition must be loaded) is left
+to
 `sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
 """
 

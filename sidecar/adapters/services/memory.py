@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -46,8 +46,7 @@ class Act:
     learns nothing but that. `has_effect` None means: as `answer` says, that is, with `done`,
     `unusable` and `unknown`. The effect happens `acts_after` seconds after the call came in,
     whether or not anybody still waits. `lost` loses the answer: the connection is cut instead.
-    After `pending` it comes to `then`, which is said by a callback `finishes_after` seconds later;
-    the effect, if that has one, happens then.
+    What was answered with `pending` has its effect when `act_later` says so.
     """
 
     answer: Outcome = DONE
@@ -55,8 +54,6 @@ class Act:
     acts_after: float = 0.0
     answers_after: float = 0.0
     lost: bool = False
-    then: Outcome = DONE
-    finishes_after: float = 0.0
 
     @property
     def acts(self) -> bool:
@@ -75,9 +72,6 @@ Script = Mapping[tuple[str, Action], Act | Sequence[Act]]
 Player = Callable[[Call], Act]
 """Decides for each call what it comes to."""
 
-CallBack = Callable[[Call, Outcome], Awaitable[None]]
-"""Brings what became of a call to a sidecar, however often it takes."""
-
 
 @dataclass(slots=True)
 class Entry:
@@ -85,7 +79,7 @@ class Entry:
 
     `attempts` and `bodies` are those of the calls that came in, in their order; `effects` how
     often the key had its effect; `answer` what the effect was answered with, and is again.
-    `to_come` counts what may have the effect yet; `taken_on` is the newest call that was pending.
+    `to_come` counts what may have the effect yet.
     """
 
     workflow: WorkflowId
@@ -96,7 +90,6 @@ class Entry:
     effects: int = 0
     answer: Outcome | None = None
     to_come: int = 0
-    taken_on: Call | None = None
 
 
 class MemoryService:
@@ -104,8 +97,7 @@ class MemoryService:
 
     It honours idempotency keys unless `honours_keys` is false: a key that had its effect has it
     no second time, and gets the same answer. `has_barrier` adds that an execute which arrives
-    after its compensation is refused. `is_ready` is what `ready` answers. What is finished after
-    it was pending is said through `call_back`.
+    after its compensation is refused. `is_ready` is what `ready` answers.
     """
 
     def __init__(
@@ -120,13 +112,11 @@ class MemoryService:
         self.honours_keys = honours_keys
         self.has_barrier = has_barrier
         self.is_ready = is_ready
-        self.call_back: CallBack | None = None
         self.ledger: dict[str, Entry] = {}
         self.calls: list[Call] = []
         self.effects: list[tuple[WorkflowId, StepKey, Action]] = []
         self.in_flight = 0
         self._turns: dict[tuple[str, Action], int] = {}
-        self._calling_back: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """There is nothing to open: several sidecars may share one service."""
@@ -166,7 +156,7 @@ class MemoryService:
         if act.lost or act.answers_after >= call.timeout:
             return outcome(_K.UNKNOWN)
         entry = self._entry(call)
-        if entry.answer is None and (entry.to_come or entry.taken_on is not None):
+        if entry.answer is None and entry.to_come:
             return outcome(_K.BUSY)
         if entry.answer is None:  # and if it comes late, it is refused
             entry.answer = outcome(_K.REFUSED, "it never came")
@@ -190,7 +180,7 @@ class MemoryService:
     async def _play(self, call: Call, act: Act) -> Outcome:
         answer = act.answer
         if answer.kind is _K.PENDING:
-            answer = self._take_on(call, act)
+            self._entry(call).to_come += 1
         elif act.acts and act.acts_after > 0:
             self._entry(call).to_come += 1
             asyncio.get_running_loop().call_later(act.acts_after, self._take_effect, call, act)
@@ -204,25 +194,6 @@ class MemoryService:
         if act.lost:
             return outcome(_K.UNKNOWN, "the connection was cut", code="connection_lost")
         return answer
-
-    def _take_on(self, call: Call, act: Act) -> Outcome:
-        """Begin to work on it; of several calls of a key the newest is answered by a callback."""
-        entry = self._entry(call)
-        if self.honours_keys and entry.answer is not None:
-            return entry.answer
-        begins, entry.taken_on = entry.taken_on is None, call
-        if begins and act.finishes_after < math.inf:
-            asyncio.get_running_loop().call_later(act.finishes_after, self._finish, entry, act)
-        return act.answer
-
-    def _finish(self, entry: Entry, act: Act) -> None:
-        call, entry.taken_on = entry.taken_on, None
-        assert call is not None  # noqa: S101 - it is taken on once, and finished once
-        answer = self._take_effect(call, replace(act, answer=act.then))
-        if self.call_back is not None:
-            task = asyncio.ensure_future(self.call_back(call, answer))
-            self._calling_back.add(task)
-            task.add_done_callback(self._calling_back.discard)
 
     def _take_effect(self, call: Call, act: Act) -> Outcome:
         """Have the effect, unless the key had it or the barrier forbids it; return the answer.
@@ -240,6 +211,11 @@ class MemoryService:
         entry.answer = act.answer
         self.effects.append((call.workflow, call.key, call.action))
         return act.answer
+
+    def act_later(self, call: Call, act: Act) -> Outcome:
+        """Do now what a call was answered 202 for; return what the callback says."""
+        self._entry(call).to_come -= 1
+        return self._take_effect(call, act)
 
     def _was_compensated(self, call: Call) -> bool:
         undo = self.ledger.get(f"{call.workflow}/{call.key}/{Action.COMPENSATE}")

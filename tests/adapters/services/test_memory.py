@@ -199,35 +199,21 @@ async def test_what_may_act_yet_is_said_to_be_pending() -> None:
     calling.cancel()
 
 
-async def test_what_was_pending_is_finished_once_and_said_for_its_newest_attempt() -> None:
-    done = Outcome(_K.DONE, output=a_call().body)
-    taken_on = Act(outcome(_K.PENDING), then=done, finishes_after=0.01)
-    service = MemoryService({("charge", Action.EXECUTE): taken_on})
-    said: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
-
-    async def call_back(call: Call, answer: Outcome) -> None:
-        said.put_nowait((call.attempt, answer))
-
-    service.call_back = call_back
+async def test_what_was_pending_acts_once_when_it_is_told_to() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): Act(outcome(_K.PENDING))})
     for attempt in (1, 2):
         assert (await service.call(replace(a_call(), attempt=attempt))).kind is _K.PENDING
     assert (await service.call(STATUS)).kind is _K.BUSY
-    assert await said.get() == (2, taken_on.then)
-    assert (await service.call(replace(a_call(), attempt=3))) == taken_on.then
+    assert service.effects == []
+    for _ in range(2):
+        assert service.act_later(a_call(), Act()) == DONE
+    assert (await service.call(STATUS)).kind is _K.DONE
     assert service.ledger[a_call().idempotency_key].effects == 1
-    assert said.empty()
 
 
 async def test_what_was_compensated_meanwhile_is_finished_without_an_effect() -> None:
-    taken_on = Act(outcome(_K.PENDING), finishes_after=0.01)
-    service = MemoryService({("charge", Action.EXECUTE): taken_on})
-    said: asyncio.Queue[Outcome] = asyncio.Queue()
-
-    async def call_back(_call: Call, answer: Outcome) -> None:
-        said.put_nowait(answer)
-
-    service.call_back = call_back
+    service = MemoryService({("charge", Action.EXECUTE): Act(outcome(_K.PENDING))})
     await service.call(a_call())
     await service.call(a_call(Action.COMPENSATE))
-    assert (await said.get()).kind is _K.REFUSED
+    assert service.act_later(a_call(), Act()).kind is _K.REFUSED
     assert [action for _, _, action in service.effects] == [Action.COMPENSATE]

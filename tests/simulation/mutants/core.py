@@ -39,7 +39,7 @@ ANSWERS = (
     simulated(
         "a later answer clears what may have happened",
         "sidecar.saga.answers:_apply",
-        "step.may_have_effect\n            or end.outcome.may_have_effect",
+        "step.may_have_effect\n        or end.outcome.may_have_effect",
         "end.outcome.may_have_effect",
     ),
     simulated(
@@ -51,8 +51,8 @@ ANSWERS = (
     simulated(
         "the answer leaves the lease as it was",
         "sidecar.saga.answers:_apply",
-        "closed = replace(step, execute=run, may_have_effect=effect, lease_until=None)",
-        "closed = replace(step, execute=run, may_have_effect=effect)",
+        "execute=run, may_have_effect=effect, lease_until=None",
+        "execute=run, may_have_effect=effect",
     ),
     simulated(
         "a call that was not sent counts as a try",
@@ -77,29 +77,29 @@ ANSWERS = (
     simulated(
         "the key of a call is another one for every attempt",
         "sidecar.ports.service:Call.idempotency_key",
-        "{self.action}",
-        "{self.action}/{self.attempt}",
+        "{self.keyed_action}",
+        "{self.keyed_action}/{self.attempt}",
     ),
 )
 
 FORWARD = (
     simulated(
         "a join waits for any of its predecessors, not for all",
-        "sidecar.saga.forward:queue_ready",
+        "sidecar.saga.forward:_is_ready",
+        "if defined.join is Join.ANY and any(",
         "if any(",
-        "if defined.after and all(",
     ),
     simulated(
         "a join is never begun",
-        "sidecar.saga.forward:queue_successors",
+        "sidecar.saga.forward:passed",
         "for one in definition.successors[name])",
         "for one in definition.successors[name] if len(definition.by_name[one].after) < 2)",
     ),
     masked(
         "a step may be begun twice",
-        "sidecar.saga.forward:queue_ready",
-        "if step.status is not StepStatus.PENDING or draft.turning_back:",
-        "if draft.turning_back:",
+        "sidecar.saga.forward:_open_ready",
+        "if step.status is not StepStatus.PENDING or not _is_ready(draft, defined):",
+        "if not _is_ready(draft, defined):",
         by="a step succeeds once, so only the last of its predecessors finds all of them passed;"
         " the table of states knows no way from any other status to queued",
         within=100,
@@ -115,8 +115,8 @@ FORWARD = (
 BACK = (
     simulated(
         "what may have happened is not undone",
-        "sidecar.saga.rollback:owes_compensation",
-        "step.status in (StepStatus.SUCCEEDED, StepStatus.FAILED)",
+        "sidecar.saga.undoing:owes_compensation",
+        "step.status in _ENDED",
         "step.status is StepStatus.SUCCEEDED",
     ),
     Mutant(
@@ -143,8 +143,8 @@ BACK = (
     simulated(
         "turning back leaves queued steps to be called",
         "sidecar.saga.rollback:turn_back",
-        "if step.status in (StepStatus.QUEUED, StepStatus.RETRYING):",
-        "if step.status is StepStatus.RETRYING:",
+        "elif step.status in CAN_BE_STOPPED and not under_way(step):",
+        "elif step.status is StepStatus.RETRYING and not under_way(step):",
     ),
     simulated(
         "a step is tried on although its workflow has turned back",
@@ -161,7 +161,7 @@ BACK = (
     simulated(
         "what cannot be undone counts as undone",
         "sidecar.saga.rollback:unwind",
-        "if StepStatus.COMPENSATION_FAILED in statuses:",
+        "if broken:",
         "if False:",
     ),
 )

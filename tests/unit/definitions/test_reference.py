@@ -55,7 +55,7 @@ def registers(document: Any) -> bool:
 
 
 def test_all_examples_of_the_reference_are_looked_at() -> None:
-    assert len(blocks(REFERENCE)) == 5
+    assert len(blocks(REFERENCE)) == 6
     assert len(examples()) >= 7
 
 
@@ -79,9 +79,9 @@ def test_every_key_is_told() -> None:
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), (
-        "run: python -m tests.architecture.schema_page"
-    )
+    # As data: the order of keys belongs to pydantic's version.
+    published = json.loads(PAGE.read_text(encoding="utf-8"))
+    assert published == language_schema(), "run: python -m tests.architecture.schema_page"
 
 
 def test_the_published_schema_is_one() -> None:
@@ -97,7 +97,6 @@ def test_every_key_of_the_published_schema_is_described() -> None:
         for name, part in parts.items()
         for key, value in part["properties"].items()
         if not value.get("description")
-        and not schema["$defs"][value["$ref"].rpartition("/")[2]].get("description")
     ]
     assert bare == []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.definitions.schema_graph import SchemaGraph
+from sidecar.definitions.schema_graph import MOST_ALTOGETHER, SchemaGraph
 
 ENDLESS = float("inf")
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -80,6 +80,15 @@ def test_what_asks_more_is_dearer(schema: dict[str, Any], dearer: dict[str, Any]
 def test_a_walk_ends_when_it_has_counted_enough() -> None:
     graph = SchemaGraph({"items": {"type": "string"}})
     assert graph.checks(["x"] * 9, json.dumps(["x"] * 9), 5) == ENDLESS
+
+
+def test_looking_for_a_bound_is_bounded() -> None:
+    wide = {f"p{n}": True for n in range(1_000)}
+    schema = {
+        "$defs": {"all": {"properties": wide}},
+        "properties": {f"q{n}": {"$ref": "#/$defs/all"} for n in range(1_500)},
+    }
+    assert SchemaGraph(schema)._looks < 2 * MOST_ALTOGETHER
 
 
 SCHEMAS = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_what_is_not_json_is_said() -> None:
         ({"pattern": "(?=a)"}, "s.pattern", "look-around"),
         ({"pattern": "(a)\\1"}, "s.pattern", "back-references"),
         ({"pattern": "\\pL{1000}"}, "s.pattern", "great repetitions"),
+        ({"pattern": "[^a]{900}"}, "s.pattern", "great repetitions"),
         ({"patternProperties": {"(": {}}}, "s.patternProperties.(", "linear time"),
         ({"$ref": "http://x/y"}, "s.$ref", "nothing is fetched"),
         ({"$ref": "file:///etc/passwd"}, "s.$ref", "nothing is fetched"),
@@ -145,6 +147,15 @@ def test_what_is_not_json_is_said() -> None:
 )
 def test_what_is_no_schema_of_ours_is_refused(schema: Any, path: str, words: str) -> None:
     assert words in faults(schema)[path]
+
+
+def test_nobody_is_asked_for_a_schema() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        assert "nothing is fetched" in faults({"$ref": f"http://127.0.0.1:{port}/x"})["s.$ref"]
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_references_may_lead_back_through_the_body() -> None:
@@ -209,6 +220,18 @@ def test_a_chain_of_references_is_bounded() -> None:
     chain: dict[str, Any] = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(1_000)}
     schema = {"$defs": {**chain, "a1000": {}}, "$ref": "#/$defs/a0"}
     assert any("comes after more than" in words for words in faults(schema).values())
+
+
+def test_subschemas_that_meet_many_others_are_bounded_altogether() -> None:
+    many = {f"p{n}": {"$ref": "#/$defs/x"} for n in range(200)}
+    schema = {"$defs": {"x": {"allOf": [{}] * 1_000}}, "properties": many}
+    assert any("too many subschemas" in words for words in faults(schema).values())
+
+
+def test_a_body_without_end_is_not_walked_to_its_end() -> None:
+    lists = {"$ref": "#/$defs/l", "$defs": {"l": {"items": {"$ref": "#/$defs/l"}}}}
+    assert problems(lists, [[]] * 1_000) == []
+    assert "too large" in problems(lists, [[]] * 150_000)[0][1]
 
 
 def test_choices_over_a_great_list_are_counted() -> None:

@@ -134,6 +134,17 @@ def test_nothing_still_runs_when_a_pivot_begins() -> None:
 
 def test_what_all_branches_share_is_over_past_any() -> None:
     steps = [
+        call("a"),
+        call("b", after=["a"]),
+        call("c", after=["a"]),
+        call("d", after=["b", "c"], join="any"),
+        call("p", pivot=True),
+    ]
+    assert problems(*steps)["steps[4].pivot"].startswith("'p' is a pivot, but 'b' may still run")
+
+
+def test_past_a_pivot_any_join_is_free() -> None:
+    steps = [
         call("r"),
         call("a", after=["r"]),
         call("b", after=["r"]),

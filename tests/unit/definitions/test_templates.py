@@ -77,6 +77,14 @@ def test_a_step_without_output_has_null() -> None:
         rendered("${steps.charge.output.id}", scope({}, charge=None))
 
 
+def test_an_output_that_may_not_be_there_is_read_by_a_choice() -> None:
+    choice = '${steps.charge.status == "succeeded" ? steps.charge.output.id : "none"}'
+    assert rendered(choice, scope({}, charge={"id": "r1"})) == "r1"
+    absent = Scope("w", "d", 1, JsonText("{}"), {}, {"charge": "skipped"})
+    assert rendered(choice, absent) == "none"
+    assert rendered("${steps.charge.output}", absent) is None
+
+
 def test_templates_tell_what_they_read() -> None:
     template, _ = compile_template({"a": "${steps.charge.output.id}", "b": "${input.x}"})
     assert template.reads == {"charge"}

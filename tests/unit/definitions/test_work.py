@@ -16,7 +16,7 @@ from sidecar.definitions.documents import canonical
 from sidecar.definitions.expressions import Cel
 from sidecar.definitions.patterns import MOST_PROGRAM, program_size
 from sidecar.definitions.templates import CEL
-from sidecar.definitions.work import MOST_FORWARD, MOST_WORK, Work
+from sidecar.definitions.work import CONVERT, MOST_FORWARD, MOST_WORK, Work
 from sidecar.errors import RenderError
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Scope
@@ -346,3 +346,26 @@ def test_picking_costs_no_more_from_a_large_table() -> None:
     ]
     # The table is looked at once, to bound the result, but not handed over.
     assert prices[1] - prices[0] < 10_000 * 60
+
+
+def test_what_is_picked_is_paid() -> None:
+    small, large = ({"t": {"a": "x" * size}, "k": "a"} for size in (10, 100_000))
+    source = "input.t[input.k] + 'x'"
+    assert price(source, large) > price(source, small) + 100_000
+    loop = "[1].map(n, input.t[input.k] + 'x')"
+    assert price(loop, large) > price(loop, small) + 100_000
+
+
+def test_a_list_is_handed_over_whole_and_paid() -> None:
+    compiled = LANGUAGE.compile("input.l[input.k]")
+    assert not isinstance(compiled, list)
+    work = Work(1e15)
+    with pytest.raises(RenderError):
+        compiled.evaluate(Data({"input": {"l": [1] * 10_000, "k": "a"}}, work))
+    assert work.done > 10_000 * CONVERT
+
+
+def test_the_name_of_a_loop_is_no_table() -> None:
+    compiled = LANGUAGE.compile("[{'a': 1}].map(steps, steps[input.k])")
+    assert not isinstance(compiled, list)
+    assert [one.names for one in compiled.references] == [("input", "k")]

@@ -341,7 +341,14 @@ class Faces:
         )
         self.verbs = Verbs(cast("Committer", self.store), self.queries)
         self.tokens = Tokens(b"key", "http://sidecar")
-        self.tasks = Tasks(store, cast("Committer", self.store), self.entropy, lambda: self.tokens)
+        self.tasks = Tasks(
+            store,
+            cast("Committer", self.store),
+            self.entropy,
+            "default",
+            lambda: self.tokens,
+            self.compiled.get,
+        )
         self.hub = WaitHub(
             store,
             cast("Notices", self.notices),

@@ -21,12 +21,13 @@ from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, WorkflowId
 from tests.conformance.store_play import call
 from tests.unit.engine.faces import until
+from tests.unit.engine.finishing import Finishing, token_of
 from tests.unit.engine.parts import ME, SOON, turns
 from tests.unit.engine.whole import Whole
 
 _K = OutcomeKind
 EXECUTE, STATUS = ("charge", Action.EXECUTE), ("charge", Action.STATUS)
-NEVER_FINISHES = Act(outcome(_K.PENDING), finishes_after=float("inf"))
+TAKEN_ON = Act(outcome(_K.PENDING))
 SHORT = timedelta(milliseconds=1)
 SOMETIMES = Settings(
     look=SOON,
@@ -42,7 +43,7 @@ class Later(Whole):
 
     def __init__(self) -> None:
         super().__init__(settings=SOMETIMES)
-        self.service.call_back = self.call_back
+        self.finishing = Finishing(self.service, self.call_back)
         self.refused: list[Exception] = []
 
     async def call_back(self, made: Call, answer: Outcome) -> None:
@@ -61,7 +62,8 @@ class Later(Whole):
 
     async def taken_on(self, **more: object) -> tuple[WorkflowId, str]:
         """A workflow whose step waits for its callback, and its token."""
-        self.service.script = {EXECUTE: NEVER_FINISHES}
+        self.service.script = {EXECUTE: TAKEN_ON}
+        self.finishing.after = None
         workflow = await self.charge(**more)
         await self.until_step(workflow, StepStatus.WAITING)
         return workflow, token_of(self.service.calls[-1])
@@ -84,12 +86,6 @@ class Later(Whole):
         return [one.cause for one in told if one.kind == "late_answer"]
 
 
-def token_of(made: Call) -> str:
-    """The token that a call carried."""
-    assert made.callback is not None
-    return made.callback.rpartition("/")[2]
-
-
 @pytest.fixture
 async def later() -> AsyncIterator[Later]:
     with capture_logs():
@@ -108,8 +104,9 @@ async def test_a_service_that_answered_202_finishes_by_a_callback(
     later: Later, after: float
 ) -> None:
     """Also when the callback overtakes the settlement of the 202."""
-    done = Outcome(_K.DONE, output=JsonText('{"id":1}'))
-    later.service.script = {EXECUTE: Act(outcome(_K.PENDING), then=done, finishes_after=after)}
+    later.service.script = {EXECUTE: TAKEN_ON}
+    later.finishing.then = Act(Outcome(_K.DONE, output=JsonText('{"id":1}')))
+    later.finishing.after = after
     workflow = await later.charge()
     await later.until_completed(workflow)
     step = await later.step(workflow, "charge")
@@ -118,18 +115,14 @@ async def test_a_service_that_answered_202_finishes_by_a_callback(
 
 
 async def test_a_callback_that_overtakes_the_202_is_not_undone_by_it(later: Later) -> None:
-    asked: list[str] = []
-
-    def script(made: Call) -> Act:
-        asked.append(token_of(made))
-        return Act(outcome(_K.PENDING), answers_after=0.05, finishes_after=float("inf"))
-
-    later.service.script = script
+    later.service.script = {EXECUTE: Act(outcome(_K.PENDING), answers_after=0.05)}
+    later.finishing.after = None
     workflow = await later.charge()
-    await until(lambda: asked)
-    assert await later.agent.tasks.heartbeat(asked[0]) is not None
-    await later.agent.tasks.fence(asked[0])
-    await later.agent.tasks.complete(asked[0], {"id": 2})
+    await until(lambda: later.service.calls)
+    token = token_of(later.service.calls[0])
+    assert await later.agent.tasks.heartbeat(token) is not None
+    await later.agent.tasks.fence(token)
+    await later.agent.tasks.complete(token, {"id": 2})
     await later.until_completed(workflow)
     await until(lambda: not later.service.in_flight and not later.agent.slots.used)
     step = await later.step(workflow, "charge")
@@ -137,8 +130,8 @@ async def test_a_callback_that_overtakes_the_202_is_not_undone_by_it(later: Late
 
 
 async def test_a_service_that_refuses_later_turns_the_workflow_back(later: Later) -> None:
-    refused = Act(outcome(_K.PENDING), then=outcome(_K.REFUSED))
-    later.service.script = {("ship", Action.EXECUTE): refused}
+    later.service.script = {("ship", Action.EXECUTE): TAKEN_ON}
+    later.finishing.then = Act(outcome(_K.REFUSED))
     definition = await later.define(call("charge"), call("ship"))
     workflow = await later.start(definition)
     await later.until_status(workflow, WorkflowStatus.ROLLED_BACK)
@@ -148,7 +141,7 @@ async def test_a_service_that_refuses_later_turns_the_workflow_back(later: Later
 async def test_a_compensation_may_be_finished_later_too(later: Later) -> None:
     later.service.script = {
         ("ship", Action.EXECUTE): Act(outcome(_K.REFUSED)),
-        ("charge", Action.COMPENSATE): Act(outcome(_K.PENDING), finishes_after=0.01),
+        ("charge", Action.COMPENSATE): TAKEN_ON,
     }
     workflow = await later.start(await later.define(call("charge"), call("ship")))
     await later.until_status(workflow, WorkflowStatus.ROLLED_BACK)
@@ -164,7 +157,7 @@ async def test_what_is_not_finished_in_time_is_tried_again_and_the_old_token_is_
     later: Later,
 ) -> None:
     workflow, token = await later.taken_on(callback_timeout="30s", retry={"jitter": 0})
-    later.service.script = {EXECUTE: NEVER_FINISHES}
+    later.service.script = {EXECUTE: TAKEN_ON}
     later.clock.advance(31)
     await later.passing(lambda: later.service.calls[-1].attempt == 2)
     assert later.service.calls[-1].idempotency_key == later.service.calls[0].idempotency_key

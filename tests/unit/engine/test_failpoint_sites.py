@@ -22,6 +22,7 @@ from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
 from tests.conformance.store_play import RETRY_ONCE, call
 from tests.unit.engine.faces import until
+from tests.unit.engine.finishing import Finishing, token_of
 from tests.unit.engine.parts import ME, SOON
 from tests.unit.engine.whole import Whole
 
@@ -98,12 +99,11 @@ class Business(Whole):
             ),
             ("later", Action.EXECUTE): Act(outcome(OutcomeKind.PENDING)),
         }
-        self.service.call_back = self.call_back
+        self.finishing = Finishing(self.service, self.call_back)
 
     async def call_back(self, made: Call, _answer: Outcome) -> None:
         """Say that the service has finished what it took on."""
-        token = (made.callback or "").rpartition("/")[2]
-        await insisting(lambda: self.agent.tasks.complete(token))
+        await insisting(lambda: self.agent.tasks.complete(token_of(made)))
 
     async def do_all(self) -> None:
         """Fails by a time-out unless every workflow ends as it should."""

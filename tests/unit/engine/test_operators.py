@@ -20,6 +20,7 @@ from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_play import call
 from tests.unit.engine.faces import until
+from tests.unit.engine.finishing import token_of
 from tests.unit.engine.parts import ME, SOON, turns
 from tests.unit.engine.whole import Whole
 
@@ -105,9 +106,7 @@ async def test_a_signal_that_comes_before_it_is_waited_for(attended: Attended) -
     await attended.called("charge")
     await attended.verbs.signal(ME.namespace, workflow, "approved", 1, "early", "anna")
     attended.service.script = {}
-    token = attended.service.calls[0].callback
-    assert token is not None
-    await attended.agent.tasks.complete(token.rpartition("/")[2])
+    await attended.agent.tasks.complete(token_of(attended.service.calls[0]))
     await attended.until_completed(workflow)
     output = (await attended.step(workflow, "approve")).output
     assert output is not None
@@ -188,10 +187,8 @@ async def test_a_terminated_workflow_is_left_as_it_is(attended: Attended) -> Non
     await turns(200)
     assert attended.service.effects_of(workflow, "charge") == [Action.EXECUTE]
     # What the call comes to is noted, and changes nothing.
-    token = attended.service.calls[-1].callback
-    assert token is not None
     with pytest.raises(Conflict):
-        await attended.agent.tasks.complete(token.rpartition("/")[2])
+        await attended.agent.tasks.complete(token_of(attended.service.calls[-1]))
     assert (await attended.see(workflow)).status is WorkflowStatus.TERMINATED
 
 

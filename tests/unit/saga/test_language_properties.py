@@ -52,7 +52,7 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import Step, StepKey
+from sidecar.saga.workflow import Step, StepKey, Workflow
 from tests.unit.saga.worlds import EPOCH, Run, definition, render, step
 
 SEEDS = 1_500
@@ -130,9 +130,9 @@ class _World(Run):
         self.check()
         return whole
 
-    def _advance(self, event: Event, workflow: object) -> Changes | str:
+    def _advance(self, event: Event, workflow: Workflow) -> Changes | str:
         try:
-            return advance(self.definition, workflow, event, now=self.now, render=render)  # type: ignore[arg-type]
+            return advance(self.definition, workflow, event, now=self.now, render=render)
         except IllegalTransition as error:
             return error.message
 
@@ -212,12 +212,12 @@ def _play(seed: int, seen: Counter[str]) -> _World:
             run.apply(event)
         except IllegalTransition:
             seen["illegal"] += 1
+        for one in run.workflow.steps.values():
+            seen[one.status] += 1
         if run.workflow.paused and run.workflow.status not in WORKFLOW_ENDS and draw.random() < 0.3:
             run.apply(ResumeRequested())
         if run.workflow.status is WorkflowStatus.ERROR and draw.random() < 0.3:
             _mend(draw, run)
-    for one in run.workflow.steps.values():
-        seen[one.status] += 1
     return run
 
 
