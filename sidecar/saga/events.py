@@ -40,6 +40,7 @@ class LeaseEnded(Struct, frozen=True):
 class CancelRequested(Struct, frozen=True):
     """Somebody asks that the workflow be undone."""
 
+    reason: str = ""
     actor: str = "api"
 
 

@@ -123,7 +123,7 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
         case ParentTurnedBack() | ParentTerminated():
             return _told_by_parent(draft, event)
         case CancelRequested():
-            return _cancel(draft)
+            return _cancel(draft, event)
         case DeadlinePassed():
             return _deadline(draft, workflow)
         case _:
@@ -192,11 +192,12 @@ def _timer_fired(draft: Draft, event: TimerFired) -> Verdict:
     return verdict
 
 
-def _cancel(draft: Draft) -> Verdict:
+def _cancel(draft: Draft, event: CancelRequested) -> Verdict:
     if draft.status in (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS):
         if _pivot_claimed(draft):
             raise IllegalTransition("workflow", "past its pivot", "cancel")
-        turn_back(draft, Reason.CANCELLED, cause="cancelled")
+        said = operators.said(event.reason)
+        turn_back(draft, Reason.CANCELLED, cause="cancelled", details=said)
         return Verdict.APPLIED
     undoing = draft.turning_back and draft.status is not WorkflowStatus.ROLLED_BACK
     if undoing or draft.reason is Reason.CANCELLED:

@@ -77,7 +77,7 @@ def pause(draft: Draft, event: PauseRequested) -> Verdict:
     if draft.paused:
         return Verdict.IGNORED
     draft.paused = True
-    draft.note("operator", "paused", details=_said(event.reason))
+    draft.note("operator", "paused", details=said(event.reason))
     return Verdict.APPLIED
 
 
@@ -88,7 +88,7 @@ def resume(draft: Draft, event: ResumeRequested) -> Verdict:
         return Verdict.IGNORED
     draft.need_whole()
     draft.paused = False
-    draft.note("operator", "resumed", details=_said(event.reason))
+    draft.note("operator", "resumed", details=said(event.reason))
     for step in waits.take_kept(draft):
         forward.concluded(draft, step)
     for step in draft.in_order():
@@ -110,7 +110,7 @@ def stop_all(draft: Draft, reason: str) -> None:
     """End a workflow where it stands, and its children with it."""
     draft.need_whole()
     draft.takes_away = True
-    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=_said(reason))
+    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=said(reason))
     for item in [step for step in draft.in_order() if step.is_item]:
         if item.status in OPEN:
             fan_out.cut_off(draft, _cut_off(draft, item, reason))
@@ -140,8 +140,11 @@ def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
 def retry(draft: Draft, event: RetryRequested) -> Verdict:
     """Try now what waits for its next try, and anew what has failed for good."""
     draft.need_whole()
-    found = [step for step in _named_or_all(draft, event.step) if _retry(draft, step, event)]
+    named = _named_or_all(draft, event.step)
+    found = [step for step in named if _retry(draft, step, event)]
     if not found:
+        if any(under_way(step) for step in named):
+            return Verdict.IGNORED  # it is being tried at this moment
         subject = f"step {event.step}" if event.step else "workflow"
         state = draft.step(event.step).status if event.step else draft.status
         raise IllegalTransition(subject, state, "retry")
@@ -163,7 +166,7 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
 
     What could not be sent for what it would say is not tried again: it would say the same.
     """
-    details = _said(event.reason)
+    details = said(event.reason)
     runs_child = draft.definition.by_name[step.key.step].child is not None and step.fan is None
     if step.status is StepStatus.COMPENSATION_FAILED and runs_child:
         moved = draft.move(step, StepSignal.RETRY, "retry", details=details)
@@ -235,8 +238,10 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
     Whatever effect it may have had stays owed, if the workflow turns back later.
     """
+    if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
+        return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
-    details = _said(event.reason)
+    details = said(event.reason)
     if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
         _leave(draft, step, "skipped", details)
         return Verdict.APPLIED
@@ -262,8 +267,10 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
 def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
     """Settle what is unknown by what a person found out."""
+    if _is_settled(draft.step(event.step), event.resolution):
+        return Verdict.IGNORED
     step = _free(draft, event.step, "resolve")
-    details = _said(event.reason, event.evidence, event.resolution)
+    details = said(event.reason, event.evidence, event.resolution)
     match event.resolution:
         case Resolution.SUCCEEDED:
             _resolve_succeeded(draft, step, event.output, details)
@@ -274,6 +281,18 @@ def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
                 raise IllegalTransition(f"step {step.key}", step.status, "resolve as compensated")
             _leave(draft, step, "resolved", details)
     return Verdict.APPLIED
+
+
+def _is_settled(step: Step, resolution: Resolution) -> bool:
+    """Whether that is what is known of a step already."""
+    match resolution:
+        case Resolution.SUCCEEDED:
+            return step.status is StepStatus.SUCCEEDED
+        case Resolution.COMPENSATED:
+            return step.status is StepStatus.COMPENSATED
+        case Resolution.NO_EFFECT:
+            ended = step.status in (StepStatus.FAILED, StepStatus.CANCELLED)
+            return step.status is StepStatus.COMPENSATED or (ended and not step.may_have_effect)
 
 
 def _resolve_succeeded(
@@ -356,7 +375,8 @@ def _must_not_have_ended(draft: Draft, verb: str) -> None:
         raise IllegalTransition("workflow", draft.status, verb)
 
 
-def _said(reason: str, evidence: str = "", resolution: str = "") -> JsonText | None:
-    said = {"resolution": resolution, "reason": reason, "evidence": evidence}
-    given = {name: text for name, text in said.items() if text}
+def said(reason: str, evidence: str = "", resolution: str = "") -> JsonText | None:
+    """Return what history keeps of the words that a person gave."""
+    words = {"resolution": resolution, "reason": reason, "evidence": evidence}
+    given = {name: text for name, text in words.items() if text}
     return JsonText(json.dumps(given, ensure_ascii=False)) if given else None

@@ -46,6 +46,7 @@ def turn_back(
     cause: str,
     error: JsonText | None = None,
     own: StepKey | None = None,
+    details: JsonText | None = None,
 ) -> None:
     """Turn the workflow back.
 
@@ -55,7 +56,7 @@ def turn_back(
     belongs to.
     """
     fields = {"reason": reason} if error is None else {"reason": reason, "error": error}
-    draft.signal(WorkflowSignal.TURN_BACK, cause, **fields)
+    draft.signal(WorkflowSignal.TURN_BACK, cause, details=details, **fields)
     for defined in draft.definition.steps:
         step = draft.named(defined.name)
         if step.fan is not None and step.status is StepStatus.WAITING:

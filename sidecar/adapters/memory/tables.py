@@ -200,9 +200,7 @@ class MemoryTables:
 
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(
-        workflow, steps={}, elements={}, signals=(), input=None, output=None, error=None
-    )
+    return replace(workflow, steps={}, elements={}, signals=(), input=None, output=None, error=None)
 
 
 def without_items(workflow: Workflow) -> Workflow:
