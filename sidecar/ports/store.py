@@ -200,7 +200,8 @@ class BatchResult(Struct, frozen=True):
     """What became of each member, in the order of the batch.
 
     `claimed` holds every claim of the batch, whichever member asked for it. `children` are the
-    workflows that were started by what it decided. `refused_keys` says for each key of `claim_keys` that was not claimed why not. `now` is the store's clock.
+    workflows that were started by what it decided. `refused_keys` says for each key of
+    `claim_keys` that was not claimed why not. `now` is the store's clock.
     """
 
     now: datetime
