@@ -151,6 +151,24 @@ class WaitSuite(StoreFixtures):
         kept = [one.cause for one in await payments.events(workflow) if one.kind == "signal"]
         assert kept == ["kept"] * 3
 
+    async def test_a_signal_that_was_taken_is_never_taken_again(
+        self, store: Store, payments: Player
+    ) -> None:
+        workflow = await payments.start(
+            await register(
+                store, call("charge"), signalled("first"), call("ship"), signalled("second")
+            )
+        )
+        for payload in ('"one"', '"two"', '"three"'):
+            await payments.apply(workflow, sent(payload))
+        for number in (1, 2):
+            changes = moved(
+                await payments.apply(workflow, settle(await payments.claim_one()).event)
+            )
+            assert changes.taken == (number,)
+        step = await payments.see_step(workflow, "second")
+        assert json.loads(str(step.output))["payload"] == "two"
+
     async def test_signals_of_one_batch_find_each_other(
         self, store: Store, payments: Player
     ) -> None:
