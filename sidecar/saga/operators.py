@@ -131,6 +131,7 @@ def _cut_off(draft: Draft, step: Step) -> Step:
 
 def retry(draft: Draft, event: RetryRequested) -> Verdict:
     """Try now what waits for its next try, and anew what has failed for good."""
+    _must_not_have_ended(draft, "retry")
     draft.need_whole()
     found = [step for step in _named_or_all(draft, event.step) if _retry(draft, step, event)]
     if not found:

@@ -109,6 +109,13 @@ KEPT = (
         f"{SUITE}::test_a_signal_that_comes_early_is_kept_and_taken_once",
     ),
     tested(
+        "it is not looked which signals have come",
+        f"{LOCKED}:LockedWorkflows._read_heard",
+        "if not ids:",
+        "if True:",
+        f"{SUITE}::test_the_same_signal_again_is_no_other",
+    ),
+    tested(
         "a claim brings a workflow without the signals that are kept for it",
         f"{WRITING}:_read",
         "and not row[47]",
