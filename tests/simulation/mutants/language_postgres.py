@@ -147,13 +147,11 @@ READING = (
         f"{SUITE}::test_a_batch_on_the_way_back_whose_answer_was_lost_takes_effect_once",
     ),
     tested(
-        "an item that was undone is undone again",
+        "an item without effect takes the place of the next to be undone",
         f"{ITEMS}:SQL.some_items",
         "AND s.status IN ('succeeded', 'skipped', 'failed') AND s.may_have_effect",
         "",
-        f"{SUITE}::test_one_undone_makes_way_for_the_next",
         f"{SUITE}::test_only_items_that_may_have_acted_are_undone",
-        f"{COSTS}::test_an_item_costs_the_same_forward_and_on_the_way_back",
     ),
     tested(
         "an item is looked up among all",
