@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from sidecar.errors import RenderError
-from sidecar.saga import fan_out, rollback, waits
+from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
@@ -100,9 +100,12 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             step = fan_out.begin(draft, defined.fan_out, step)
             if not fan_out.tolerates(draft, step):
                 return _fail_items(draft, step)
+        elif defined.child is not None:
+            body = draft.rendered(defined.input) if defined.input else draft.input
+            step = children.begin(draft, defined, step, body)
         else:
-            body = draft.rendered(defined.input) if defined.input else None
-            step = queue(draft, defined, step, body)
+            sent = draft.rendered(defined.input) if defined.input else None
+            step = queue(draft, defined, step, sent)
     except RenderError as error:
         step = fail_unsent(draft, step, error)
     match step.status:

@@ -57,7 +57,7 @@ def signal_sent(draft: Draft, event: SignalSent) -> Step | None:
     Raises `IllegalTransition` where no step will ever wait for it.
     """
     if event.name not in draft.definition.signals:
-        raise IllegalTransition("workflow", "without a wait for it", f"signal {event.name}")
+        raise IllegalTransition("workflow", "never waiting for that", f"signal {event.name}")
     if draft.turning_back or draft.status in WORKFLOW_ENDS:
         raise IllegalTransition("workflow", draft.status, f"signal {event.name}")
     signal = Signal(

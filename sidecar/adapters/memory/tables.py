@@ -11,8 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.ports.records import SidecarRecord, StoredDefinition
-from sidecar.ports.store import Batch, Claimed, Missing
-from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing
+from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
@@ -168,6 +168,7 @@ class MemoryTables:
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""

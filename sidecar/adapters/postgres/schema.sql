@@ -33,6 +33,11 @@ CREATE TABLE workflows (
     renders      boolean     NOT NULL,
     kept_signals integer     NOT NULL DEFAULT 0,
     last_signal  integer     NOT NULL DEFAULT 0,
+    parent_id    uuid,
+    parent_step  text,
+    parent_idx   integer,
+    root_id      uuid,
+    depth        integer,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -175,3 +180,16 @@ CREATE TABLE keys (
     key       bytea NOT NULL,
     PRIMARY KEY (namespace, name)
 );
+
+-- What parents and children tell each other, from the transaction that it tells of until it has
+-- been brought.
+CREATE TABLE letters (
+    recipient uuid        NOT NULL,
+    sender    uuid        NOT NULL,
+    revision  bigint      NOT NULL,
+    namespace text        NOT NULL,
+    event     json        NOT NULL,
+    sent_at   timestamptz NOT NULL,
+    PRIMARY KEY (recipient, sender, revision)
+);
+CREATE INDEX letters_waiting ON letters (namespace, sent_at);
