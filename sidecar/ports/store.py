@@ -9,7 +9,7 @@ Lock order everywhere: workflow rows by id, then step rows; rows of a claim last
 for. Whoever meets a locked row gets `Locked` for that member and offers it again.
 
 Every operation of a batch may be repeated after a commit in doubt: a start carries an id made
-by its client, a transition is fenced by its attempt, a claim by its `ticket`.
+by its client, a transition is fenced by its attempt, a signal by its id, a claim by its `ticket`.
 """
 
 from __future__ import annotations

@@ -174,6 +174,8 @@ class OperatorSuite(StoreFixtures):
             "c": StepStatus.FAILED,
         }
         assert await payments.answer(undo) is Verdict.LATE
+        for event in (RetryRequested(), RetryRequested(undo.key), skip("b")):
+            assert isinstance(await payments.apply(workflow, event), IllegalTransition)
         assert await payments.claim() == []
 
     # -- retry --------------------------------------------------------------------------------
