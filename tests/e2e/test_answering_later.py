@@ -125,7 +125,8 @@ class Pair:
     def history(self, workflow: str) -> list[dict[str, Any]]:
         """What happened to a workflow."""
         path = f"/v1/workflows/{workflow}/events?limit=100"
-        return self.ask(self.shipping, path, method="GET")[1]["events"]  # type: ignore[no-any-return]
+        told: list[dict[str, Any]] = self.ask(self.shipping, path, method="GET")[1]["events"]
+        return told
 
 
 @pytest.fixture
