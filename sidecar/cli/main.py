@@ -9,8 +9,10 @@ from __future__ import annotations
 import click
 
 from sidecar.cli import definitions, operation, operators, workflows
+from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
+from sidecar.cli.simulate import simulate
 from sidecar.errors import GoConductorError
 
 
@@ -44,6 +46,8 @@ for _command in (
     operation.demo,
     operation.sidecar,
     operation.migrate,
+    check,
+    simulate,
     probe,
     definitions.apply,
     workflows.start,

@@ -16,8 +16,16 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from sidecar.errors import IncompleteState
-from sidecar.saga.changes import Changes, HistoryEvent, NewItems, Verdict
+from sidecar.saga.changes import (
+    Changes,
+    ChildStart,
+    HistoryEvent,
+    Letter,
+    NewItems,
+    Verdict,
+)
 from sidecar.saga.definition import Definition, Each, JsonText, Render, Scope, Template
+from sidecar.saga.events import ChildTold, Told
 from sidecar.saga.states import (
     CLAIMABLE,
     WAIT_RETURNS,
@@ -30,7 +38,7 @@ from sidecar.saga.states import (
     step_after,
     workflow_after,
 )
-from sidecar.saga.workflow import Signal, Step, StepKey, Workflow
+from sidecar.saga.workflow import Signal, Step, StepKey, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,10 @@ class Draft:
         self.definition = definition
         self.now = at.now
         self.actor = at.actor
+        self.id = workflow.id
+        self.parent = workflow.parent
+        self.deadline_at = workflow.deadline_at
+        self.trace = workflow.trace
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused
@@ -63,6 +75,8 @@ class Draft:
         self._items: list[NewItems] = []
         self._kept: list[Signal] = []
         self._taken: list[int] = []
+        self._children: list[ChildStart] = []
+        self._letters: list[Letter] = []
         self._events: list[HistoryEvent] = []
         self._fields: dict[str, Any] = {}
         self._scope: Scope | None = None
@@ -80,6 +94,11 @@ class Draft:
     def named(self, name: str) -> Step:
         """Return the plain step of that name."""
         return self.step(StepKey(name))
+
+    def in_order(self) -> list[Step]:
+        """Return all that have a row, whatever order they were read in: as written, by index."""
+        place = {step.name: at for at, step in enumerate(self.definition.steps)}
+        return sorted(self.steps.values(), key=lambda one: (place[one.key.step], one.key.index))
 
     def items(self, name: str) -> list[Step]:
         """Return the items of a fan-out that have a row, by their index.
@@ -105,6 +124,11 @@ class Draft:
             raise IncompleteState
 
     @property
+    def input(self) -> JsonText:
+        """The input of the workflow, where the definition renders anything."""
+        return self._original.input or JsonText("null")
+
+    @property
     def turning_back(self) -> bool:
         """Whether the workflow has turned back."""
         return self.reason is not None
@@ -128,7 +152,11 @@ class Draft:
             self.paused = False
         if self.status in WAIT_RETURNS:
             self._fields["ended_at"] = None if self.status is WorkflowStatus.ERROR else self.now
+        elif before in WORKFLOW_ENDS:
+            self._fields["ended_at"] = None
         self.note("workflow", cause, before=before, after=self.status, details=details)
+        if self.parent is not None and self.status in WAIT_RETURNS:
+            self.tell_parent()
 
     def set(self, **fields: Any) -> None:
         """Set fields of the workflow that no status depends on."""
@@ -175,6 +203,27 @@ class Draft:
         """Keep the elements of a fan-out that begins."""
         self._items.append(NewItems(name, elements, len(each)))
         self._elements |= {StepKey(name, index): one for index, one in enumerate(each)}
+
+    def start_child(self, child: ChildStart) -> None:
+        """Start a workflow in the same transaction."""
+        self._children.append(child)
+
+    def tell(self, to: WorkflowId, event: Told) -> None:
+        """Send a letter to another workflow."""
+        self._letters.append(Letter(to, event))
+
+    def tell_parent(self, *, kept: bool = False, error: JsonText | None = None) -> None:
+        """Tell the parent how this workflow stands."""
+        if self.parent is None:
+            return
+        told = ChildTold(
+            self.parent.step,
+            self.status,
+            output=self._fields.get("output", self._original.output),
+            error=error or self._fields.get("error", self._original.error),
+            kept=kept,
+        )
+        self.tell(self.parent.workflow, told)
 
     def next_signal(self) -> int:
         """Return the number of a signal that has just come."""
@@ -243,7 +292,7 @@ class Draft:
                 workflow_id=original.id,
                 definition=self.definition.name,
                 version=self.definition.version,
-                input=original.input or JsonText("null"),
+                input=self.input,
                 outputs=_Plain(self, self._output),
                 statuses=_Plain(self, lambda step: step.status.value),
             )
@@ -273,7 +322,7 @@ class Draft:
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
         """Freeze the draft."""
         changed = tuple(self.steps[key] for key in self._changed)
-        if not self._events and not changed:
+        if not self._events and not changed and not self._letters:
             return Changes(workflow=self._original, verdict=verdict)
         workflow = replace(
             self._original,
@@ -300,6 +349,8 @@ class Draft:
             items=tuple(self._items),
             kept=tuple(self._kept),
             taken=tuple(self._taken),
+            children=tuple(self._children),
+            letters=tuple(self._letters),
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )

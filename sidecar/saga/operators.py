@@ -12,11 +12,12 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import answers, fan_out, forward, rollback, waits
+from sidecar.saga import answers, children, fan_out, forward, rollback, waits
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
 from sidecar.saga.events import (
+    ParentTerminated,
     PauseRequested,
     Resolution,
     ResolveRequested,
@@ -90,7 +91,7 @@ def resume(draft: Draft, event: ResumeRequested) -> Verdict:
     draft.note("operator", "resumed", details=said(event.reason))
     for step in waits.take_kept(draft):
         forward.concluded(draft, step)
-    for step in list(draft.steps.values()):
+    for step in draft.in_order():
         if step.status in CLAIMABLE and not step.leased:
             draft.ring(step)
     return Verdict.APPLIED
@@ -101,22 +102,29 @@ def terminate(draft: Draft, event: TerminateRequested) -> Verdict:
     if draft.status is WorkflowStatus.TERMINATED:
         return Verdict.IGNORED
     _must_not_have_ended(draft, "terminate")
+    stop_all(draft, event.reason)
+    return Verdict.APPLIED
+
+
+def stop_all(draft: Draft, reason: str) -> None:
+    """End a workflow where it stands, and its children with it."""
     draft.need_whole()
     draft.takes_away = True
-    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=said(event.reason))
-    for item in [step for step in draft.steps.values() if step.is_item]:
+    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=said(reason))
+    for item in [step for step in draft.in_order() if step.is_item]:
         if item.status in OPEN:
-            fan_out.cut_off(draft, _cut_off(draft, item))
+            fan_out.cut_off(draft, _cut_off(draft, item, reason))
     for defined in draft.definition.steps:
         step = draft.named(defined.name)
         if step.status is StepStatus.PENDING:
             draft.move(step, StepSignal.CANCEL, "terminated", stored=True)
         elif step.status in OPEN:
-            _cut_off(draft, step)
-    return Verdict.APPLIED
+            _cut_off(draft, step, reason)
 
 
-def _cut_off(draft: Draft, step: Step) -> Step:
+def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
+    if draft.definition.by_name[step.key.step].child is not None and step.fan is None:
+        draft.tell(children.child_id(draft.id, step.key), ParentTerminated(reason))
     if step.status is StepStatus.COMPENSATING:
         run = replace(step.compensate, closed=step.compensate.attempt)
         ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)
@@ -146,7 +154,7 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
 
 def _named_or_all(draft: Draft, key: StepKey | None) -> list[Step]:
     if key is None:
-        return list(draft.steps.values())
+        return draft.in_order()
     named = draft.step(key)
     if named.fan is None:
         return [named]
@@ -159,6 +167,13 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
     What could not be sent for what it would say is not tried again: it would say the same.
     """
     details = said(event.reason)
+    runs_child = draft.definition.by_name[step.key.step].child is not None and step.fan is None
+    if step.status is StepStatus.COMPENSATION_FAILED and runs_child:
+        moved = draft.move(step, StepSignal.RETRY, "retry", details=details)
+        children.turn_back(draft, moved)
+        if step.is_item:
+            fan_out.retry_undo(draft, step)
+        return True
     if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
         again = replace(step, compensate=_anew(step.compensate))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
@@ -307,7 +322,8 @@ def _resolve_without_effect(draft: Draft, step: Step, details: JsonText | None) 
 
 def _is_unsure(draft: Draft, step: Step) -> bool:
     """Whether a call may have had an effect, and no answer has said so yet."""
-    called = step.status in _UNSURE and step.execute != NEVER_RUN
+    child = draft.definition.by_name[step.key.step].child is not None
+    called = step.status in _UNSURE and (child or step.execute != NEVER_RUN)
     return called and step.fan is None and not draft.turning_back
 
 

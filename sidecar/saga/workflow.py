@@ -148,6 +148,15 @@ class Signal(Struct, frozen=True):
     sent_at: datetime
 
 
+class Parent(NamedTuple):
+    """The step, of another workflow, that a workflow was started by; `depth` counts from 1."""
+
+    workflow: WorkflowId
+    step: StepKey
+    root: WorkflowId
+    depth: int
+
+
 class Workflow(Struct, frozen=True):
     """One run of a definition. `revision` counts its transitions, `last_seq` its events.
 
@@ -171,6 +180,7 @@ class Workflow(Struct, frozen=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     start_key: str | None = None
     trace: str | None = None
+    parent: Parent | None = None
     signals: tuple[Signal, ...] = ()
     last_signal: int = 0
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)

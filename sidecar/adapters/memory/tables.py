@@ -11,8 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.ports.records import SidecarRecord, StoredDefinition
-from sidecar.ports.store import Batch, Claimed, Missing
-from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing
+from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
@@ -168,6 +168,7 @@ class MemoryTables:
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""
@@ -199,15 +200,14 @@ class MemoryTables:
 
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(workflow, steps={}, elements={}, input=None, output=None, error=None)
+    return replace(workflow, steps={}, elements={}, signals=(), input=None, output=None, error=None)
 
 
 def without_items(workflow: Workflow) -> Workflow:
     """The workflow as it is shown: the items of its fan-outs come by pages."""
-    if not workflow.elements:
-        return workflow
     steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
-    return replace(workflow, steps=steps, elements={}, partial=True)
+    partial = any(step.fan is not None for step in steps.values())
+    return replace(workflow, steps=steps, elements={}, signals=(), partial=partial)
 
 
 def _succeeded(changes: Changes) -> frozenset[StepKey]:

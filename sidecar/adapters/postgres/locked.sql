@@ -1,14 +1,18 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
 
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
 

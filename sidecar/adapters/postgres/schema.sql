@@ -33,6 +33,11 @@ CREATE TABLE workflows (
     renders      boolean     NOT NULL,
     kept_signals integer     NOT NULL DEFAULT 0,
     last_signal  integer     NOT NULL DEFAULT 0,
+    parent_id    uuid,
+    parent_step  text,
+    parent_idx   integer,
+    root_id      uuid,
+    depth        integer,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -56,6 +61,7 @@ CREATE TABLE start_keys (
     PRIMARY KEY (namespace, definition, start_key)
 );
 
+-- By its key the steps of a workflow stand together, before all items of its fan-outs.
 CREATE TABLE steps (
     workflow_id     uuid        NOT NULL,
     step            text        NOT NULL,
@@ -95,7 +101,7 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
-    PRIMARY KEY (workflow_id, step, idx)
+    PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Claim, look and ring-again all go by this one predicate.
@@ -171,3 +177,16 @@ CREATE TABLE keys (
     key       bytea NOT NULL,
     PRIMARY KEY (namespace, name)
 );
+
+-- What parents and children tell each other, from the transaction that it tells of until it has
+-- been brought.
+CREATE TABLE letters (
+    recipient uuid        NOT NULL,
+    sender    uuid        NOT NULL,
+    revision  bigint      NOT NULL,
+    namespace text        NOT NULL,
+    event     json        NOT NULL,
+    sent_at   timestamptz NOT NULL,
+    PRIMARY KEY (recipient, sender, revision)
+);
+CREATE INDEX letters_waiting ON letters (namespace, sent_at);

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from sidecar.adapters.memory.checks import check_batch
 from sidecar.adapters.memory.deciding import advanced
+from sidecar.adapters.memory.outbox import Outbox
 from sidecar.adapters.memory.queries import MemoryQueries
 from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey
 from sidecar.errors import IllegalTransition, RenderError, StoreDataError
@@ -35,6 +36,7 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.saga import machine
+from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
@@ -104,6 +106,7 @@ class _Transaction:
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
         self._claimed: dict[Key, Claimed] = {}
+        self._outbox = Outbox(store.definition, store.render, self._now, self._rows)
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -125,6 +128,7 @@ class _Transaction:
             starts=starts,
             transitions=transitions,
             claimed=tuple(self._claimed.values()),
+            children=tuple(self._outbox.children),
             refused_keys=refused,
         )
 
@@ -137,6 +141,7 @@ class _Transaction:
         for row in self._rows.values():
             self._tables.put(row)
         self._tables.start_keys.update(self._start_keys)
+        self._outbox.write(self._tables)
 
     def _row(self, workflow: WorkflowId) -> Row | None:
         return self._rows.get(workflow) or self._tables.rows.get(workflow)
@@ -162,8 +167,9 @@ class _Transaction:
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         row = self._rows[start.id] = Row.begun(changes)
+        self._outbox.send(changes)
         if start.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claim_next(row, changes)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _again(self, start: Start, taken: StartKey) -> StartResult:
@@ -174,6 +180,8 @@ class _Transaction:
 
     def _transition(self, transition: Transition) -> TransitionResult:
         row = self._row(transition.workflow)
+        if transition.letter is not None and not self._store.locked(transition.workflow):
+            self._outbox.brought.add(transition.letter)
         if row is None:
             return Missing.UNKNOWN
         if not transition.wait and self._store.locked(transition.workflow):
@@ -190,8 +198,9 @@ class _Transaction:
             return error
         if changes.writes:
             row = self._rows[transition.workflow] = row.moved(changes)
+            self._outbox.send(changes)
         if transition.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claim_next(row, changes)
         return Moved(changes)
 
     # -- claims -------------------------------------------------------------------------------
@@ -201,7 +210,10 @@ class _Transaction:
             if step.leased and row.holders.get(step.key) == self._holder:
                 self._claimed[row.workflow.id, step.key] = row.claim_of(step.key)
 
-    def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
+    def _claim_next(self, row: Row, changes: Changes) -> None:
+        """Claim one of the steps that were queued; not one that is only rung for."""
+        moved = {one.key for one in changes.steps}
+        queued = (one for one in changes.queued if one.key in moved)
         free = (one for one in queued if row.why_not(one, self._batch, self._now) is None)
         if (step := next(free, None)) is not None:
             self._claim(row, step)
