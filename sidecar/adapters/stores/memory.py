@@ -116,6 +116,7 @@ class _Transaction:
         repeated = self._claims.found_of_ticket()
         starts = tuple(self._start(one) for one in batch.starts)
         transitions = tuple(self._transition(one) for one in batch.transitions)
+        self._outbox.forget(batch.transitions, transitions)
         keys = batch.claim_keys.keys if batch.claim_keys else ()
         refused = {key: why for key in keys if (why := self._claims.key(key, repeated=repeated))}
         if batch.claim_due is not None and not repeated:
@@ -177,8 +178,6 @@ class _Transaction:
 
     def _transition(self, transition: Transition) -> TransitionResult:
         row = self._row(transition.workflow)
-        if transition.letter is not None and not self._store.locked(transition.workflow):
-            self._outbox.brought.add(transition.letter)
         if row is None:
             return Missing.UNKNOWN
         if not transition.wait and self._store.locked(transition.workflow):
