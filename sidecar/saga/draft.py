@@ -322,6 +322,13 @@ class Draft:
                 outputs[item.key.index] = item.output
         return JsonText(f"[{','.join(outputs)}]")
 
+    @property
+    def _gives_its_place_back(self) -> bool:
+        turns = self.definition.concurrency
+        if self.status is WorkflowStatus.ERROR:
+            return turns is not None and turns.release_on_error
+        return self.status in WORKFLOW_ENDS
+
     # -- ending -------------------------------------------------------------------------------
 
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
@@ -344,6 +351,7 @@ class Draft:
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
+        begins = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
         rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
@@ -356,6 +364,8 @@ class Draft:
             taken=tuple(self._taken),
             children=tuple(self._children),
             letters=tuple(self._letters),
+            admitted=begins and self.status is WorkflowStatus.IN_PROGRESS,
+            released=self._original.turn is not None and self._gives_its_place_back,
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )

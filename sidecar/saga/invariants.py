@@ -56,6 +56,8 @@ def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:
 
 def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
     status = workflow.status
+    if status is WorkflowStatus.QUEUED and (workflow.turn is None or workflow.steps):
+        yield "queued without a turn to wait for, or with steps"
     moving = (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
     if status in moving and not under_way:
         yield f"{status} but nothing is under way: limbo"

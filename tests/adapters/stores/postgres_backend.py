@@ -40,7 +40,7 @@ MOMENTS = {
 }
 
 
-TABLES = (*MOMENTS, "definitions", "start_keys", "leaders", "items", "keys")
+TABLES = (*MOMENTS, "definitions", "start_keys", "leaders", "items", "keys", "turns")
 
 
 @dataclass
