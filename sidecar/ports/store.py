@@ -9,7 +9,7 @@ Lock order everywhere: workflow rows by id, then step rows; rows of a claim last
 for. Whoever meets a locked row gets `Locked` for that member and offers it again.
 
 Every operation of a batch may be repeated after a commit in doubt: a start carries an id made
-by its client, a transition is fenced by its attempt, a claim by its `ticket`.
+by its client, a transition is fenced by its attempt, a signal by its id, a claim by its `ticket`.
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ class BatchResult(Struct, frozen=True):
     """What became of each member, in the order of the batch.
 
     `claimed` holds every claim of the batch, whichever member asked for it. `children` are the
-    workflows that were started by what it decided. `refused_keys` says for each key of `claim_keys` that was not claimed why not. `now` is the store's clock.
+    workflows that were started by what it decided. `refused_keys` says for each key of
+    `claim_keys` that was not claimed why not. `now` is the store's clock.
     """
 
     now: datetime

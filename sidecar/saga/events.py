@@ -67,12 +67,17 @@ class Heartbeat(Struct, frozen=True):
 
 
 class SignalSent(Struct, frozen=True):
-    """Somebody sends a signal, and may say why; it is kept until a step waits for it."""
+    """Somebody sends a signal, and may say why; it is kept until a step waits for it.
+
+    `id` is made by whoever sends it: the same one again is the same signal. Without one, every
+    signal is another.
+    """
 
     name: str
     payload: JsonText
     reason: str = ""
     actor: str = "api"
+    id: str = ""
 
 
 class PauseRequested(Struct, frozen=True):

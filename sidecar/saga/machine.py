@@ -114,6 +114,8 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
         case TimerFired():
             return _timer_fired(draft, event)
         case SignalSent():
+            if event.id in workflow.heard:
+                return Verdict.DUPLICATE
             step = waits.signal_sent(draft, event)
             if step is not None:
                 forward.concluded(draft, step)

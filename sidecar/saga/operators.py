@@ -139,6 +139,7 @@ def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
 
 def retry(draft: Draft, event: RetryRequested) -> Verdict:
     """Try now what waits for its next try, and anew what has failed for good."""
+    _must_not_have_ended(draft, "retry")
     draft.need_whole()
     named = _named_or_all(draft, event.step)
     found = [step for step in named if _retry(draft, step, event)]

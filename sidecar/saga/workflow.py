@@ -160,7 +160,8 @@ class Parent(NamedTuple):
 class Workflow(Struct, frozen=True):
     """One run of a definition. `revision` counts its transitions, `last_seq` its events.
 
-    `signals` are those that nobody has taken yet; `last_signal` is the number of the newest.
+    `signals` are those that nobody has taken yet; `last_signal` is the number of the newest;
+    `heard` are the ids of those that came, where an event asks for them.
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
     those to be undone next.
@@ -183,6 +184,7 @@ class Workflow(Struct, frozen=True):
     parent: Parent | None = None
     signals: tuple[Signal, ...] = ()
     last_signal: int = 0
+    heard: frozenset[str] = frozenset()
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
     partial: bool = False
     input: JsonText | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_doubts import DoubtSuite
 from tests.conformance.store_fan_out import FanOutSuite
@@ -47,5 +48,6 @@ class StoreSuite(
     OperatorSuite,
     FanOutSuite,
     FanOutUndoSuite,
+    ChildSuite,
 ):
     """Everything that a store promises."""

@@ -174,6 +174,8 @@ class OperatorSuite(StoreFixtures):
             "c": StepStatus.FAILED,
         }
         assert await payments.answer(undo) is Verdict.LATE
+        for event in (RetryRequested(), RetryRequested(undo.key), skip("b")):
+            assert isinstance(await payments.apply(workflow, event), IllegalTransition)
         assert await payments.claim() == []
 
     # -- retry --------------------------------------------------------------------------------
@@ -191,8 +193,8 @@ class OperatorSuite(StoreFixtures):
         )
         (claimed,) = result.claimed
         assert (claimed.attempt, claimed.tries) == (2, 1)
-        # It is being tried at this moment: that is what was asked for.
-        assert verdict(await payments.apply(workflow, retry)) is Verdict.IGNORED
+        # It is being tried: repeated, the wish changes nothing.
+        assert moved(await payments.apply(workflow, retry)).verdict is Verdict.IGNORED
 
     async def test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew(
         self, store: Store, payments: Player, backend: Backend

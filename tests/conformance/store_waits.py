@@ -151,6 +151,24 @@ class WaitSuite(StoreFixtures):
         kept = [one.cause for one in await payments.events(workflow) if one.kind == "signal"]
         assert kept == ["kept"] * 3
 
+    async def test_a_signal_that_was_taken_is_never_taken_again(
+        self, store: Store, payments: Player
+    ) -> None:
+        workflow = await payments.start(
+            await register(
+                store, call("charge"), signalled("first"), call("ship"), signalled("second")
+            )
+        )
+        for payload in ('"one"', '"two"', '"three"'):
+            await payments.apply(workflow, sent(payload))
+        for number in (1, 2):
+            changes = moved(
+                await payments.apply(workflow, settle(await payments.claim_one()).event)
+            )
+            assert changes.taken == (number,)
+        step = await payments.see_step(workflow, "second")
+        assert json.loads(str(step.output))["payload"] == "two"
+
     async def test_signals_of_one_batch_find_each_other(
         self, store: Store, payments: Player
     ) -> None:
@@ -171,21 +189,39 @@ class WaitSuite(StoreFixtures):
         outputs = [json.loads(str(found.steps[StepKey(one)].output)) for one in ("first", "second")]
         assert [one["payload"] for one in outputs] == ["one", "two"]
 
-    async def test_a_batch_with_signals_whose_answer_was_lost_keeps_each_once_or_says_so(
+    async def test_the_same_signal_again_is_no_other(self, store: Store, payments: Player) -> None:
+        """Whether it is still kept or was taken, or has even ended its workflow."""
+        workflow = await payments.start(
+            await register(store, call("charge"), signalled("first"), signalled("second"))
+        )
+        early, late = sent(id="a"), sent(id="b")
+        both = [Transition(workflow, early), Transition(workflow, early)]
+        result = await payments.commit(payments.batch(transitions=both))
+        assert [verdict(one) for one in result.transitions] == [Verdict.APPLIED, Verdict.DUPLICATE]
+        await payments.answer(await payments.claim_one())
+        assert verdict(await payments.apply(workflow, early)) is Verdict.DUPLICATE
+        assert (await payments.statuses(workflow))["second"] is StepStatus.WAITING
+        assert verdict(await payments.apply(workflow, late)) is Verdict.APPLIED
+        assert await payments.status(workflow) is WorkflowStatus.COMPLETED
+        assert verdict(await payments.apply(workflow, late)) is Verdict.DUPLICATE
+        assert isinstance(await payments.apply(workflow, sent(id="c")), IllegalTransition)
+        told = [one for one in await payments.events(workflow) if one.kind == "signal"]
+        assert [json.loads(str(one.details))["id"] for one in told] == ["a", "b"]
+
+    async def test_a_batch_with_signals_whose_answer_was_lost_keeps_each_once(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:
-        """A signal has no id of its own: repeated, it is another; the history shows both."""
         workflow = await payments.start(
             await register(store, call("charge"), call("b", after=[]), signalled("go"))
         )
         charged, _ = sorted(await payments.claim(), key=lambda one: one.key, reverse=True)
-        batch = payments.batch(transitions=[settle(charged), Transition(workflow, sent())])
+        batch = payments.batch(transitions=[settle(charged), Transition(workflow, sent(id="a"))])
         await backend.lose_answer(store, batch)
         result = await payments.commit(batch)
-        assert verdict(result.transitions[0]) is Verdict.DUPLICATE
+        assert [verdict(one) for one in result.transitions] == [Verdict.DUPLICATE] * 2
         found = await payments.see(workflow)
         kept = [one.cause for one in await payments.events(workflow) if one.kind == "signal"]
-        assert found.last_signal == len(kept) == 2
+        assert found.last_signal == len(kept) == 1
 
     async def test_a_signal_that_nobody_ever_waits_for_is_refused(
         self, store: Store, payments: Player

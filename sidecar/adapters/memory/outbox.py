@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sidecar.adapters.memory.tables import MemoryTables, Row
-from sidecar.ports.store import LetterId
+from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Letter
 from sidecar.saga.definition import Definition, Render
@@ -29,7 +29,7 @@ class Outbox:
         self._rows = rows
         self._letters: dict[LetterId, Letter] = {}
         self.children: list[Changes] = []
-        self.brought: set[LetterId] = set()
+        self._brought: set[LetterId] = set()
 
     def send(self, changes: Changes) -> None:
         """Keep the letters of a transition, and start its children, and theirs."""
@@ -48,9 +48,17 @@ class Outbox:
             self.children.append(begun)
             self.send(begun)
 
+    def forget(
+        self, transitions: Iterable[Transition], results: Iterable[TransitionResult]
+    ) -> None:
+        """Forget the letters that were brought, whatever came of it."""
+        for one, result in zip(transitions, results, strict=True):
+            if one.letter is not None and result is not Missing.LOCKED:
+                self._brought.add(one.letter)
+
     def write(self, tables: MemoryTables) -> None:
         """Make it visible."""
         for known, letter in self._letters.items():
             tables.letters[known] = (self._now, letter)
-        for known in self.brought:
+        for known in self._brought:
             tables.letters.pop(known, None)

@@ -200,14 +200,16 @@ class MemoryTables:
 
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(workflow, steps={}, elements={}, signals=(), input=None, output=None, error=None)
+    bare = replace(workflow, steps={}, elements={}, signals=(), heard=frozenset())
+    return replace(bare, input=None, output=None, error=None)
 
 
 def without_items(workflow: Workflow) -> Workflow:
     """The workflow as it is shown: the items of its fan-outs come by pages."""
     steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
     partial = any(step.fan is not None for step in steps.values())
-    return replace(workflow, steps=steps, elements={}, signals=(), partial=partial)
+    bare = replace(workflow, steps=steps, elements={}, signals=(), heard=frozenset())
+    return replace(bare, partial=partial)
 
 
 def _succeeded(changes: Changes) -> frozenset[StepKey]:

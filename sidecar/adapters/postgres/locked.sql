@@ -41,6 +41,12 @@ SELECT workflow_id::text AS workflow_id, number, name, payload::text AS payload,
     sent_at
 FROM signals WHERE workflow_id = ANY(%(ids)s::uuid[]) ORDER BY workflow_id, number
 
+-- name: heard
+-- The ids of those that came, taken since or not.
+SELECT workflow_id::text AS workflow_id, details ->> 'id' AS id
+FROM events
+WHERE workflow_id = ANY(%(ids)s::uuid[]) AND kind = 'signal' AND details ->> 'id' IS NOT NULL
+
 -- name: inputs
 -- What expressions see as `input`.
 SELECT id::text AS id, input::text AS input FROM workflows WHERE id = ANY(%(ids)s::uuid[])

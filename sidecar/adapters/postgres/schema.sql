@@ -128,6 +128,9 @@ CREATE TABLE events (
     PRIMARY KEY (workflow_id, seq)
 );
 
+-- A signal with an id is told from another by what has been heard.
+CREATE INDEX events_signals ON events (workflow_id) WHERE kind = 'signal';
+
 -- The elements of fan-outs, from the moment a fan-out begins; an item has a row of `steps` as well
 -- from the moment it is first queued.
 CREATE TABLE items (

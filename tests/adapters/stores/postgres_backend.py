@@ -35,6 +35,7 @@ MOMENTS = {
     ),
     "events": ("time",),
     "signals": ("sent_at",),
+    "letters": ("sent_at",),
     "sidecars": ("started_at", "seen_at"),
 }
 

@@ -28,6 +28,7 @@ CREATE INDEX steps_timers ON steps (namespace, due_at)
     WHERE status = 'waiting' AND due_at IS NOT NULL;
 
 ALTER TABLE events ADD COLUMN details json;
+CREATE INDEX events_signals ON events (workflow_id) WHERE kind = 'signal';
 
 CREATE TABLE items (
     workflow_id uuid    NOT NULL,

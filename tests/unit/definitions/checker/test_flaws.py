@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.definitions.checker import CODES, Limits, Report, Verdict, check, check_text
+from sidecar.definitions.checker import CODES, Limits, Report, Verdict, check, check_text, text
 from sidecar.saga.definition import Child, Definition, Join, StepDefinition
 from tests.unit.definitions.checker import flawed
 from tests.unit.definitions.checker.drawing import call, flow
 
+_PIVOT_AT_THE_END = flawed.GOOD["a pivot at the end"]
 DOCS = Path(__file__).parents[4] / "docs" / "checker.md"
 
 
@@ -95,6 +96,20 @@ def test_a_search_ends_in_time() -> None:
     limits = Limits(seconds=3, clock=lambda: float(next(ticks)))
     found = check(flow(call("a"), call("b", "a"), call("c", "b"), call("d", "c")), limits=limits)
     assert found.method == "bounded"
+
+
+def test_a_report_is_told_to_people() -> None:
+    *said, about_pivots = text(report(_PIVOT_AT_THE_END)).splitlines()
+    assert about_pivots.startswith("  - a pivot whose outcome was unknown, and what comes after")
+    assert said == [
+        "flow: every way ends completed or fully undone",
+        "  looked at 6 states, 12 transitions: all orders of events",
+        "  forward without end at worst",
+        "  back 30s if each compensation is tried once, without end at worst",
+        "",
+        "assumed:",
+        "  - a compensation that is tried for long enough succeeds",
+    ]
 
 
 def test_a_report_is_json_data() -> None:
