@@ -127,6 +127,9 @@ def _of_items(workflow: Workflow, step: Step, fan: Fan) -> Iterator[str]:
         yield f"has items beyond the {fan.opened} of {fan.total} that had their turn"
     if step.status is StepStatus.SUCCEEDED and (fan.open or fan.opened < fan.total):
         yield "succeeded before all of its items ended"
+    moving = workflow.status in (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
+    if moving and step.status is StepStatus.WAITING and not forward:
+        yield "waits for items, but none is under way: limbo"
     effects = any(one.may_have_effect for one in items)
     if effects and not step.may_have_effect and not forward:
         yield "does not know of the effects of its items"
