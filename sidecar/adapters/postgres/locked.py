@@ -1,8 +1,8 @@
 """The workflows that a batch's transitions speak of, under their row locks.
 
-Lock order: keys of turns, workflow rows that are waited for, workflow rows that are not, and then, for those
-alone from which steps are taken away, their open step rows. What is decided on is read after
-the last of these locks.
+Lock order: keys of turns, workflow rows that are waited for, workflow rows that are not, and then,
+for those alone from which steps are taken away, their open step rows. What is decided on is read
+after the last of these locks.
 """
 
 from __future__ import annotations
