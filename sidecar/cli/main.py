@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import definitions, operation, workflows
+from sidecar.cli import definitions, operation, operators, workflows
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
@@ -54,7 +54,15 @@ for _command in (
     workflows.list_,
     workflows.show,
     workflows.events,
-    workflows.cancel,
+    workflows.items,
+    operators.cancel,
+    operators.pause,
+    operators.resume,
+    operators.retry,
+    operators.signal,
+    operators.skip,
+    operators.resolve,
+    operators.terminate,
     operation.version,
 ):
     main.add_command(_command)

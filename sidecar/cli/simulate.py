@@ -151,7 +151,4 @@ def _duration(text: str) -> timedelta:
 def _json(option: str, text: str) -> JsonText:
     from sidecar.saga.definition import JsonText
 
-    try:
-        return JsonText(json.dumps(read_input(text), ensure_ascii=False))
-    except Failure as failure:
-        raise Failure(f"{option}: {failure.message}", then=failure.then) from None
+    return JsonText(json.dumps(read_input(text, option), ensure_ascii=False))

@@ -9,6 +9,8 @@ the beginning of a round tells which of them have anything to do, since mostly n
 
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `timers`: lets steps go on that have waited long enough
+- `letters`: brings what one workflow tells another and its sidecar did not bring
+- `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
@@ -28,7 +30,7 @@ import structlog
 from sidecar.engine.backing_off import BackingOff
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
-from sidecar.engine.ringing import Ringer
+from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.errors import (
     SchemaMismatch,
     StaleEpoch,
@@ -41,8 +43,9 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, Moved, Store, Transition
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition, TurnKey
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
 from sidecar.saga.workflow import WorkflowId
 
@@ -58,6 +61,8 @@ WORK_KNOWN_WITHIN_S = 3.0
 _AFTER = {
     "leases": Site.AFTER_LEASES,
     "timers": Site.AFTER_TIMERS,
+    "letters": Site.AFTER_LETTERS,
+    "turns": Site.AFTER_TURNS,
     "deadlines": Site.AFTER_DEADLINES,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
@@ -83,6 +88,7 @@ class DutyTimes:
     ring_every: timedelta = timedelta(seconds=5)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
+    letters_after: timedelta = timedelta(seconds=2)
     ring_after: timedelta = timedelta(seconds=10)
     ring_at_most_every: timedelta = timedelta(minutes=5)
     forget_after: timedelta = timedelta(hours=1)
@@ -108,10 +114,14 @@ class Duties:
         identity: Identity,
         times: DutyTimes,
         *,
+        spread: Callable[[Sequence[Changes]], None],
+        look: Callable[[TurnKey], None],
         clock: Clock,
         entropy: Entropy,
         telemetry: Telemetry,
     ) -> None:
+        self._spread = spread
+        self._look = look
         self._store = store
         self._ringer = ringer
         self._identity = identity
@@ -134,6 +144,8 @@ class Duties:
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "timers": self._fire_timers,
+            "letters": self._bring_letters,
+            "turns": self._look_at_turns,
             "deadlines": self._end_overdue,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
@@ -192,6 +204,8 @@ class Duties:
         asked = {
             "leases": work.ended_leases,
             "timers": work.due_timers,
+            "letters": work.waiting_letters,
+            "turns": work.free_turns,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
         }
@@ -235,6 +249,29 @@ class Duties:
     async def _fire_timers(self, epoch: Epoch) -> int:
         due = await self._store.due_timers(self._identity.namespace, self._most)
         return await self._apply(epoch, [Transition(one, TimerFired(key)) for one, key in due])
+
+    async def _bring_letters(self, epoch: Epoch) -> int:
+        found = await self._store.waiting_letters(
+            self._identity.namespace, self._times.letters_after, self._most
+        )
+        return await self._apply(
+            epoch,
+            [
+                Transition(
+                    one.letter.to,
+                    one.letter.event,
+                    letter=LetterId(one.sender, one.revision, one.letter.to),
+                )
+                for one in found
+            ],
+        )
+
+    async def _look_at_turns(self, epoch: Epoch) -> int:
+        del epoch  # whoever looks takes a place only if there is one
+        free = await self._store.free_turns(self._identity.namespace, BATCH_MAX)
+        for turn in free:
+            self._look(turn)
+        return len(free)
 
     async def _end_overdue(self, epoch: Epoch) -> int:
         overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)
@@ -297,7 +334,9 @@ class Duties:
             else:
                 self._stuck.forget(one.workflow)
         moved = [one for one in result.transitions if isinstance(one, Moved)]
-        self._ringer.conclude((one.changes for one in moved), result.now)
+        changes = changes_of(result)
+        self._ringer.conclude(changes, result.now)
+        self._spread(changes)
         return sum(1 for one in moved if one.changes.writes)
 
     def _put_off(self, one: Transition, error: Exception) -> None:

@@ -56,6 +56,8 @@ def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:
 
 def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
     status = workflow.status
+    if status is WorkflowStatus.QUEUED and (workflow.turn is None or workflow.steps):
+        yield "queued without a turn to wait for, or with steps"
     moving = (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
     if status in moving and not under_way:
         yield f"{status} but nothing is under way: limbo"
@@ -83,7 +85,7 @@ def _of_step(defined: StepDefinition, step: Step) -> Iterator[str]:
     for what, run in (("execute", step.execute), ("compensate", step.compensate)):
         if not run.answered <= run.closed <= run.attempt or run.tries > run.attempt:
             yield f"{what} counters do not fit: {run}"
-    is_call = defined.wait is None and step.fan is None
+    is_call = defined.wait is None and defined.child is None and step.fan is None
     if step.status is StepStatus.RUNNING and not step.leased:
         yield "running without a lease"
     if step.leased and not step.awaiting and step.status not in _HELD:

@@ -11,15 +11,24 @@ A binding is a class and a fixture:
 
 from __future__ import annotations
 
+from tests.conformance.store_branches import BranchSuite
+from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
+from tests.conformance.store_doubts import DoubtSuite
+from tests.conformance.store_fan_out import FanOutSuite
+from tests.conformance.store_fan_out_undo import FanOutUndoSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
+from tests.conformance.store_turns import TurnSuite
+from tests.conformance.store_waits import WaitSuite
 
 __all__ = ["Backend", "StoreSuite"]
 
@@ -33,5 +42,14 @@ class StoreSuite(
     QuerySuite,
     LeaderSuite,
     RingingSuite,
+    CallbackSuite,
+    WaitSuite,
+    DoubtSuite,
+    BranchSuite,
+    OperatorSuite,
+    FanOutSuite,
+    FanOutUndoSuite,
+    ChildSuite,
+    TurnSuite,
 ):
     """Everything that a store promises."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables, Row
+from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
 from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
 from sidecar.ports.store import Batch, BatchResult, Epoch, Moved
@@ -84,6 +84,11 @@ class Checkers:
                     *_one_way(self._definition(after.definition), before, after, self._clock.now()),
                     *self._attempts(before, after),
                 ]
+            turn = turn_of(after)
+            if turn is not None and after.turn is not None:
+                taken = len(self._tables.turns.get(turn, {}))
+                if taken > after.turn.limit:
+                    wrong.append(f"{taken} have a place of {turn.key}, {after.turn.limit} may")
             self._before[after.id] = after
             for text in wrong:
                 self._complain(f"{after.id}: {text}")
@@ -163,7 +168,8 @@ class Checkers:
                 (earlier.compensate, step.compensate),
             ):
                 yield from (f"{key}: {text}" for text in _run_rises(was, now))
-            if earlier.may_have_effect and not step.may_have_effect:
+            child = definition.by_name[key.step].child is not None
+            if earlier.may_have_effect and not step.may_have_effect and not child:
                 yield f"{key}: forgot that it may have had an effect"
             if not earlier.awaiting and after.status is not WorkflowStatus.TERMINATED:
                 yield from self._lease(after.id, earlier, step)
@@ -261,7 +267,8 @@ def _one_way(
         yield f"revision {before.revision} became {after.revision}"
     if after.last_seq < before.last_seq:
         yield f"last_seq {before.last_seq} became {after.last_seq}"
-    if before.status in WORKFLOW_ENDS:
+    by_parent = after.parent is not None and before.status is WorkflowStatus.COMPLETED
+    if before.status in WORKFLOW_ENDS and not by_parent:
         same = before.status is after.status and before.ended_at == after.ended_at
         if not same or any(
             step.status is not before.steps[key].status for key, step in after.steps.items()

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.adapters.memory.tables import MemoryTables, turn_of
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.saga.definition import Definition, Join, Order
-from sidecar.saga.states import OPEN, WAIT_RETURNS, Action, StepStatus, WorkflowStatus
+from sidecar.saga.states import (
+    OPEN,
+    WAIT_RETURNS,
+    WORKFLOW_ENDS,
+    Action,
+    StepStatus,
+    WorkflowStatus,
+)
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.workload import Answers, Fate
 
@@ -19,6 +26,9 @@ def at_rest(tables: MemoryTables) -> bool:
 
 def unrest(tables: MemoryTables) -> Iterator[str]:
     """Say what has not come to an end."""
+    stuck = _stuck_children(tables)
+    if tables.letters:
+        yield f"letters that nobody has brought: {list(tables.letters)}"
     for row in tables.rows.values():
         workflow = row.workflow
         steps = {
@@ -26,6 +36,8 @@ def unrest(tables: MemoryTables) -> Iterator[str]:
             for key, step in workflow.steps.items()
             if step.status in OPEN and not _waits_for_a_person(workflow, step)
         }
+        if workflow.id in stuck or _waits_in_vain(tables, workflow, stuck):
+            continue  # what it waits for needs a person
         if workflow.status not in WAIT_RETURNS or steps:
             yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
 
@@ -35,6 +47,32 @@ def _waits_for_a_person(workflow: Workflow, step: Step) -> bool:
     waits = step.status is StepStatus.WAITING and not step.leased and step.due_at is None
     items = step.fan is not None and step.fan.open == 0
     return workflow.status is WorkflowStatus.ERROR and waits and items
+
+
+def _waits_in_vain(tables: MemoryTables, workflow: Workflow, stuck: set[WorkflowId]) -> bool:
+    """Whether a workflow waits for its turn behind some that need a person."""
+    turn = turn_of(workflow)
+    if workflow.status is not WorkflowStatus.QUEUED or turn is None or workflow.turn is None:
+        return False
+    holders = tables.turns.get(turn, {})
+    needy = [
+        one
+        for one in holders
+        if one in stuck or tables.rows[one].workflow.status is WorkflowStatus.ERROR
+    ]
+    return len(needy) == len(holders) == workflow.turn.limit
+
+
+def _stuck_children(tables: MemoryTables) -> set[WorkflowId]:
+    """The workflows that wait for a child, or for children of one, that needs a person."""
+    stuck: set[WorkflowId] = set()
+    for row in tables.rows.values():
+        parent = row.workflow.parent
+        needy = row.workflow.status in (WorkflowStatus.ERROR, WorkflowStatus.TERMINATED)
+        while needy and parent is not None and parent.workflow not in stuck:
+            stuck.add(parent.workflow)
+            parent = tables.rows[parent.workflow].workflow.parent
+    return stuck
 
 
 class Verdict:
@@ -60,6 +98,9 @@ class Verdict:
         for name, entry in self._service.ledger.items():
             if entry.effects > 1:
                 yield f"{name}: had its effect {entry.effects} times"
+        stuck = _stuck_children(self._tables)
+        yield from self._families(stuck)
+        yield from self._places()
         for row in self._tables.rows.values():
             workflow = row.workflow
             definition = self._definition(workflow.definition)
@@ -71,11 +112,33 @@ class Verdict:
                     found = self._rolled_back(definition, effects)
                 case WorkflowStatus.TERMINATED:
                     found = iter(())  # a person wanted no more of it
+                case _ if workflow.id in stuck or _waits_in_vain(self._tables, workflow, stuck):
+                    found = iter(())  # so is its child
                 case _:
                     found = self._broken(definition, workflow)
             yield from (f"{workflow.id}: {text}" for text in found)
             order = _order(definition, workflow, effects)
             yield from (f"{workflow.id}: {text}" for text in order)
+
+    def _places(self) -> Iterator[str]:
+        """Whoever has a place is under way; nobody else has one."""
+        for turn, holders in self._tables.turns.items():
+            for one in holders:
+                status = self._tables.rows[one].workflow.status
+                if status in WORKFLOW_ENDS or status is WorkflowStatus.QUEUED:
+                    yield f"{one}: {status}, and has a place of {turn.key}"
+
+    def _families(self, stuck: set[WorkflowId]) -> Iterator[str]:
+        """Children end as their parents do."""
+        rows = self._tables.rows
+        for row in rows.values():
+            child = row.workflow
+            if child.parent is None or child.parent.workflow in stuck:
+                continue
+            parent = rows[child.parent.workflow].workflow
+            ended = (WorkflowStatus.ROLLED_BACK, WorkflowStatus.TERMINATED)
+            if parent.status is WorkflowStatus.ROLLED_BACK and child.status not in ended:
+                yield f"{parent.id} was rolled back, but its child {child.id} is {child.status}"
 
     def _completed(
         self, workflow: Workflow, effects: list[tuple[StepKey, Action]]

@@ -37,10 +37,12 @@ from sidecar.ports.store import (
     StartResult,
     Transition,
     TransitionResult,
+    TurnKey,
 )
+from sidecar.saga import machine
+from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Render
 from sidecar.saga.events import step_of
-from sidecar.saga.machine import advance
 from sidecar.saga.workflow import Workflow, WorkflowId
 
 SQL = load(__file__)
@@ -67,6 +69,7 @@ class Transaction:
         self._repeated = repeated
         self._now = _LONG_AGO
         self._incomplete: set[WorkflowId] = set()
+        self._taken: dict[TurnKey, int] = {}
         self.written = Written()
         self.starts: tuple[StartResult, ...] = ()
         self.transitions: tuple[TransitionResult, ...] = ()
@@ -133,6 +136,13 @@ class Transaction:
         ]
         for one, changes in moved:
             self.written.add(changes, self._locked.workflows[one.workflow])
+        await self._start_children(
+            [changes for _, changes in moved]
+            + [one.changes for one in self.starts if isinstance(one, Started) and one.changes]
+        )
+        for one, result in zip(members, results, strict=True):
+            if one.letter is not None and result is not Missing.LOCKED:
+                self.written.brings(one.letter)
         for one, changes in moved:
             if one.claim_next:
                 self.written.claim_next(self._batch, changes, self._now)
@@ -140,6 +150,22 @@ class Transaction:
             if start.claim_next and isinstance(begun, Started) and begun.changes is not None:
                 self.written.claim_next(self._batch, begun.changes, self._now)
         return tuple(results)
+
+    async def _start_children(self, parents: list[Changes]) -> None:
+        """Start the children that were decided on, and theirs."""
+        waiting = list(parents)
+        while waiting:
+            for child in waiting.pop().children:
+                definition = await self._definitions.get(self._connection, child.definition)
+                begun = machine.start(
+                    definition,
+                    machine.child_of(child),
+                    now=self._now,
+                    render=self._render,
+                    actor="parent",
+                )
+                self.written.begin_child(begun, definition)
+                waiting.append(begun)
 
     async def _advanced(self) -> list[TransitionResult]:
         """Decide; read the whole of those workflows for which the machine needs it, and again."""
@@ -152,6 +178,7 @@ class Transaction:
 
     def _advance_all(self) -> list[TransitionResult]:
         present = dict(self._locked.workflows)
+        self._taken = dict(self._locked.taken)
         return [self._advance(one, present) for one in self._batch.transitions]
 
     def _advance(self, one: Transition, present: dict[WorkflowId, Workflow]) -> TransitionResult:
@@ -163,14 +190,21 @@ class Transaction:
         key = step_of(event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
+        limit = workflow.turn.limit if workflow.turn else 0
+        if one.turn is not None and self._taken.get(one.turn, 0) >= limit:
+            return Moved(Changes(workflow, Verdict.IGNORED))
         try:
-            changes = advance(definition, workflow, event, now=self._now, render=self._render)
+            changes = machine.advance(
+                definition, workflow, event, now=self._now, render=self._render
+            )
         except (IllegalTransition, RenderError) as error:
             return error
         except IncompleteState:
             self._incomplete.add(one.workflow)
             return Missing.LOCKED
         present[one.workflow] = changes.workflow
+        if one.turn is not None and changes.admitted:
+            self._taken[one.turn] = self._taken.get(one.turn, 0) + 1
         return Moved(changes)
 
 

@@ -1,6 +1,6 @@
 """The workflows that a batch's transitions speak of, under their row locks.
 
-Lock order: workflow rows that are waited for, workflow rows that are not, and then, for those
+Lock order: keys of turns, workflow rows that are waited for, workflow rows that are not, and then, for those
 alone from which steps are taken away, their open step rows. What is decided on is read after
 the last of these locks.
 """
@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
 from sidecar.adapters.postgres.items import all_items, some_items
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
-from sidecar.ports.store import Transition
+from sidecar.ports.store import Transition, TurnKey
 from sidecar.saga.definition import Definition, JsonText
-from sidecar.saga.events import step_of
+from sidecar.saga.events import SignalSent, step_of
 from sidecar.saga.partial import fans_of
 from sidecar.saga.workflow import DefinitionRef, Signal, Step, StepKey, Workflow, WorkflowId
 
@@ -42,11 +42,15 @@ class LockedWorkflows:
             key = step_of(one.event)
             self._spoken.setdefault(one.workflow, []).extend(() if key is None else (key,))
         named = set(self._spoken)
+        self._hearing = {one.workflow for one in transitions if _has_id(one)}
         self._wait = sorted({one.workflow for one in transitions if one.wait})
         self._skip = sorted(named - set(self._wait))
         self._connection = connection
         self._compiled = definitions
         self._definitions: dict[DefinitionRef, Definition] = {}
+        turns = {one.turn for one in transitions if one.turn is not None}
+        self._turns = [records.turn_record(turn) for turn in sorted(turns)]
+        self.taken: dict[TurnKey, int] = {}
         self._locks: list[Cursor] = []
         self._steps: Cursor | None = None
         self._whole: set[WorkflowId] = set()
@@ -55,6 +59,8 @@ class LockedWorkflows:
 
     async def ask(self) -> None:
         """Send for the locks, and for the steps behind them."""
+        if self._turns:
+            await send(self._connection, SQL["lock_turns"], turns=records.packed(self._turns))
         for name, ids in (("wait", self._wait), ("skip_locked", self._skip)):
             if ids:
                 self._locks.append(await send(self._connection, SQL[name], ids=ids))
@@ -79,8 +85,11 @@ class LockedWorkflows:
         if unlocked:
             cursor = await send(self._connection, SQL["which_exist"], ids=unlocked)
             self.elsewhere = {WorkflowId(row["id"]) for row in await cursor.fetchall()}
+        if self._turns:
+            await self._count_turns()
         if signalled:
             await self._read_signals(signalled)
+        await self._read_heard(sorted(self._hearing & self.workflows.keys()))
         await self._read_bodies(self.workflows)
         await self._read_items(self.workflows)
 
@@ -127,6 +136,12 @@ class LockedWorkflows:
             for one in wholly:
                 self.workflows[one.id] = items.added_to(one, partial=False)
 
+    async def _count_turns(self) -> None:
+        cursor = await send(self._connection, SQL["taken_turns"], turns=records.packed(self._turns))
+        for row in await cursor.fetchall():
+            turn = TurnKey(row["namespace"], row["definition"], row["turn"])
+            self.taken[turn] = row["taken"]
+
     async def _read_signals(self, ids: list[WorkflowId]) -> None:
         found: dict[WorkflowId, list[Signal]] = {}
         cursor = await send(self._connection, SQL["signals"], ids=ids)
@@ -134,6 +149,16 @@ class LockedWorkflows:
             found.setdefault(WorkflowId(row["workflow_id"]), []).append(rows.signal_of(row))
         for known, signals in found.items():
             self.workflows[known] = replace(self.workflows[known], signals=tuple(signals))
+
+    async def _read_heard(self, ids: list[WorkflowId]) -> None:
+        if not ids:
+            return
+        found: dict[WorkflowId, set[str]] = {}
+        cursor = await send(self._connection, SQL["heard"], ids=ids)
+        for row in await cursor.fetchall():
+            found.setdefault(WorkflowId(row["workflow_id"]), set()).add(row["id"])
+        for known, heard in found.items():
+            self.workflows[known] = replace(self.workflows[known], heard=frozenset(heard))
 
     async def _read_bodies(self, ids: Iterable[WorkflowId]) -> None:
         """Read inputs and outputs where the definition renders something from them."""
@@ -155,3 +180,8 @@ class LockedWorkflows:
                 for key, step in workflow.steps.items()
             }
             self.workflows[known] = replace(workflow, steps=steps, input=row["input"])
+
+
+def _has_id(transition: Transition) -> bool:
+    """Whether it must be known which signals came before."""
+    return isinstance(transition.event, SignalSent) and bool(transition.event.id)

@@ -1,16 +1,35 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    turn, turn_limit,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
 
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    turn, turn_limit,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
+
+-- name: lock_turns
+-- One key after the other, and before any workflow: nobody else can take a place of these.
+SELECT pg_advisory_xact_lock(24770, hashtext(v.namespace || '/' || v.definition || '/' || v.turn))
+FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
+ORDER BY v.namespace, v.definition, v.turn
+
+-- name: taken_turns
+-- How many places are taken.
+SELECT v.namespace, v.definition, v.turn,
+    (SELECT count(*) FROM turns t WHERE t.namespace = v.namespace
+       AND t.definition = v.definition AND t.turn = v.turn) AS taken
+FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
 
 -- name: which_exist
 -- Tells a locked workflow from an unknown one.
@@ -36,6 +55,12 @@ FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1
 SELECT workflow_id::text AS workflow_id, number, name, payload::text AS payload, actor, reason,
     sent_at
 FROM signals WHERE workflow_id = ANY(%(ids)s::uuid[]) ORDER BY workflow_id, number
+
+-- name: heard
+-- The ids of those that came, taken since or not.
+SELECT workflow_id::text AS workflow_id, details ->> 'id' AS id
+FROM events
+WHERE workflow_id = ANY(%(ids)s::uuid[]) AND kind = 'signal' AND details ->> 'id' IS NOT NULL
 
 -- name: inputs
 -- What expressions see as `input`.

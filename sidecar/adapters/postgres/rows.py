@@ -8,16 +8,20 @@ from typing import Any
 import msgspec
 import orjson
 
+from sidecar.ports.records import StoredLetter
 from sidecar.ports.store import Claimed
-from sidecar.saga.changes import HistoryEvent
+from sidecar.saga.changes import HistoryEvent, Letter
+from sidecar.saga.events import Told
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import (
     DefinitionRef,
     Fan,
+    Parent,
     Run,
     Signal,
     Step,
     StepKey,
+    Turn,
     Workflow,
     WorkflowId,
 )
@@ -94,6 +98,10 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         labels=row.get("labels") or {},
         start_key=row.get("start_key"),
         trace=row["trace"],
+        parent=_parent(
+            row["parent_id"], row["parent_step"], row["parent_idx"], row["root_id"], row["depth"]
+        ),
+        turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
         input=row.get("input"),
         output=row.get("output"),
@@ -125,6 +133,23 @@ def signal_of(row: Row) -> Signal:
     return Signal(
         row["number"], row["name"], row["payload"], row["actor"], row["reason"], row["sent_at"]
     )
+
+
+def _parent(known: str | None, step: str, index: int, root: str, depth: int) -> Parent | None:
+    if known is None:
+        return None
+    return Parent(WorkflowId(known), StepKey(step, index), WorkflowId(root), depth)
+
+
+def _turn(key: str | None, limit: int) -> Turn | None:
+    return None if key is None else Turn(key, limit)
+
+
+def letter_of(row: Row) -> StoredLetter:
+    """Return a letter that was kept."""
+    event = msgspec.json.decode(row["event"], type=Told)
+    letter = Letter(WorkflowId(row["recipient"]), event)
+    return StoredLetter(WorkflowId(row["sender"]), row["revision"], letter)
 
 
 def _fan(text: str | None) -> Fan | None:
@@ -166,6 +191,8 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         deadline_at=row[39],
         ended_at=row[40],
         trace=row[41],
+        parent=_parent(*row[49:54]),
+        turn=_turn(*row[54:56]),
         last_signal=row[48],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
@@ -222,6 +249,8 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         labels=orjson.loads(row[40]),
         start_key=row[41],
         trace=row[42],
+        parent=_parent(*row[50:55]),
+        turn=_turn(*row[55:57]),
         last_signal=row[49],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],

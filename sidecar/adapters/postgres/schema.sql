@@ -33,6 +33,14 @@ CREATE TABLE workflows (
     renders      boolean     NOT NULL,
     kept_signals integer     NOT NULL DEFAULT 0,
     last_signal  integer     NOT NULL DEFAULT 0,
+    parent_id    uuid,
+    parent_step  text,
+    parent_idx   integer,
+    root_id      uuid,
+    depth        integer,
+    turn         text,
+    turn_limit   integer,
+    priority     integer     NOT NULL DEFAULT 0,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -46,6 +54,9 @@ CREATE INDEX workflows_by_label ON workflows USING gin (labels jsonb_path_ops)
 CREATE INDEX workflows_deadline ON workflows (namespace, deadline_at)
     WHERE status IN ('queued', 'in_progress') AND deadline_at IS NOT NULL AND NOT paused;
 
+CREATE INDEX workflows_waiting ON workflows (namespace, definition, turn, priority DESC, id)
+    WHERE status = 'queued' AND turn IS NOT NULL;
+
 CREATE TABLE start_keys (
     namespace   text        NOT NULL,
     definition  text        NOT NULL,
@@ -56,6 +67,7 @@ CREATE TABLE start_keys (
     PRIMARY KEY (namespace, definition, start_key)
 );
 
+-- By its key the steps of a workflow stand together, before all items of its fan-outs.
 CREATE TABLE steps (
     workflow_id     uuid        NOT NULL,
     step            text        NOT NULL,
@@ -95,7 +107,7 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
-    PRIMARY KEY (workflow_id, step, idx)
+    PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Claim, look and ring-again all go by this one predicate.
@@ -121,6 +133,9 @@ CREATE TABLE events (
     details     json,
     PRIMARY KEY (workflow_id, seq)
 );
+
+-- A signal with an id is told from another by what has been heard.
+CREATE INDEX events_signals ON events (workflow_id) WHERE kind = 'signal';
 
 -- The elements of fan-outs, from the moment a fan-out begins; an item has a row of `steps` as well
 -- from the moment it is first queued.
@@ -171,3 +186,26 @@ CREATE TABLE keys (
     key       bytea NOT NULL,
     PRIMARY KEY (namespace, name)
 );
+
+-- What parents and children tell each other, from the transaction that it tells of until it has
+-- been brought.
+CREATE TABLE letters (
+    recipient uuid        NOT NULL,
+    sender    uuid        NOT NULL,
+    revision  bigint      NOT NULL,
+    namespace text        NOT NULL,
+    event     json        NOT NULL,
+    sent_at   timestamptz NOT NULL,
+    PRIMARY KEY (recipient, sender, revision)
+);
+CREATE INDEX letters_waiting ON letters (namespace, sent_at);
+
+-- Places of workflows that take turns, from their admission to their end.
+CREATE TABLE turns (
+    workflow_id uuid        PRIMARY KEY,
+    namespace   text        NOT NULL,
+    definition  text        NOT NULL,
+    turn        text        NOT NULL,
+    admitted_at timestamptz NOT NULL
+);
+CREATE INDEX turns_taken ON turns (namespace, definition, turn);

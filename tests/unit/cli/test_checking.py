@@ -95,7 +95,7 @@ def test_all_faults_are_a_line_each(folder: Path, name: str, code: int) -> None:
     ("words", "says"),
     [
         (("--fault", "x=refused"), "there is no step"),
-        (("--input", "{"), "--input: the input is not JSON"),
+        (("--input", "{"), "--input is not JSON"),
         (("--input", "@nowhere.json"), "cannot be read"),
         (("--outputs", "x=1"), "with the name of a step"),
         (("--signal", "go=1@3s"), "the signals are: none"),
