@@ -123,6 +123,14 @@ class Draft:
         if self._original.partial:
             raise IncompleteState
 
+    def past_pivot(self, name: str) -> bool:
+        """Whether step `name` comes after a pivot that was not skipped."""
+        before = self.definition.ancestors[name]
+        return any(
+            pivot in before and self.named(pivot).status is not StepStatus.SKIPPED
+            for pivot in self.definition.pivots
+        )
+
     @property
     def input(self) -> JsonText:
         """The input of the workflow, where the definition renders anything."""

@@ -64,7 +64,7 @@ def tolerates(draft: Draft, step: Step) -> bool:
 def must_go_on(draft: Draft, step: Step) -> bool:
     """Whether only a person can help a step that fails: the way back is closed."""
     optional = draft.definition.by_name[step.key.step].optional
-    return draft.definition.past_pivot(step.key.step) and not optional
+    return draft.past_pivot(step.key.step) and not optional
 
 
 def close(draft: Draft, step: Step, cause: str) -> Step:
