@@ -47,7 +47,9 @@ def check(
 
     checked = _all_checked(files, seconds)
     if sarif:
-        print_json(checker.sarif([(str(file), one) for file, one in checked], __version__))
+        named = [(file.as_uri() if file.is_absolute() else file.as_posix(), one)
+                 for file, one in checked]  # fmt: skip
+        print_json(checker.sarif(named, __version__))
     elif output == "json":
         print_json({"reports": [{"file": str(file), **one.report.told()} for file, one in checked]})
     else:

@@ -11,7 +11,7 @@ import click
 
 from sidecar.cli.check import format_of
 from sidecar.cli.failure import Failure, printable
-from sidecar.cli.options import output_option, print_json
+from sidecar.cli.options import output_option, print_json, read_input
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -151,11 +151,4 @@ def _duration(text: str) -> timedelta:
 def _json(option: str, text: str) -> JsonText:
     from sidecar.saga.definition import JsonText
 
-    try:
-        if text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        return JsonText(json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False))
-    except OSError as error:
-        raise Failure(f"{option}: the file cannot be read: {error}") from None
-    except ValueError as error:
-        raise Failure(f"{option} is not JSON: {error}") from None
+    return JsonText(json.dumps(read_input(text, option), ensure_ascii=False))

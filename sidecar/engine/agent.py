@@ -12,7 +12,7 @@ its lease, and ended at once by a leader because this incarnation said goodbye.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -36,6 +36,7 @@ from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
+from sidecar.engine.turns import Turns
 from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
@@ -48,6 +49,7 @@ from sidecar.ports.queue import Queue
 from sidecar.ports.service import Service
 from sidecar.ports.store import Batch, BatchResult, Claimed, Store
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes
 
 log = structlog.get_logger("sidecar.agent")
 
@@ -123,6 +125,7 @@ class Agent:
             telemetry=telemetry,
         )
         self.courier = Courier(self.committer)
+        self.turns = Turns(ports.store, self.committer)
         self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
@@ -196,7 +199,8 @@ class Agent:
             self.ringer,
             self.identity,
             times,
-            deliver=self.courier.deliver,
+            spread=self._spread,
+            look=self.turns.look,
             clock=ports.clock,
             entropy=ports.entropy,
             telemetry=ports.telemetry,
@@ -282,6 +286,7 @@ class Agent:
         self.caller.give_back_from_now_on()
         await self.caller.stop()
         await self.courier.stop()
+        await self.turns.stop()
         await self.committer.stop()
         await self.caller.stop()  # what the last commit claimed
         await self.ringer.stop()
@@ -312,7 +317,12 @@ class Agent:
         for claimed in result.claimed:
             self.caller.take(claimed, began)
         self.ringer.after(batch, result)
-        self.courier.deliver(changes_of(result))
+        self._spread(changes_of(result))
+
+    def _spread(self, changes: Sequence[Changes]) -> None:
+        """Bring what transitions mean for other workflows."""
+        self.courier.deliver(changes)
+        self.turns.follow(changes)
 
     def _gate_changed(self, *, is_open: bool, reason: str) -> None:
         log.info("gate_open" if is_open else "gate_closed", reason=reason)

@@ -10,6 +10,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `timers`: lets steps go on that have waited long enough
 - `letters`: brings what one workflow tells another and its sidecar did not bring
+- `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
@@ -42,7 +43,7 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition, TurnKey
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
@@ -61,6 +62,7 @@ _AFTER = {
     "leases": Site.AFTER_LEASES,
     "timers": Site.AFTER_TIMERS,
     "letters": Site.AFTER_LETTERS,
+    "turns": Site.AFTER_TURNS,
     "deadlines": Site.AFTER_DEADLINES,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
@@ -112,12 +114,14 @@ class Duties:
         identity: Identity,
         times: DutyTimes,
         *,
-        deliver: Callable[[Sequence[Changes]], None],
+        spread: Callable[[Sequence[Changes]], None],
+        look: Callable[[TurnKey], None],
         clock: Clock,
         entropy: Entropy,
         telemetry: Telemetry,
     ) -> None:
-        self._deliver = deliver
+        self._spread = spread
+        self._look = look
         self._store = store
         self._ringer = ringer
         self._identity = identity
@@ -141,6 +145,7 @@ class Duties:
             "leases": self._end_leases,
             "timers": self._fire_timers,
             "letters": self._bring_letters,
+            "turns": self._look_at_turns,
             "deadlines": self._end_overdue,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
@@ -200,6 +205,7 @@ class Duties:
             "leases": work.ended_leases,
             "timers": work.due_timers,
             "letters": work.waiting_letters,
+            "turns": work.free_turns,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
         }
@@ -259,6 +265,13 @@ class Duties:
                 for one in found
             ],
         )
+
+    async def _look_at_turns(self, epoch: Epoch) -> int:
+        del epoch  # whoever looks takes a place only if there is one
+        free = await self._store.free_turns(self._identity.namespace, BATCH_MAX)
+        for turn in free:
+            self._look(turn)
+        return len(free)
 
     async def _end_overdue(self, epoch: Epoch) -> int:
         overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)
@@ -323,7 +336,7 @@ class Duties:
         moved = [one for one in result.transitions if isinstance(one, Moved)]
         changes = changes_of(result)
         self._ringer.conclude(changes, result.now)
-        self._deliver(changes)
+        self._spread(changes)
         return sum(1 for one in moved if one.changes.writes)
 
     def _put_off(self, one: Transition, error: Exception) -> None:

@@ -70,13 +70,23 @@ class LetterId(NamedTuple):
     to: WorkflowId
 
 
+class TurnKey(NamedTuple):
+    """Those who share places: workflows of one definition with one key."""
+
+    namespace: str
+    definition: str
+    key: str
+
+
 class Transition(Struct, frozen=True):
     """An event for a workflow that exists.
 
     `claim_next`: if the transition makes a step of `Batch.service` claimable at once, claim
     one such step in the same transaction (the settled call's slot is free for it). `wait`:
     wait for the workflow's lock instead of answering `Locked`. `letter`: the event was kept as
-    a letter, which is forgotten together with what it brings about, if that is anything.
+    a letter, which is forgotten together with what it brings about, if that is anything. `turn`:
+    the event admits the workflow, if there is a place among those of this key; else the verdict is
+    `ignored`.
     """
 
     workflow: WorkflowId
@@ -84,6 +94,7 @@ class Transition(Struct, frozen=True):
     claim_next: bool = False
     wait: bool = False
     letter: LetterId | None = None
+    turn: TurnKey | None = None
 
 
 class ClaimKeys(Struct, frozen=True):
@@ -325,7 +336,7 @@ class Store(Protocol):
     async def leader_work(
         self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
     ) -> LeaderWork:
-        """Tell which of the next five questions would find anything, in one round trip.
+        """Tell which of the next six questions would find anything, in one round trip.
 
         Without `due_for` the last of them is left out, and told to find nothing.
         """
@@ -345,6 +356,18 @@ class Store(Protocol):
         self, namespace: str, older_than: timedelta, limit: int
     ) -> Sequence[StoredLetter]:
         """Return letters that nobody has brought for so long, the oldest first."""
+        ...
+
+    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return those that can be admitted now, the most urgent and then the oldest first."""
+        ...
+
+    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place."""
+        ...
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return the workflows that have the places, at most some of them."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

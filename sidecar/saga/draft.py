@@ -8,10 +8,9 @@ outside the draft was ever changed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -26,6 +25,7 @@ from sidecar.saga.changes import (
 )
 from sidecar.saga.definition import Definition, Each, JsonText, Render, Scope, Template
 from sidecar.saga.events import ChildTold, Told
+from sidecar.saga.seen import Own, Plain
 from sidecar.saga.states import (
     CLAIMABLE,
     WAIT_RETURNS,
@@ -293,8 +293,8 @@ class Draft:
                 definition=self.definition.name,
                 version=self.definition.version,
                 input=self.input,
-                outputs=_Plain(self, self._output),
-                statuses=_Plain(self, lambda step: step.status.value),
+                outputs=Plain(self.definition.by_name, self.named, self._output),
+                statuses=Plain(self.definition.by_name, self.named, lambda step: step.status.value),
             )
         scope = self._scope
         if item is not None and item.is_item:
@@ -302,8 +302,8 @@ class Draft:
             scope = dataclasses.replace(
                 scope,
                 each=Each(item.key.index, self.element(item.key)),
-                outputs=_Own(scope.outputs, own, item.output),
-                statuses=_Own(scope.statuses, own, item.status.value),
+                outputs=Own(scope.outputs, own, item.output),
+                statuses=Own(scope.statuses, own, item.status.value),
             )
         return self._render(template, scope)
 
@@ -316,6 +316,13 @@ class Draft:
             if item.output is not None and item.status is not StepStatus.FAILED:
                 outputs[item.key.index] = item.output
         return JsonText(f"[{','.join(outputs)}]")
+
+    @property
+    def _gives_its_place_back(self) -> bool:
+        turns = self.definition.concurrency
+        if self.status is WorkflowStatus.ERROR:
+            return turns is not None and turns.release_on_error
+        return self.status in WORKFLOW_ENDS
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -339,6 +346,7 @@ class Draft:
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
+        begins = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
         rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
@@ -351,6 +359,8 @@ class Draft:
             taken=tuple(self._taken),
             children=tuple(self._children),
             letters=tuple(self._letters),
+            admitted=begins and self.status is WorkflowStatus.IN_PROGRESS,
+            released=self._original.turn is not None and self._gives_its_place_back,
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )
@@ -358,43 +368,3 @@ class Draft:
 
 def _can_be_claimed(step: Step) -> bool:
     return step.status in CLAIMABLE and not step.leased and step.due_at is not None
-
-
-_Of = TypeVar("_Of")
-
-
-class _Plain(Mapping[str, _Of]):
-    """Something of each plain step as it is now, looked up only where it is asked for."""
-
-    def __init__(self, draft: Draft, of: Callable[[Step], _Of]) -> None:
-        self._draft = draft
-        self._of = of
-
-    def __getitem__(self, name: str) -> _Of:
-        if name not in self._draft.definition.by_name:
-            raise KeyError(name)
-        return self._of(self._draft.named(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._draft.definition.by_name)
-
-    def __len__(self) -> int:
-        return len(self._draft.definition.by_name)
-
-
-class _Own(Mapping[str, _Of]):
-    """The same, with something else for one step: what an item sees of itself."""
-
-    def __init__(self, others: Mapping[str, _Of], name: str, own: _Of) -> None:
-        self._others = others
-        self._name = name
-        self._own = own
-
-    def __getitem__(self, name: str) -> _Of:
-        return self._own if name == self._name else self._others[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._others)
-
-    def __len__(self) -> int:
-        return len(self._others)

@@ -127,7 +127,7 @@ def _ended_if_none_is_open(draft: Draft, step: Step) -> Step:
     if fan is None or fan.open or step.status is not StepStatus.WAITING:
         return step
     if not tolerates(draft, step):
-        if must_go_on(draft, step):
+        if must_go_on(draft, step) and not draft.turning_back:
             return step  # a person retries or skips the items
         body = error_body("items_failed", f"{fan.failed} of {fan.total} items failed")
         return draft.move(step, StepSignal.FAIL, "items_failed", error=body, due_at=None)

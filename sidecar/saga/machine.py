@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sidecar.errors import IllegalTransition
+from sidecar.errors import IllegalTransition, RenderError
 from sidecar.saga import children, forward, operators, waits
 from sidecar.saga.answers import answered, heartbeat, item_ended, lease_ended, undone
 from sidecar.saga.bodies import error_body
 from sidecar.saga.changes import Changes, ChildStart, Verdict
-from sidecar.saga.definition import Definition, JsonText, Render
+from sidecar.saga.definition import Concurrency, Definition, JsonText, Render
 from sidecar.saga.draft import Circumstances, Draft
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     Attempted,
     CancelRequested,
@@ -44,7 +45,7 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import DefinitionRef, Parent, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def _deadline_of(definition: Definition, new: NewWorkflow, now: datetime) -> dat
 def start(
     definition: Definition, new: NewWorkflow, *, now: datetime, render: Render, actor: str = "api"
 ) -> Changes:
-    """Begin a workflow: admit it and queue its roots."""
+    """Begin a workflow: admit it and queue its roots, or let it wait for its turn."""
     workflow = Workflow(
         id=new.id,
         definition=DefinitionRef(definition.namespace, definition.name, definition.version),
@@ -94,9 +95,32 @@ def start(
         input=new.input,
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
-    draft.signal(WorkflowSignal.ADMIT, "started")
-    forward.begin(draft)
+    if definition.concurrency is not None:
+        _wait_for_turn(draft, definition.concurrency)
+    else:
+        draft.signal(WorkflowSignal.ADMIT, "started")
+        forward.begin(draft)
     return draft.changes()
+
+
+def _wait_for_turn(draft: Draft, concurrency: Concurrency) -> None:
+    """Let a new workflow wait until there is a place for it."""
+    try:
+        key = draft.rendered(concurrency.key)
+    except RenderError as error:
+        body = error_body(error.code, f"concurrency.key: {error.message}")
+        turn_back(draft, Reason.FAILED, cause=error.code, error=body)
+        return
+    draft.set(turn=Turn(key, concurrency.limit))
+    draft.note("workflow", "waits_for_its_turn", after=draft.status)
+
+
+def _admitted(draft: Draft) -> Verdict:
+    if draft.status is not WorkflowStatus.QUEUED:
+        return Verdict.IGNORED
+    draft.signal(WorkflowSignal.ADMIT, "its_turn")
+    forward.begin(draft)
+    return Verdict.APPLIED
 
 
 def advance(
@@ -119,12 +143,22 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
             return _child_told(draft, event)
         case ParentTurnedBack() | ParentTerminated():
             return _told_by_parent(draft, event)
+        case Admitted() | CancelRequested() | DeadlinePassed():
+            return _of_workflow(draft, workflow, event)
+        case _:
+            return operators.apply(draft, event)
+
+
+def _of_workflow(
+    draft: Draft, workflow: Workflow, event: Admitted | CancelRequested | DeadlinePassed
+) -> Verdict:
+    match event:
+        case Admitted():
+            return _admitted(draft)
         case CancelRequested():
             return _cancel(draft, event)
         case DeadlinePassed():
             return _deadline(draft, workflow)
-        case _:
-            return operators.apply(draft, event)
 
 
 def _signal_sent(draft: Draft, workflow: Workflow, event: SignalSent) -> Verdict:

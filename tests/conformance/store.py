@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_doubts import DoubtSuite
 from tests.conformance.store_fan_out import FanOutSuite
@@ -26,6 +27,7 @@ from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
+from tests.conformance.store_turns import TurnSuite
 from tests.conformance.store_waits import WaitSuite
 
 __all__ = ["Backend", "StoreSuite"]
@@ -47,5 +49,7 @@ class StoreSuite(
     OperatorSuite,
     FanOutSuite,
     FanOutUndoSuite,
+    ChildSuite,
+    TurnSuite,
 ):
     """Everything that a store promises."""

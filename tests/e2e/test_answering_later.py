@@ -125,8 +125,8 @@ class Pair:
     def history(self, workflow: str) -> list[dict[str, Any]]:
         """What happened to a workflow."""
         path = f"/v1/workflows/{workflow}/events?limit=100"
-        found: list[dict[str, Any]] = self.ask(self.shipping, path, method="GET")[1]["events"]
-        return found
+        told: list[dict[str, Any]] = self.ask(self.shipping, path, method="GET")[1]["events"]
+        return told
 
 
 @pytest.fixture

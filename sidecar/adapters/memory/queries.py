@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from sidecar.adapters.memory.checks import check_text
-from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
+from sidecar.adapters.memory.tables import MemoryTables, turn_of, without_bodies, without_items
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
@@ -22,12 +22,13 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch
+from sidecar.ports.store import Epoch, TurnKey
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
+HOLDERS_TOLD = 10
 LETTERS_AFTER = timedelta(seconds=2)
 """A letter that waits for so long is a leader's."""
 
@@ -222,6 +223,7 @@ class MemoryQueries:
             bool(await self.ended_leases(namespace, unseen_for, 1)),
             bool(await self.due_timers(namespace, 1)),
             bool(await self.waiting_letters(namespace, LETTERS_AFTER, 1)),
+            bool(await self.free_turns(namespace, 1)),
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
@@ -275,6 +277,33 @@ class MemoryQueries:
             if sent_at <= before and rows[known.sender].namespace == namespace
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])[:limit]]
+
+    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return those that can be admitted now, the oldest first."""
+        self.check_open()
+        waiting = self.tables.waiting_for(turn)
+        if not waiting:
+            return []
+        first = self.tables.rows[waiting[0]].workflow.turn
+        free = (first.limit if first else 0) - len(self.tables.turns.get(turn, ()))
+        return waiting[: max(0, free)]
+
+    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place."""
+        self.check_open()
+        keys = {
+            turn
+            for row in self.tables.rows.values()
+            if row.namespace == namespace
+            and row.workflow.status is WorkflowStatus.QUEUED
+            and (turn := turn_of(row.workflow)) is not None
+        }
+        return [turn for turn in sorted(keys) if await self.next_turns(turn)][:limit]
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return the workflows that have the places."""
+        self.check_open()
+        return sorted(self.tables.turns.get(turn, ()))[:HOLDERS_TOLD]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

@@ -21,6 +21,7 @@ from sidecar.saga.workflow import (
     Signal,
     Step,
     StepKey,
+    Turn,
     Workflow,
     WorkflowId,
 )
@@ -100,6 +101,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         parent=_parent(
             row["parent_id"], row["parent_step"], row["parent_idx"], row["root_id"], row["depth"]
         ),
+        turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
         input=row.get("input"),
         output=row.get("output"),
@@ -137,6 +139,10 @@ def _parent(known: str | None, step: str, index: int, root: str, depth: int) -> 
     if known is None:
         return None
     return Parent(WorkflowId(known), StepKey(step, index), WorkflowId(root), depth)
+
+
+def _turn(key: str | None, limit: int) -> Turn | None:
+    return None if key is None else Turn(key, limit)
 
 
 def letter_of(row: Row) -> StoredLetter:
@@ -186,6 +192,7 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         ended_at=row[40],
         trace=row[41],
         parent=_parent(*row[49:54]),
+        turn=_turn(*row[54:56]),
         last_signal=row[48],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
@@ -243,6 +250,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         start_key=row[41],
         trace=row[42],
         parent=_parent(*row[50:55]),
+        turn=_turn(*row[55:57]),
         last_signal=row[49],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],

@@ -38,6 +38,9 @@ CREATE TABLE workflows (
     parent_idx   integer,
     root_id      uuid,
     depth        integer,
+    turn         text,
+    turn_limit   integer,
+    priority     integer     NOT NULL DEFAULT 0,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -50,6 +53,9 @@ CREATE INDEX workflows_by_label ON workflows USING gin (labels jsonb_path_ops)
     WHERE labels <> '{}';
 CREATE INDEX workflows_deadline ON workflows (namespace, deadline_at)
     WHERE status IN ('queued', 'in_progress') AND deadline_at IS NOT NULL AND NOT paused;
+
+CREATE INDEX workflows_waiting ON workflows (namespace, definition, turn, priority DESC, id)
+    WHERE status = 'queued' AND turn IS NOT NULL;
 
 CREATE TABLE start_keys (
     namespace   text        NOT NULL,
@@ -193,3 +199,13 @@ CREATE TABLE letters (
     PRIMARY KEY (recipient, sender, revision)
 );
 CREATE INDEX letters_waiting ON letters (namespace, sent_at);
+
+-- Places of workflows that take turns, from their admission to their end.
+CREATE TABLE turns (
+    workflow_id uuid        PRIMARY KEY,
+    namespace   text        NOT NULL,
+    definition  text        NOT NULL,
+    turn        text        NOT NULL,
+    admitted_at timestamptz NOT NULL
+);
+CREATE INDEX turns_taken ON turns (namespace, definition, turn);

@@ -36,6 +36,7 @@ from sidecar.ports.store import (
     TransitionResult,
 )
 from sidecar.saga import machine
+from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
@@ -104,7 +105,7 @@ class _Transaction:
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
         self._claims = Claims(self._tables, self._rows, batch, self._now, store.locked)
-        self._outbox = Outbox(store.definition, store.render, self._now, self._rows)
+        self._outbox = Outbox(store.definition, store.render, self._now, self._tables, self._rows)
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -116,6 +117,7 @@ class _Transaction:
         repeated = self._claims.found_of_ticket()
         starts = tuple(self._start(one) for one in batch.starts)
         transitions = tuple(self._transition(one) for one in batch.transitions)
+        self._outbox.forget(batch.transitions, transitions)
         keys = batch.claim_keys.keys if batch.claim_keys else ()
         refused = {key: why for key in keys if (why := self._claims.key(key, repeated=repeated))}
         if batch.claim_due is not None and not repeated:
@@ -177,8 +179,6 @@ class _Transaction:
 
     def _transition(self, transition: Transition) -> TransitionResult:
         row = self._row(transition.workflow)
-        if transition.letter is not None and not self._store.locked(transition.workflow):
-            self._outbox.brought.add(transition.letter)
         if row is None:
             return Missing.UNKNOWN
         if not transition.wait and self._store.locked(transition.workflow):
@@ -187,6 +187,9 @@ class _Transaction:
         key = step_of(transition.event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
+        turn, limit = transition.turn, row.workflow.turn.limit if row.workflow.turn else 0
+        if turn is not None and not self._outbox.has_place(turn, limit):
+            return Moved(Changes(row.workflow, Verdict.IGNORED))
         try:
             changes = advanced(
                 definition, row, transition.event, now=self._now, render=self._store.render

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -111,7 +112,7 @@ class Report:
         }
 
 
-def _told(span: Any) -> str | None:
+def _told(span: timedelta | None) -> str | None:
     return None if span is None else duration_text(span)
 
 
@@ -151,5 +152,13 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _span(span: Any) -> str:
-    return "without end" if span is None else duration_text(span)
+def _span(span: timedelta | None) -> str:
+    """A span for people, to the second where it is longer than a minute."""
+    if span is None:
+        return "without end"
+    if span < timedelta(minutes=1):
+        return f"{span.total_seconds():.3g}s"
+    minutes, seconds = divmod(round(span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return " ".join(f"{number}{unit}" for number, unit in parts if number)

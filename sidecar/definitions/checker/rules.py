@@ -32,7 +32,7 @@ def findings(
 def can_be_undone(definition: Definition) -> bool:
     """Whether a workflow that has completed can still be turned back, as a child is."""
     return all(
-        step.compensation is not None or step.no_effect or step.wait is not None
+        step.compensation is not None or step.no_effect or step.wait or step.child
         for step in definition.steps
     ) and not any(step.pivot for step in definition.steps)
 

@@ -35,11 +35,12 @@ MOMENTS = {
     ),
     "events": ("time",),
     "signals": ("sent_at",),
+    "letters": ("sent_at",),
     "sidecars": ("started_at", "seen_at"),
 }
 
 
-TABLES = (*MOMENTS, "definitions", "start_keys", "leaders", "items", "keys")
+TABLES = (*MOMENTS, "definitions", "start_keys", "leaders", "items", "keys", "turns")
 
 
 @dataclass

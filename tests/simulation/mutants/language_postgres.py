@@ -40,7 +40,7 @@ CLAIMS = (
         "sidecar.adapters.postgres.written:Written.claim_next",
         "if step is None:",
         "if False:",
-        f"{SUITE}::test_a_pause_holds_all_claims_and_the_resume_rings_for_them",
+        f"{SUITE}::test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then",
     ),
     tested(
         "a step is skipped without the lock that a claim respects",
@@ -54,7 +54,7 @@ CLAIMS = (
         f"{WRITING}:SQL.named",
         "AND NOT w.paused",
         "",
-        f"{SUITE}::test_a_pause_holds_all_claims_and_the_resume_rings_for_them",
+        f"{SUITE}::test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then",
     ),
 )
 
@@ -85,7 +85,7 @@ KEPT = (
         f"{WRITING}:SQL.moves",
         "paused = COALESCE(v.paused, false)",
         "paused = w.paused",
-        f"{SUITE}::test_a_pause_holds_all_claims_and_the_resume_rings_for_them",
+        f"{SUITE}::test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then",
     ),
     tested(
         "elements are numbered from one",

@@ -30,7 +30,8 @@ async def fanned_out(rest: Checked, lines: int = 3) -> tuple[Workflow, str]:
 
 
 async def told(rest: Checked, path: str) -> list[dict[str, Any]]:
-    return (await rest.get(f"{path}/events"))[1]["events"]  # type: ignore[no-any-return]
+    events: list[dict[str, Any]] = (await rest.get(f"{path}/events"))[1]["events"]
+    return events
 
 
 @pytest.mark.parametrize(

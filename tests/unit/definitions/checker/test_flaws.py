@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.definitions.checker import CODES, Limits, Report, Verdict, check, check_text
+from sidecar.definitions.checker import CODES, Limits, Report, Verdict, check, check_text, text
 from sidecar.saga.definition import Child, Definition, Join, StepDefinition
 from tests.unit.definitions.checker import flawed
 from tests.unit.definitions.checker.drawing import call, flow
 
+_PIVOT_AT_THE_END = flawed.GOOD["a pivot at the end"]
 DOCS = Path(__file__).parents[4] / "docs" / "checker.md"
 
 
@@ -83,6 +84,22 @@ def test_a_child_that_cannot_be_turned_back_is_an_effect_like_any_other() -> Non
     assert {one.code for one in found.findings} >= {"GC101", "GC133"}
 
 
+def test_a_machine_that_forgets_to_undo_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.saga.rollback.owes_compensation", lambda *_: False)
+    found = check(flow(call("a"), call("b", "a")))
+    assert found.verdict is Verdict.REFUTED
+    assert ["the workflow starts", "what became of a stays unknown"] in [
+        list(one.way) for one in found.findings
+    ]
+
+
+def test_a_machine_that_comes_to_a_halt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.saga.forward._complete_if_finished", lambda _: None)
+    found = check(flow(call("a")))
+    assert {one.code for one in found.findings} == {"GC108"}
+    assert list(found.findings[0].way) == ["the workflow starts", "a succeeds"]
+
+
 def test_a_search_that_reaches_its_bound_says_so() -> None:
     wide = flow(*(call(f"s{number}", optional=number % 2 == 0) for number in range(9)))
     found = check(wide, limits=Limits(full=10, ample=50))
@@ -95,6 +112,20 @@ def test_a_search_ends_in_time() -> None:
     limits = Limits(seconds=3, clock=lambda: float(next(ticks)))
     found = check(flow(call("a"), call("b", "a"), call("c", "b"), call("d", "c")), limits=limits)
     assert found.method == "bounded"
+
+
+def test_a_report_is_told_to_people() -> None:
+    *said, about_pivots = text(report(_PIVOT_AT_THE_END)).splitlines()
+    assert about_pivots.startswith("  - a pivot whose outcome was unknown, and what comes after")
+    assert said == [
+        "flow: every way ends completed or fully undone",
+        "  looked at 6 states, 12 transitions: all orders of events",
+        "  forward without end at worst",
+        "  back 30s if each compensation is tried once, without end at worst",
+        "",
+        "assumed:",
+        "  - a compensation that is tried for long enough succeeds",
+    ]
 
 
 def test_a_report_is_json_data() -> None:
