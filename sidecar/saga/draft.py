@@ -239,11 +239,6 @@ class Draft:
         self._fields["last_signal"] = number
         return number
 
-    def hear(self, signal_id: str) -> None:
-        """Remember that a signal has come."""
-        heard = self._fields.get("heard", self._original.heard)
-        self._fields["heard"] = heard | {signal_id}
-
     def keep_signal(self, signal: Signal) -> None:
         """Keep a signal for a step that will wait for it."""
         self.signals.append(signal)

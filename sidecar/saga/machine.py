@@ -138,12 +138,7 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
         case TimerFired():
             return _timer_fired(draft, event)
         case SignalSent():
-            if event.id in workflow.heard:
-                return Verdict.DUPLICATE
-            step = waits.signal_sent(draft, event)
-            if step is not None:
-                forward.concluded(draft, step)
-            return Verdict.APPLIED
+            return _signal_sent(draft, workflow, event)
         case ChildTold():
             return _child_told(draft, event)
         case ParentTurnedBack() | ParentTerminated():
@@ -164,6 +159,17 @@ def _of_workflow(
             return _cancel(draft, event)
         case DeadlinePassed():
             return _deadline(draft, workflow)
+
+
+def _signal_sent(draft: Draft, workflow: Workflow, event: SignalSent) -> Verdict:
+    if event.id in workflow.heard:
+        return Verdict.DUPLICATE
+    if event.id:
+        draft.set(heard=workflow.heard | {event.id})
+    step = waits.signal_sent(draft, event)
+    if step is not None:
+        forward.concluded(draft, step)
+    return Verdict.APPLIED
 
 
 def _attempted(draft: Draft, event: Attempted) -> Verdict:

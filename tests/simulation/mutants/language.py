@@ -139,7 +139,7 @@ WAITS = (
     ),
     tested(
         "a signal that is sent again is another",
-        "sidecar.saga.machine:_apply",
+        "sidecar.saga.machine:_signal_sent",
         "if event.id in workflow.heard:",
         "if False:",
         f"{SUITE}::test_the_same_signal_again_is_no_other",
@@ -307,7 +307,7 @@ ITEMS = (
         f"{FAN_OUT}:_undo_next",
         "if fan.undoing < at_once and fan.kept > before:",
         "if False:",
-        f"{SUITE}::test_what_cannot_be_rendered_is_left_for_a_person_and_the_next_takes_its_turn",
+        f"{SUITE}::test_what_cannot_be_rendered_leaves_its_turn_to_the_next",
     ),
     tested(
         "an item that could not be undone is forgotten",

@@ -135,8 +135,8 @@ READING = (
     tested(
         "the first item of a fan-out is not found",
         f"{ITEMS}:SQL.some_items",
-        "SELECT v.workflow_id, v.step, COALESCE(v.idx, 0) AS idx\n    FROM json_to_recordset(%(keys)s",
-        "SELECT v.workflow_id, v.step, v.idx AS idx\n    FROM json_to_recordset(%(keys)s",
+        "COALESCE(v.idx, 0) AS idx\n    FROM json_to_recordset(%(keys)s",
+        "v.idx AS idx\n    FROM json_to_recordset(%(keys)s",
         f"{SUITE}::test_items_are_opened_as_many_at_a_time_as_may_be",
     ),
     tested(

@@ -45,7 +45,7 @@ def test_the_item_that_cannot_be_sent_is_the_one_named() -> None:
     assert (error["step"], error["code"]) == ("f[1]", "render_failed")
 
 
-def test_an_item_that_cannot_be_undone_is_the_one_that_is_named() -> None:
+def test_an_item_that_cannot_be_undone_is_the_one_named() -> None:
     undo = Compensation("/undo", retry=RetryPolicy(max_attempts=1))
     run = Run(
         definition(
