@@ -146,7 +146,7 @@ class Agent:
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
-        self.verbs = Verbs(self.committer, self.queries)
+        self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
 
     def _made_caller(self) -> Caller:

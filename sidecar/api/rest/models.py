@@ -279,7 +279,7 @@ class RegisteredBody(Body):
 class CheckedBody(Body):
     """A document that can be registered, the steps that it holds, and what is weak in it.
 
-    `times` are in seconds, null where there is no end.
+    `times` are spans like `1m30s`, null where there is no end.
     """
 
     name: str
@@ -290,7 +290,7 @@ class CheckedBody(Body):
     transitions: int
     findings: list[FindingBody]
     assumptions: list[str]
-    times: dict[str, float | None]
+    times: dict[str, str | None]
 
 
 class DefinitionLine(Body):

@@ -339,7 +339,7 @@ class Faces:
             "payments",
             may_claim=lambda: False,
         )
-        self.verbs = Verbs(cast("Committer", self.store), self.queries)
+        self.verbs = Verbs(cast("Committer", self.store), self.queries, self.entropy)
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(
             store,
