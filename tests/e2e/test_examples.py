@@ -242,6 +242,20 @@ def test_a_payment_that_had_completed_is_undone_with_its_order(here: Running) ->
     assert (release.step, release.began > last.ended) == ("reserve", True)
 
 
+def test_an_order_and_its_payment_must_understand_each_other(here: Running) -> None:
+    """What the one gives must fit what the other wants, both ways."""
+    unpaid = here.start("order_with_payment", ('amount: "${input.total}"', "sum: 1"))
+    assert here.ends(unpaid) == FAILED
+    assert here.ended(unpaid)["error"]["code"] == "input_invalid"
+    assert here.services.undone(unpaid) == ["reserve"]
+    paid = here.start("order_with_payment", ("required: [capture]", "required: [receipt]"))
+    assert here.ends(paid) == FAILED
+    assert here.ended(paid)["error"]["code"] == "output_invalid"
+    captured = [one for one in here.services.calls if one.path == "/captures/refund"]
+    assert captured[-1].began < here.services.of(paid, "compensate")[0].began
+    assert "ship" not in here.services.effects(paid)
+
+
 def test_the_van_goes_when_its_morning_has_come(here: Running) -> None:
     began = datetime.now(UTC)
     morning = (began + timedelta(seconds=2)).isoformat().replace("+00:00", "Z")
