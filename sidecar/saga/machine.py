@@ -17,7 +17,7 @@ from datetime import datetime
 from sidecar.errors import IllegalTransition, RenderError
 from sidecar.saga import children, forward, operators, waits
 from sidecar.saga.answers import answered, heartbeat, item_ended, lease_ended, undone
-from sidecar.saga.bodies import error_body
+from sidecar.saga.bodies import error_body, misfit
 from sidecar.saga.changes import Changes, ChildStart, Verdict
 from sidecar.saga.definition import Concurrency, Definition, JsonText, Render
 from sidecar.saga.draft import Circumstances, Draft
@@ -95,7 +95,11 @@ def start(
         input=new.input,
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
-    if definition.concurrency is not None:
+    # Who starts a root is told that its input does not fit; a child can only tell its parent.
+    error = misfit(definition.input_check, new.input, "input") if new.parent else None
+    if error is not None:
+        turn_back(draft, Reason.FAILED, cause="input_invalid", error=error)
+    elif definition.concurrency is not None:
         _wait_for_turn(draft, definition.concurrency)
     else:
         draft.signal(WorkflowSignal.ADMIT, "started")
