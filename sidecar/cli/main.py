@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import definitions, operation, workflows
+from sidecar.cli import definitions, operation, versions, workflows
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
 from sidecar.errors import GoConductorError
@@ -46,6 +46,12 @@ for _command in (
     operation.migrate,
     probe,
     definitions.apply,
+    versions.diff,
+    versions.versions,
+    versions.deprecate,
+    versions.retire,
+    versions.restore,
+    versions.delete,
     workflows.start,
     workflows.list_,
     workflows.show,

@@ -28,6 +28,8 @@ _STYLES = {
     "compensated": "magenta",
     "failed": "red",
     "error": "bold red",
+    "deprecated": "yellow",
+    "retired": "red",
     "compensation_failed": "bold red",
 }
 _WIDE = 400
@@ -59,6 +61,21 @@ def workflows(page: Json) -> RenderableType:
             _text(one["reason"]),
             _time(one["created_at"]),
             _time(one["ended_at"]),
+        )
+    return table
+
+
+def versions(page: Json) -> RenderableType:
+    """Return the versions of a definition."""
+    table = _table("version", "state", "open workflows", "registered", "hash")
+    for one in page["versions"]:
+        more = "+" if one["open_workflows_more"] else ""
+        table.add_row(
+            _text(one["version"]),
+            _status(one["state"]),
+            _text(f"{one['open_workflows']}{more}"),
+            _time(one["created_at"]),
+            _text(one["hash"][:12]),
         )
     return table
 

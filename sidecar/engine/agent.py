@@ -29,6 +29,7 @@ from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
 from sidecar.engine.identity import Identity
 from sidecar.engine.leadership import Leadership
+from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer
@@ -36,6 +37,7 @@ from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
+from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
@@ -143,6 +145,7 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
         self.tasks = self._made_tasks()
+        self.oversight = Oversight(Versioning(ports.store, self.compiled))
 
     def _made_caller(self) -> Caller:
         ports = self._ports

@@ -22,6 +22,9 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_LABELS = 32
 MAX_START_KEY = 255
+MAX_ACTOR = 100
+OUR_ACTORS = frozenset({"leader", "service", "sidecar"})
+"""Who acts of itself; nobody else may go by these names in a history."""
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _MAX_LABEL_VALUE = 255
@@ -157,6 +160,17 @@ def checked_start_key(key: str | None) -> str | None:
             f"start_key is 1 to {MAX_START_KEY} printable characters.", field="start_key"
         )
     return key
+
+
+def checked_actor(name: str) -> str:
+    """Return the name of whoever acts, or raise `InvalidRequest`."""
+    if not (name.strip() and len(name) <= MAX_ACTOR and name.isprintable()):
+        raise InvalidRequest(
+            f"An actor's name is 1 to {MAX_ACTOR} printable characters.", field="actor"
+        )
+    if name in OUR_ACTORS:
+        raise InvalidRequest(f"No person goes by the name {name} here.", field="actor")
+    return name
 
 
 def valid_trace(traceparent: str | None) -> str | None:

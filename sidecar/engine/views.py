@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sidecar.ports.records import StoredDefinition
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.explain import last_error, next_attempt_at, waiting_on
@@ -132,15 +132,20 @@ class DefinitionView:
     hash: str
     created_at: datetime
     document: JsonText | None
+    state: str = "active"
 
 
 @dataclass(frozen=True, slots=True)
 class StartedView:
-    """A workflow that was started; `existed`: an earlier request with this key started it."""
+    """A workflow that was started; `existed`: an earlier request with this key started it.
+
+    `deprecated` says so of the version that it runs.
+    """
 
     id: str
     status: str
     existed: bool
+    deprecated: str | None = None
 
 
 def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> WorkflowView:
@@ -216,6 +221,7 @@ def definition_view(stored: StoredDefinition, *, with_document: bool = True) -> 
         hash=stored.hash,
         created_at=stored.created_at,
         document=stored.document if with_document else None,
+        state=stored.state,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the store tells beside its batches: definitions, sidecars, and what a leader may heal."""
+"""What the store tells beside its batches: workflows, sidecars, and what a leader may heal."""
 
 from __future__ import annotations
 
@@ -7,21 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sidecar.ports.queue import Doorbell
-from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDefinition:
-    """A version of a definition as it was given: `document` is canonical JSON."""
-
-    namespace: str
-    name: str
-    version: int
-    hash: str
-    document: JsonText
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
-    StoredDefinition,
     WorkflowFilter,
 )
+from sidecar.ports.versions import StoredDefinition, Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
@@ -45,7 +45,8 @@ class Start(Struct, frozen=True):
 
     `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
     between "the same start again" and "another start under the same key". `latest`: only if no
-    later version of the definition exists when it is written, else the answer is `Outdated`.
+    later version of the definition may be started when it is written, else the answer is
+    `Outdated`; without it a version that is retired by then is answered by `Retired`.
     `claim_next`: as with a transition, if a slot is kept free for it.
     """
 
@@ -133,7 +134,11 @@ class KeyReused(Struct, frozen=True):
 
 
 class Outdated(Struct, frozen=True):
-    """There is a later version of the definition; nothing was written."""
+    """It is not the latest version of the definition that may be started; nothing was written."""
+
+
+class Retired(Struct, frozen=True):
+    """The version must not be started any more; nothing was written."""
 
 
 class Missing(StrEnum):
@@ -182,7 +187,7 @@ class Moved(Struct, frozen=True):
 TransitionResult = Moved | Missing | Exception
 """An exception is `IllegalTransition` or `RenderError`: that member wrote nothing."""
 
-StartResult = Started | KeyReused | Outdated
+StartResult = Started | KeyReused | Outdated | Retired
 
 
 class BatchResult(Struct, frozen=True):
@@ -199,7 +204,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Protocol):
+class Store(Versions, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -237,13 +242,13 @@ class Store(Protocol):
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
     ) -> StoredDefinition | None:
-        """Return a version, or the latest."""
+        """Return a version, or the latest that may be started, or else the latest."""
         ...
 
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name."""
+        """Return the latest version of each name, by name; one that may be started, if any is."""
         ...
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:

@@ -20,6 +20,7 @@ from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
+from tests.conformance.store_versions import VersionSuite
 
 __all__ = ["Backend", "StoreSuite"]
 
@@ -33,5 +34,6 @@ class StoreSuite(
     QuerySuite,
     LeaderSuite,
     RingingSuite,
+    VersionSuite,
 ):
     """Everything that a store promises."""

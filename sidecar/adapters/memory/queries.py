@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
+from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
@@ -16,10 +17,10 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
-    StoredDefinition,
     WorkflowFilter,
 )
 from sidecar.ports.store import Epoch
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
@@ -28,7 +29,7 @@ from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, Workfl
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries:
+class MemoryQueries(MemoryVersions):
     """The part of the store that is not `commit`."""
 
     def __init__(self, tables: MemoryTables, clock: Clock) -> None:
@@ -68,7 +69,7 @@ class MemoryQueries:
         self.check_open()
         check_text(document)
         versions = self.tables.definitions.setdefault((namespace, name), [])
-        for stored in versions:
+        for stored in self.tables.versions(namespace, name):
             if stored.hash == digest:
                 return stored, False
         number, now = len(versions) + 1, self.clock.now()
@@ -81,9 +82,9 @@ class MemoryQueries:
     ) -> StoredDefinition | None:
         """Return a version, or the latest."""
         self.check_open()
-        versions = self.tables.definitions.get((namespace, name), [])
-        number = len(versions) if version is None else version
-        return self.tables.definition(DefinitionRef(namespace, name, number))
+        if version is None:
+            return self.tables.latest(namespace, name)
+        return self.tables.definition(DefinitionRef(namespace, name, version))
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
@@ -95,12 +96,13 @@ class MemoryQueries:
     ) -> Sequence[StoredDefinition]:
         """Return the latest version of each name, by name."""
         self.check_open()
-        latest = {
-            name: versions[-1]
-            for (within, name), versions in self.tables.definitions.items()
+        names = sorted(
+            name
+            for within, name in self.tables.definitions
             if within == namespace and (after is None or name > after)
-        }
-        return [latest[name] for name in sorted(latest)[:limit]]
+        )
+        latest = (self.tables.latest(namespace, name) for name in names)
+        return [one for one in latest if one is not None][:limit]
 
     # -- workflows ----------------------------------------------------------------------------
 

@@ -12,23 +12,32 @@ SELECT pg_advisory_xact_lock(24769, hashtext(%(namespace)s || '/' || %(name)s))
 
 -- name: definition_by_hash
 -- The version that holds this document.
-SELECT namespace, name, version, hash, document::text AS document, created_at
+SELECT namespace, name, version, hash, document::text AS document, created_at, state
 FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s AND hash = %(hash)s
 
 -- name: definition_by_version
--- One version, or the latest.
-SELECT namespace, name, version, hash, document::text AS document, created_at
+-- One version, or the latest that may be started, or else the latest.
+SELECT namespace, name, version, hash, document::text AS document, created_at, state
 FROM definitions
-WHERE namespace = %(namespace)s AND name = %(name)s
-  AND (%(version)s::integer IS NULL OR version = %(version)s)
-ORDER BY version DESC LIMIT 1
+WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
+  AND version = COALESCE(%(version)s::integer, (
+      SELECT version FROM definitions
+      WHERE namespace = %(namespace)s AND name = %(name)s AND state IN ('active', 'deprecated')
+      ORDER BY version DESC LIMIT 1
+  ), (
+      SELECT version FROM definitions
+      WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
+      ORDER BY version DESC LIMIT 1
+  ))
 
 -- name: list_definitions
--- The latest version of each name.
-SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at
+-- The latest version of each name: one that may be started comes before one that is retired.
+SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at,
+    state
 FROM definitions
 WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
-ORDER BY name, version DESC LIMIT %(limit)s
+  AND state <> 'deleted'
+ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
 
 -- name: get_workflows
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with

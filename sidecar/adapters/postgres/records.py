@@ -23,14 +23,17 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 class NewRow(NamedTuple):
     """What only the first row of a workflow is told.
 
-    `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
-    with it, and that it is not to be written without; `latest` that it is not to be written if a
-    later version of its definition exists.
+    `renders` says that its transitions need bodies; `central` that its rollback is looked at again
+    and again; `reserve` that its start key is to be taken with it, and that it is not to be written
+    without; `checks` that it is not to be written if its version must not be started, and `latest`
+    nor if another is the latest.
     """
 
     renders: bool
+    central: bool
     input_hash: str
     reserve: bool
+    checks: bool
     latest: bool
 
 

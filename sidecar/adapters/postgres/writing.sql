@@ -66,19 +66,25 @@ stepped AS (SELECT * FROM steps WHERE false)
 
 -- name: starts
 -- New workflows; one whose start key somebody else has loses. So does one that is there (its batch
--- had taken effect in part, and its members come again in others), and one that wants the latest
--- version where a later one exists.
+-- had taken effect in part, and its members come again in others), one whose version must not be
+-- started any more, and one that wants the latest version where it is another.
 starting AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(starting)s::json) AS v (
         id uuid, namespace text, definition text, version integer, status text, reason text,
         revision bigint, last_seq integer, created_at timestamptz, deadline_at timestamptz,
         ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
-        input text, output text, error text, input_hash text, reserve boolean, latest boolean)
+        input text, output text, error text, input_hash text, reserve boolean, checks boolean,
+        latest boolean, central boolean)
 ), fit AS MATERIALIZED (
     SELECT v.* FROM starting v
-    WHERE v.latest IS NULL OR NOT EXISTS (
+    WHERE v.checks IS NULL OR (EXISTS (
         SELECT FROM definitions d
-        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
+        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+          AND d.state IN ('active', 'deprecated')
+    ) AND (v.latest IS NULL OR NOT EXISTS (
+        SELECT FROM definitions d
+        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
+          AND d.state IN ('active', 'deprecated'))))
 ), reserved AS (
     INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
     SELECT v.namespace, v.definition, v.start_key, v.id, v.input_hash
@@ -87,10 +93,10 @@ starting AS MATERIALIZED (
     RETURNING workflow_id
 ), begun AS (
     INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
-        created_at, deadline_at, ended_at, labels, start_key, trace, renders, input, output, error)
+        created_at, deadline_at, ended_at, labels, start_key, trace, renders, central, input, output, error)
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
         v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
-        v.input::json, v.output::json, v.error::json
+        COALESCE(v.central, false), v.input::json, v.output::json, v.error::json
     FROM fit v
     WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
     ON CONFLICT (id) DO NOTHING

@@ -52,8 +52,10 @@ class Written:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
         self.new[changes.workflow.id] = records.NewRow(
             renders=start.definition.renders,
+            central=start.definition.central,
             input_hash=start.input_hash,
             reserve=quick and start.start_key is not None,
+            checks=quick,
             latest=quick and start.latest,
         )
         self._add(changes, ())

@@ -12,9 +12,10 @@ from sidecar import __version__
 from sidecar.api.rest import models
 from sidecar.api.rest.definitions import MEDIA_TYPES
 from sidecar.api.rest.events import STREAM
+from sidecar.api.rest.operations import ANSWERS, ROUTES
 from sidecar.api.rest.problems import CONTENT_TYPE
 from sidecar.api.rest.reading import NAMESPACE_HEADER
-from sidecar.api.rest.routes import ROUTES, Parameter, Route
+from sidecar.api.rest.routes import Parameter, Route
 
 Json = dict[str, Any]
 
@@ -25,6 +26,8 @@ _ALWAYS = (403, 421, 422, 500, 503)
 _PATH_PARAMETERS: dict[str, Json] = {
     "id": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
+    "step": {"type": "string", "examples": ["charge", "reserve[3]"]},
+    "token": {"type": "string"},
     "version": {"type": "integer", "minimum": 1},
 }
 
@@ -34,9 +37,9 @@ def document() -> Json:
     paths: dict[str, Json] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    requests = [route.body for route in ROUTES if route.body is not None]
+    requests = dict.fromkeys(route.body for route in ROUTES if route.body is not None)
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (*requests, *models.ANSWERS)], ref_template=_REF
+        [(model, "validation") for model in (*requests, *ANSWERS)], ref_template=_REF
     )
     return {
         "openapi": "3.1.0",
@@ -92,7 +95,8 @@ def _request_body(route: Route) -> Json | None:
     """What the request carries."""
     if route.body is not None:
         schema = _ref(route.body.__name__)
-        return {"required": True, "content": {"application/json": {"schema": schema}}}
+        demanded = any(one.is_required() for one in route.body.model_fields.values())
+        return {"required": demanded, "content": {"application/json": {"schema": schema}}}
     if route.document:
         schema = {"type": "object"}
         return {

@@ -5,21 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import timedelta
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from sidecar.api.rest.models import StartRequest
 from sidecar.api.rest.problems import Forbidden, UnsupportedMediaType
 from sidecar.definitions.durations import parse_duration
 from sidecar.definitions.findings import sentence, unknown_name, written
-from sidecar.engine.intake import read_json
+from sidecar.engine.intake import checked_actor, read_json
 from sidecar.engine.queries import DEFAULT_PAGE, MAX_PAGE
 from sidecar.errors import InvalidRequest
 from sidecar.saga.states import WorkflowStatus
 
+B = TypeVar("B", bound=BaseModel)
+
 NAMESPACE_HEADER = "GoConductor-Namespace"
+ACTOR_HEADER = "GoConductor-Actor"
 LONGEST_WAIT = timedelta(seconds=60)
 
 _MAY_REPEAT = ("label", "status")
@@ -63,19 +66,35 @@ async def body(request: web.Request, media_types: Collection[str]) -> bytes:
     return await request.read()
 
 
-async def start_request(request: web.Request) -> StartRequest:
-    """Return the body of a start. Raises `InvalidRequest` and what `body` raises."""
-    value = read_json(await body(request, ("application/json",)))
+async def json_request(request: web.Request, model: type[B], *, may_be_empty: bool = False) -> B:
+    """Return the body as `model`; one that may be empty is then an object without fields.
+
+    Raises `InvalidRequest` and what `body` raises.
+    """
+    if may_be_empty and not request.body_exists:
+        value: object = {}
+    else:
+        raw = await body(request, ("application/json",))
+        value = {} if may_be_empty and not raw else read_json(raw)
     try:
-        return StartRequest.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = written(first["loc"])
         if first["type"] == "extra_forbidden":
-            text = unknown_name("there is no field", path, StartRequest.model_fields)
+            text = unknown_name("there is no field", path, model.model_fields or ("none",))
         else:
             text = f"{path or 'the body'} {sentence(first)}"
         raise InvalidRequest(f"{text[:1].upper()}{text[1:]}.", field=path or None) from None
+
+
+def actor(request: web.Request) -> str:
+    """Return the name of whoever acts: what the header says, until there are tokens."""
+    given = request.headers.getall(ACTOR_HEADER, ("api",))
+    try:
+        return checked_actor(given[0] if len(given) == 1 else "")
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, field=ACTOR_HEADER) from None
 
 
 def only(request: web.Request, *known: str) -> None:

@@ -7,10 +7,14 @@ from aiohttp import web
 from sidecar.api.rest import reading
 from sidecar.api.rest.encoding import started_json, workflow_json, workflows_json
 from sidecar.api.rest.face import FACE, Face, reply
+from sidecar.api.rest.models import StartRequest
 from sidecar.engine.queries import workflow_id
 from sidecar.engine.views import StartedView, WorkflowView
 from sidecar.errors import StoreError
 from sidecar.saga.states import WAIT_RETURNS
+
+DEPRECATED_HEADER = "GoConductor-Deprecated"
+"""Says of the version that a start began, whatever the body is, that it is deprecated."""
 
 
 async def start(request: web.Request) -> web.Response:
@@ -19,7 +23,8 @@ async def start(request: web.Request) -> web.Response:
     namespace = reading.namespace(request, face.namespace)
     reading.only(request, "wait")
     seconds = reading.wait_seconds(request)
-    body = await reading.start_request(request)
+    body = await reading.json_request(request, StartRequest)
+    actor = reading.actor(request)
     id_ = face.commands.new_id()
 
     async def begin() -> StartedView:
@@ -32,6 +37,7 @@ async def start(request: web.Request) -> web.Response:
             body.labels,
             request.headers.get("traceparent"),
             id=id_,
+            actor=actor,
         )
 
     if seconds == 0:
@@ -112,6 +118,7 @@ async def _view_after_start(
 
 def _started(started: StartedView, body: dict[str, object]) -> web.Response:
     """The answer to a start: 201, or 200 if it had been started before."""
+    told = {} if started.deprecated is None else {DEPRECATED_HEADER: started.deprecated}
     if started.existed:
-        return reply(body)
-    return reply(body, 201, {"Location": f"/v1/workflows/{started.id}"})
+        return reply(body, headers=told)
+    return reply(body, 201, {"Location": f"/v1/workflows/{started.id}", **told})

@@ -34,10 +34,11 @@ MOMENTS = {
     ),
     "events": ("time",),
     "sidecars": ("started_at", "seen_at"),
+    "definitions": ("state_at",),
 }
 
 
-TABLES = (*MOMENTS, "definitions", "start_keys", "leaders")
+TABLES = (*MOMENTS, "start_keys", "leaders")
 
 
 @dataclass

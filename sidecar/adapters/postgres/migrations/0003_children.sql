@@ -1,0 +1,1 @@
+-- Child workflows, and slots of concurrency.
