@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import definitions, operation, versions, workflows
+from sidecar.cli import debt, definitions, operation, versions, workflows
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
 from sidecar.errors import GoConductorError
@@ -57,6 +57,7 @@ for _command in (
     workflows.show,
     workflows.events,
     workflows.cancel,
+    debt.debt,
     operation.version,
 ):
     main.add_command(_command)

@@ -22,6 +22,7 @@ from sidecar.engine.callbacks import KEY_NAME, Attempt, Tokens
 from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
@@ -145,7 +146,9 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
         self.tasks = self._made_tasks()
-        self.oversight = Oversight(Versioning(ports.store, self.compiled))
+        self.oversight = Oversight(
+            Versioning(ports.store, self.compiled), DebtBook(ports.store, self.compiled, clock)
+        )
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -197,6 +200,7 @@ class Agent:
             self.ringer,
             self.identity,
             times,
+            compiled=self.compiled,
             clock=ports.clock,
             entropy=ports.entropy,
             telemetry=ports.telemetry,

@@ -10,6 +10,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `timers`: lets steps go on that have waited long enough
 - `deadlines`: turns workflows back whose time is over
+- `reviews`, `debts`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
 """
@@ -26,8 +27,11 @@ from datetime import timedelta
 import structlog
 
 from sidecar.engine.backing_off import BackingOff
+from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
+from sidecar.engine.overseeing import Overseer
 from sidecar.engine.ringing import Ringer
 from sidecar.errors import (
     SchemaMismatch,
@@ -59,6 +63,8 @@ _AFTER = {
     "leases": Site.AFTER_LEASES,
     "timers": Site.AFTER_TIMERS,
     "deadlines": Site.AFTER_DEADLINES,
+    "reviews": Site.AFTER_REVIEWS,
+    "debts": Site.AFTER_DEBTS,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
 }
@@ -74,13 +80,15 @@ PAUSE_GROWS = 1.5
 class DutyTimes:
     """`every` is the pause between rounds, growing to `idle_every` while there is nothing to do.
 
-    `ring_every` and `forget_every` say how often those duties are due, which need not be done in
+    `ring_every` and its like say how often those duties are due, which need not be done in
     each round; the others how long is too long.
     """
 
     every: timedelta = timedelta(seconds=1)
     idle_every: timedelta = timedelta(seconds=4)
     ring_every: timedelta = timedelta(seconds=5)
+    review_every: timedelta = timedelta(seconds=10)
+    debt_every: timedelta = timedelta(seconds=30)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
     ring_after: timedelta = timedelta(seconds=10)
@@ -108,6 +116,7 @@ class Duties:
         identity: Identity,
         times: DutyTimes,
         *,
+        compiled: CompiledDefinitions | None = None,
         clock: Clock,
         entropy: Entropy,
         telemetry: Telemetry,
@@ -127,14 +136,20 @@ class Duties:
         self._pages: dict[str, Ringable] = {}
         self._periods = {
             "ring_again": times.ring_every.total_seconds(),
+            "reviews": times.review_every.total_seconds(),
+            "debts": times.debt_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
+        debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
+        self._overseer = Overseer(store, debts, telemetry, identity.namespace, self._apply)
         self._done_at: dict[str, float] = {}
         self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "timers": self._fire_timers,
             "deadlines": self._end_overdue,
+            "reviews": self._overseer.review,
+            "debts": self._overseer.tell_debts,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
         }
@@ -162,6 +177,10 @@ class Duties:
         if interrupted is not None:
             raise interrupted
         return done
+
+    def stand_down(self) -> None:
+        """Tell nothing any more of what only a leader tells."""
+        self._overseer.stand_down()
 
     def _is_due(self, name: str) -> bool:
         """Whether the duty's period is over; it begins anew then, whatever becomes of the duty."""
@@ -194,6 +213,8 @@ class Duties:
             "timers": work.due_timers,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
+            "reviews": work.central_rollbacks,
+            "debts": work.debts or self._overseer.tells_debts,
         }
         if rings and not work.ringable_steps:
             self._pages = {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.versioning import Versioning
 
 
 @dataclass(frozen=True, slots=True)
 class Oversight:
-    """The versions of definitions."""
+    """The versions of definitions, and what is owed."""
 
     versions: Versioning
+    debt: DebtBook

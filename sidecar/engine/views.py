@@ -202,7 +202,7 @@ def event_view(event: HistoryEvent) -> EventView:
         time=event.time,
         kind=event.kind,
         step=event.step,
-        index=_shown_index(event.index),
+        index=shown_index(event.index),
         action=event.action,
         before=event.before,
         after=event.after,
@@ -242,7 +242,7 @@ def _step_view(workflow: Workflow, step: Step) -> StepView:
     run = step.execute
     return StepView(
         name=step.key.step,
-        index=_shown_index(step.key.index),
+        index=shown_index(step.key.index),
         service=step.service,
         status=step.status,
         attempt=run.attempt,
@@ -271,6 +271,6 @@ def _compensation_view(step: Step) -> CompensationView:
     )
 
 
-def _shown_index(index: int) -> int | None:
+def shown_index(index: int) -> int | None:
     """An index as clients see it."""
     return None if index == NO_INDEX else index

@@ -52,6 +52,8 @@ class LeaderWork:
     due_timers: bool
     overdue_workflows: bool
     ringable_steps: bool
+    central_rollbacks: bool = False
+    debts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
     Lease,
@@ -204,7 +205,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Protocol):
+class Store(Versions, Debts, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -316,9 +317,9 @@ class Store(Versions, Protocol):
     async def leader_work(
         self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
     ) -> LeaderWork:
-        """Tell which of the next four questions would find anything, in one round trip.
+        """Tell which of the leader's questions would find anything, in one round trip.
 
-        Without `due_for` the last of them is left out, and told to find nothing.
+        Without `due_for` that for steps to ring is left out, and told to find nothing.
         """
         ...
 

@@ -27,11 +27,18 @@ from sidecar.saga.events import (
     Event,
     Heartbeat,
     LeaseEnded,
+    RollbackReviewed,
     SignalSent,
     TimerFired,
 )
-from sidecar.saga.rollback import turn_back
-from sidecar.saga.states import Reason, StepStatus, WorkflowSignal, WorkflowStatus
+from sidecar.saga.rollback import turn_back, unwind
+from sidecar.saga.states import (
+    WORKFLOW_ENDS,
+    Reason,
+    StepStatus,
+    WorkflowSignal,
+    WorkflowStatus,
+)
 from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
 
 
@@ -94,6 +101,8 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
             return _cancel(draft)
         case DeadlinePassed():
             return _deadline(draft, workflow)
+        case RollbackReviewed():
+            return _review(draft)
         case _:
             return operators.apply(draft, event)
 
@@ -129,6 +138,14 @@ def _deadline(draft: Draft, workflow: Workflow) -> Verdict:
         draft.note("deadline_ignored", "past_pivot")
     else:
         turn_back(draft, Reason.TIMED_OUT, cause="deadline_passed")
+    return Verdict.APPLIED
+
+
+def _review(draft: Draft) -> Verdict:
+    """Go on with a rollback as after any of its steps: mostly nothing is left to begin."""
+    if not draft.turning_back or draft.status in WORKFLOW_ENDS:
+        return Verdict.IGNORED
+    unwind(draft)
     return Verdict.APPLIED
 
 

@@ -154,7 +154,8 @@ class Workflow(Struct, frozen=True):
     `signals` are those that nobody has taken yet; `last_signal` is the number of the newest.
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
-    those to be undone next.
+    those to be undone next. `owes_since` is set while it owes effects their undoing (see
+    `sidecar.saga.debts`).
     """
 
     id: WorkflowId
@@ -175,6 +176,7 @@ class Workflow(Struct, frozen=True):
     last_signal: int = 0
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
     partial: bool = False
+    owes_since: datetime | None = None
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None

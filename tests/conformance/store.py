@@ -12,6 +12,7 @@ A binding is a class and a fixture:
 from __future__ import annotations
 
 from tests.conformance.store_claims import ClaimSuite
+from tests.conformance.store_debts import DebtSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_play import Backend
@@ -35,5 +36,6 @@ class StoreSuite(
     LeaderSuite,
     RingingSuite,
     VersionSuite,
+    DebtSuite,
 ):
     """Everything that a store promises."""

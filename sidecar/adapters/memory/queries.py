@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sidecar.adapters.memory.checks import check_text
+from sidecar.adapters.memory.debts import MemoryDebts
 from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.errors import StaleEpoch, StoreUnavailable
@@ -29,7 +30,7 @@ from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, Workfl
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions):
+class MemoryQueries(MemoryVersions, MemoryDebts):
     """The part of the store that is not `commit`."""
 
     def __init__(self, tables: MemoryTables, clock: Clock) -> None:
@@ -217,6 +218,8 @@ class MemoryQueries(MemoryVersions):
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
+            central_rollbacks=bool(await self.central_rollbacks(namespace, None, 1)),
+            debts=bool(await self.list_debts(namespace, None, None, 1)),
         )
 
     async def ended_leases(

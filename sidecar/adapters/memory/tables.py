@@ -163,6 +163,8 @@ class MemoryTables:
 
     rows: dict[WorkflowId, Row] = field(default_factory=dict)
     open: dict[WorkflowId, None] = field(default_factory=dict)
+    owing: dict[WorkflowId, None] = field(default_factory=dict)
+    central: dict[WorkflowId, None] = field(default_factory=dict)
     start_keys: dict[tuple[str, str, str], StartKey] = field(default_factory=dict)
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
     deleted: set[tuple[str, str, int]] = field(default_factory=set)
@@ -180,6 +182,10 @@ class MemoryTables:
             self.open[known] = None
         else:
             self.open.pop(known, None)
+        if row.workflow.owes_since is not None:
+            self.owing[known] = None
+        else:
+            self.owing.pop(known, None)
 
     def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
         """The versions of a definition that were not deleted, in their order."""

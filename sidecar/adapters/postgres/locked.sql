@@ -1,14 +1,14 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
 
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import ask, load, send
@@ -39,7 +40,7 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions):
+class PostgresQueries(PostgresVersions, PostgresDebts):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:

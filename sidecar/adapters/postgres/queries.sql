@@ -54,7 +54,7 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.input::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
-    s.awaiting, s.doubt_at, s.fan::text, w.last_signal
+    s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.owes_since
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
@@ -96,7 +96,8 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 -- name: list_workflows
 -- Newest first; ids sort by time.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-       created_at, deadline_at, ended_at, labels, start_key, trace, last_signal
+       created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
+       owes_since
 FROM workflows
 WHERE namespace = %(namespace)s
   AND (%(after)s::uuid IS NULL OR id < %(after)s::uuid)
@@ -144,7 +145,7 @@ ON CONFLICT (namespace) DO UPDATE SET epoch = leaders.epoch + 1, holder = EXCLUD
 RETURNING epoch
 
 -- name: leader_work
--- Whether the three questions below would find anything: mostly none does, and this is all that is
+-- Whether the questions of the leader would find anything: mostly none does, and this is all that is
 -- asked. What holds for their rows must hold here, too.
 SELECT EXISTS (
     SELECT FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
@@ -160,7 +161,12 @@ SELECT EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
-) AS overdue_workflows, %(due_for)s::interval IS NOT NULL AND EXISTS (
+) AS overdue_workflows, EXISTS (
+    SELECT FROM workflows
+    WHERE namespace = %(namespace)s AND central AND status IN ('rolling_back', 'error')
+) AS central_rollbacks, EXISTS (
+    SELECT FROM workflows WHERE namespace = %(namespace)s AND owes_since IS NOT NULL
+) AS debts, %(due_for)s::interval IS NOT NULL AND EXISTS (
     SELECT FROM (
         SELECT DISTINCT service FROM sidecars
         WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone

@@ -71,6 +71,7 @@ def moved_workflow_record(workflow: Workflow, before: Workflow | None = None) ->
         "ended_at": workflow.ended_at,
         "kept_signals": len(workflow.signals),
         "last_signal": workflow.last_signal,
+        "owes_since": workflow.owes_since,
         "output": body(workflow.output),
         "error": body(workflow.error),
     }

@@ -95,6 +95,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         start_key=row.get("start_key"),
         trace=row["trace"],
         last_signal=row["last_signal"],
+        owes_since=row["owes_since"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -167,6 +168,7 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         ended_at=row[40],
         trace=row[41],
         last_signal=row[48],
+        owes_since=row[49],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
     )
@@ -223,6 +225,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         start_key=row[41],
         trace=row[42],
         last_signal=row[49],
+        owes_since=row[50],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],

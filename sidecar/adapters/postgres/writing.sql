@@ -7,7 +7,7 @@ moved AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(moved)s::json) AS v (
         id uuid, expected bigint, was_paused boolean, paused boolean, status text, reason text, revision bigint, last_seq integer,
         deadline_at timestamptz, ended_at timestamptz, kept_signals integer, last_signal integer,
-        output text, error text)
+        owes_since timestamptz, output text, error text)
 ), won AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
     WHERE w.revision = v.expected AND w.paused = COALESCE(v.was_paused, false)
@@ -26,7 +26,7 @@ changed AS (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
         last_seq = v.last_seq, deadline_at = v.deadline_at, ended_at = v.ended_at,
         paused = COALESCE(v.paused, false), kept_signals = COALESCE(v.kept_signals, 0),
-        last_signal = COALESCE(v.last_signal, 0),
+        last_signal = COALESCE(v.last_signal, 0), owes_since = v.owes_since,
         output = COALESCE(v.output::json, w.output), error = COALESCE(v.error::json, w.error)
     FROM moved v
     WHERE w.id = v.id AND (v.id IN (SELECT id FROM won)) IS TRUE
@@ -322,7 +322,7 @@ LEFT JOIN (
         w.namespace, w.definition, w.version, w.status AS workflow_status, w.reason, w.paused,
         w.revision, w.last_seq, w.created_at, w.deadline_at, w.ended_at AS workflow_ended_at,
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
-        s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal
+        s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal, w.owes_since
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -334,7 +334,8 @@ LEFT JOIN (
         x.comp_claimed_at, x.comp_ended_at,
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL
+        NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL,
+        NULL
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
@@ -346,6 +347,6 @@ LEFT JOIN (
     SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM refused f
 ) AS r ON true

@@ -106,6 +106,7 @@ class _Transaction:
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
         self._claimed: dict[Key, Claimed] = {}
+        self._central: list[WorkflowId] = []
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -139,6 +140,7 @@ class _Transaction:
         for row in self._rows.values():
             self._tables.put(row)
         self._tables.start_keys.update(self._start_keys)
+        self._tables.central.update(dict.fromkeys(self._central))
 
     def _row(self, workflow: WorkflowId) -> Row | None:
         return self._rows.get(workflow) or self._tables.rows.get(workflow)
@@ -167,6 +169,8 @@ class _Transaction:
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         row = self._rows[start.id] = Row.begun(changes)
+        if known.central:
+            self._central.append(start.id)
         if start.claim_next:
             self._claim_next(row, changes.queued)
         return Started(start.id, changes.workflow.status, changes=changes)

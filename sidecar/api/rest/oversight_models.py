@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from sidecar.api.rest.models import Body, DefinitionLine
+from sidecar.saga.states import StepStatus, WorkflowStatus
 
 
 class VersionBody(DefinitionLine):
@@ -31,4 +33,43 @@ class DeletedBody(Body):
     state: Literal["deleted"]
 
 
-ANSWERS: tuple[type[BaseModel], ...] = (VersionPage, DeletedBody)
+class ServiceDebtBody(Body):
+    """What one service owes; `overdue` and `failed` are parts of `owed`."""
+
+    service: str
+    owed: int
+    overdue: int = Field(description="Owed for longer than `older_than`.")
+    failed: int = Field(description="Could not be undone: a person must act.")
+    oldest_at: datetime
+    oldest_age_s: float
+
+
+class DebtEntryBody(Body):
+    """One effect that is owed its undoing."""
+
+    workflow: str
+    definition: str
+    version: int
+    workflow_status: WorkflowStatus
+    step: str
+    index: int | None
+    service: str
+    status: StepStatus
+    since: datetime
+    age_s: float
+    tries: int
+    next_attempt_at: datetime | None
+    error: JsonValue
+
+
+class DebtBody(Body):
+    """What is owed: by service, and a page of it one by one, the oldest first."""
+
+    older_than_s: float
+    services: list[ServiceDebtBody]
+    more: bool = Field(description="There is more than was counted.")
+    entries: list[DebtEntryBody]
+    next_cursor: str | None
+
+
+ANSWERS: tuple[type[BaseModel], ...] = (VersionPage, DeletedBody, DebtBody)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from sidecar.api.rest import models, oversight_models, versions
-from sidecar.api.rest.routes import CURSOR, LIMIT, Route
+from sidecar.api.rest import debt, models, oversight_models, versions
+from sidecar.api.rest.routes import CURSOR, LIMIT, Parameter, Route
+
+OLDER_THAN = Parameter(
+    "older_than", "What counts as overdue: `30m`, `2h`.", {"type": "string", "default": "1h"}
+)
+SERVICE = Parameter("service", "Only entries of this service.", {"type": "string"})
 
 _VERSION = "/v1/definitions/{name}/versions/{version}"
 
@@ -53,5 +58,15 @@ ROUTES: tuple[Route, ...] = (
         "Delete a retired version to which no workflow refers, open or ended",
         {200: oversight_models.DeletedBody},
         problems=(404, 409, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/debt",
+        debt.get,
+        "getDebt",
+        "Read which effects are owed their undoing: by service, and one by one",
+        {200: oversight_models.DebtBody},
+        problems=(422,),
+        query=(OLDER_THAN, SERVICE, CURSOR, LIMIT),
     ),
 )

@@ -21,7 +21,7 @@ from sidecar.saga.workflow import WorkflowId
 from tests.servers.postgres import PostgresServer
 
 MOMENTS = {
-    "workflows": ("created_at", "deadline_at", "ended_at"),
+    "workflows": ("created_at", "deadline_at", "ended_at", "owes_since"),
     "steps": (
         "due_at",
         "lease_until",

@@ -20,6 +20,7 @@ from sidecar.definitions import render
 from sidecar.engine.callbacks import Tokens
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
@@ -287,7 +288,9 @@ class Faces:
             may_claim=lambda: False,
         )
         self.verbs = Verbs(cast("Committer", self.store), self.queries)
-        self.oversight = Oversight(Versioning(store, self.compiled))
+        self.oversight = Oversight(
+            Versioning(store, self.compiled), DebtBook(store, self.compiled, self.clock)
+        )
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(
             store,

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sidecar.api.rest.face import Face
-from tests.conformance.store_play import Player
 from tests.unit.engine.whole import Whole
 
 
@@ -27,10 +26,6 @@ class Overseen(Whole):
             "default",
             oversight=agent.oversight,
         )
-
-    def player(self, service: str = "payments") -> Player:
-        """Another sidecar at the same store."""
-        return Player(self.store, service)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Overseen]:
