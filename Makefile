@@ -60,7 +60,8 @@ CHAOS_ARGS ?=
 
 chaos: $(VENV)/.installed-test
 	tests/servers/install
-	SERVERS_REQUIRED=1 RACES=10000 $(BIN)/python -m pytest -q tests/adapters/stores/test_postgres_races.py
+	SERVERS_REQUIRED=1 RACES=10000 $(BIN)/python -m pytest -q tests/adapters/stores/test_postgres_races.py \
+	  tests/adapters/stores/test_postgres_language_races.py
 	SERVERS_REQUIRED=1 $(BIN)/python -m pytest -q -m soak tests/chaos
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(CHAOS_ARGS)
 

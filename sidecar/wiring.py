@@ -197,7 +197,7 @@ async def _start(
 ) -> Agent:
     """Start the engine, then the faces; `stack` ends them in the opposite order."""
     agent = await build_agent(config, dsn, telemetry)
-    names = config.listen.hosts
+    names = config.api_hosts
     face = Face(
         agent.commands,
         agent.verbs,

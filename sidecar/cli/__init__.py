@@ -3,6 +3,7 @@
 - `main`: the group of all commands, and what the exit codes mean
 - `workflows`: start, list, show, events, cancel
 - `definitions`: apply
+- `check`, `simulate`: what a definition comes to, without any sidecar
 - `operation`: demo, sidecar, migrate, version
 - `client`: asking a sidecar over REST, with a deadline
 - `tables`: what people read

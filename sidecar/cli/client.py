@@ -20,6 +20,7 @@ _MAX_ANSWER = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 _NEXT = {
+    "conflict": "see how it stands: `goconductor show ID`.",
     "not_found": "see what there is: `goconductor list`.",
     "bad_definition": "mend the document and apply it again.",
     "unknown_host": "ask for 127.0.0.1, or add the name to the sidecar's listen.allowed_hosts.",
@@ -39,9 +40,9 @@ class Answer:
 
 
 class Client:
-    """One sidecar's REST API. Every failure is a `Failure`."""
+    """One sidecar's REST API, asked in the name of `actor`. Every failure is a `Failure`."""
 
-    def __init__(self, server: str, namespace: str | None = None) -> None:
+    def __init__(self, server: str, namespace: str | None = None, actor: str | None = None) -> None:
         self._parts = _address(server)
         self._server = server.rstrip("/")
         if namespace is not None and not (namespace.isascii() and namespace.isprintable()):
@@ -49,7 +50,13 @@ class Client:
                 f"{namespace!r} is not the name of a namespace.",
                 then="write it like default (--namespace or GOCONDUCTOR_NAMESPACE).",
             )
+        if actor is not None and not actor.isprintable():
+            raise Failure(
+                f"{actor!r} cannot be the name of an actor.",
+                then="write it like anna (--actor or GOCONDUCTOR_ACTOR).",
+            )
         self._namespace = namespace
+        self._actor = actor
 
     def get(self, *path: str, query: Iterable[tuple[str, str]] = (), wait: float = 0) -> Any:
         """Return what stands at a path; `wait` is how many seconds the query asks to wait."""
@@ -84,11 +91,13 @@ class Client:
         )
         if encoded := urlencode(list(query)):
             target += f"?{encoded}"
-        headers = {"Accept": "application/json"}
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
         if body is not None and content_type is not None:
             headers["Content-Type"] = content_type
         if self._namespace is not None:
             headers["GoConductor-Namespace"] = self._namespace
+        if self._actor is not None:
+            headers["GoConductor-Actor"] = self._actor.encode()
         until = time.monotonic() + DEADLINE + wait
         with self._connected() as connection:
             with suppress(BrokenPipeError, ConnectionResetError):  # refused while it was sent

@@ -36,7 +36,7 @@ class ServiceAway(Failure):
 
 
 class NotCompleted(Failure):
-    """The workflow was rolled back, or is in `error` for a person."""
+    """The workflow was rolled back or terminated, or is in `error` for a person."""
 
     exit_code = 4
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import debt, definitions, operation, versions, workflows
+from sidecar.cli import debt, definitions, operation, operators, versions, workflows
+from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
+from sidecar.cli.simulate import simulate
 from sidecar.errors import GoConductorError
 
 
@@ -44,6 +46,8 @@ for _command in (
     operation.demo,
     operation.sidecar,
     operation.migrate,
+    check,
+    simulate,
     probe,
     definitions.apply,
     versions.diff,
@@ -56,7 +60,15 @@ for _command in (
     workflows.list_,
     workflows.show,
     workflows.events,
-    workflows.cancel,
+    workflows.items,
+    operators.cancel,
+    operators.pause,
+    operators.resume,
+    operators.retry,
+    operators.signal,
+    operators.skip,
+    operators.resolve,
+    operators.terminate,
     debt.debt,
     operation.version,
 ):

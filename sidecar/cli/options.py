@@ -51,8 +51,8 @@ def print_json(body: Any) -> None:
     click.echo(json.dumps(body, indent=2))
 
 
-def read_input(text: str) -> Any:
-    """Return the input as it was written, or read from a file. Raises `Failure`."""
+def read_input(text: str, option: str = "--input") -> Any:
+    """Return a body as it was written, or read from a file. Raises `Failure`."""
     try:
         if text == "@-":
             text = sys.stdin.read()
@@ -60,11 +60,11 @@ def read_input(text: str) -> Any:
             text = Path(text[1:]).read_text(encoding="utf-8")
         return json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
-        raise Failure(f"the input cannot be read: {error}") from None
+        raise Failure(f"{option} cannot be read: {error}") from None
     except ValueError as error:
         raise Failure(
-            f"the input is not JSON: {error}",
-            then="quote it for the shell: --input '{\"order_id\": 17}', or use --input @file.",
+            f"{option} is not JSON: {error}",
+            then=f"quote it for the shell: {option} '{{\"order_id\": 17}}', or use {option} @file.",
         ) from None
 
 

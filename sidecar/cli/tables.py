@@ -21,7 +21,9 @@ _STYLES = {
     "in_progress": "cyan",
     "running": "cyan",
     "queued": "cyan",
+    "waiting": "cyan",
     "retrying": "yellow",
+    "in_doubt": "yellow",
     "rolling_back": "yellow",
     "compensating": "yellow",
     "rolled_back": "magenta",
@@ -106,11 +108,13 @@ def debt(page: Json) -> RenderableType:
 
 def events(page: Json) -> RenderableType:
     """Return a history."""
-    table = _table("seq", "time", "what", "from", "to", "attempt", "cause", "actor")
+    table = _table("seq", "time", "what", "from", "to", "attempt", "cause", "actor", "details")
     for one in page["events"]:
         what = one["kind"] if one["step"] is None else _step_name(one["step"], one["index"])
         if one["action"] == "compensate":
             what = f"undo {what}"
+        if one["step"] is not None and one["kind"] not in ("step", "compensation"):
+            what = f"{one['kind']} {what}"
         table.add_row(
             _text(one["seq"]),
             _time(one["time"]),
@@ -120,8 +124,20 @@ def events(page: Json) -> RenderableType:
             _text(one["attempt"]),
             _text(one["cause"]),
             _text(one["actor"]),
+            _text(", ".join(f"{name}: {said}" for name, said in (one["details"] or {}).items())),
         )
     return table
+
+
+def items(page: Json) -> RenderableType:
+    """Return items of a fan-out."""
+    return _steps(page["items"])
+
+
+def brief_step(step: Json) -> str:
+    """Return a step and its status in a word, of a fan-out with its items."""
+    counted = f"({_items(step['items'])})" if step["items"] else ""
+    return f"{step['name']}={step['status']}{counted}"
 
 
 def workflow(view: Json) -> RenderableType:
@@ -152,19 +168,37 @@ def workflow(view: Json) -> RenderableType:
 
 def _steps(steps: list[Json]) -> Table:
     """The steps of a workflow, each followed by how it is undone."""
-    table = _table("step", "service", "status", "attempts", "tries", "started", "took", "error")
+    fans_out = any(step["items"] for step in steps)
+    items = ("items",) if fans_out else ()
+    table = _table(
+        "step", "service", "status", *items, "attempts", "tries", "started", "took", "error"
+    )
     for step in steps:
+        counted = (_text(_items(step["items"])),) if fans_out else ()
         undo = step["compensation"]
         # While a step is undone its status speaks of that; the row above it is what it was.
         table.add_row(
             _text(_step_name(step["name"], step["index"])),
             _text(step["service"]),
             _text("") if undo else _status(step["status"]),
+            *counted,
             *_run(step),
         )
         if undo is not None:
-            table.add_row(_text("  undo"), _text(""), _status(undo["status"]), *_run(undo))
+            blank = (_text(""),) * len(items)
+            table.add_row(_text("  undo"), _text(""), _status(undo["status"]), *blank, *_run(undo))
     return table
+
+
+def _items(items: Json | None) -> str | None:
+    """How the items of a fan-out stand."""
+    if items is None:
+        return None
+    ended = items["total"] - items["pending"] - items["open"]
+    parts = [f"{ended} of {items['total']} ended"]
+    words = {"failed": "failed", "undoing": "being undone", "not_undone": "not undone"}
+    parts += [f"{items[name]} {said}" for name, said in words.items() if items[name]]
+    return ", ".join(parts)
 
 
 def _run(run: Json) -> tuple[Text, ...]:

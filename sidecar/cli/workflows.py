@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _WAIT_S = 30
 _WATCH_S = 1
-_RETURNS = frozenset({"completed", "rolled_back", "error"})
+_RETURNS = frozenset({"completed", "rolled_back", "terminated", "error"})
 
 
 @click.command()
@@ -64,7 +64,7 @@ def start(
     view = answer.body
     while view["status"] not in _RETURNS or "steps" not in view:
         view = client.get("workflows", view["id"], query=_wait_query(seconds), wait=seconds)
-    _print_view(view, output)
+    print_view(view, output)
     _demand_completed(view)
 
 
@@ -114,7 +114,7 @@ def show(*, workflow: str, watch: bool, server: str, namespace: str | None, outp
     """Show one workflow: its steps, what it waits for, its last error."""
     client = _client(server, namespace)
     if not watch:
-        _print_view(client.get("workflows", workflow), output)
+        print_view(client.get("workflows", workflow), output)
         return
     view = _follow(client, workflow) if output == "table" else _await_end(client, workflow)
     if output == "json":
@@ -152,11 +152,33 @@ def events(
 
 @click.command()
 @click.argument("workflow", metavar="ID")
+@click.argument("step")
+@click.option("--limit", type=click.IntRange(1, 100), default=100, show_default=True)
+@click.option("--cursor", help="Where the last page ended.")
 @client_options
-def cancel(*, workflow: str, server: str, namespace: str | None, output: str) -> None:
-    """Undo a workflow. It ends `rolled_back` when all of it has been undone."""
-    answer = _client(server, namespace).post("workflows", workflow, "cancel")
-    _print_view(answer.body, output)
+def items(
+    *,
+    workflow: str,
+    step: str,
+    limit: int,
+    cursor: str | None,
+    server: str,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Show the items of the fan-out STEP, by their index."""
+    query = [("limit", str(limit))]
+    if cursor is not None:
+        query.append(("cursor", cursor))
+    client = _client(server, namespace)
+    page = client.get("workflows", workflow, "steps", step, "items", query=query)
+    if output == "json":
+        print_json(page)
+        return
+    from sidecar.cli import tables
+
+    tables.show(tables.items(page))
+    _hint_more(page)
 
 
 def _client(server: str, namespace: str | None) -> Client:
@@ -204,7 +226,7 @@ def _follow_by_lines(client: Client, workflow: str, view: dict[str, Any]) -> dic
 
     last = ""
     while True:
-        steps = " ".join(f"{step['name']}={step['status']}" for step in view["steps"])
+        steps = " ".join(tables.brief_step(step) for step in view["steps"])
         line = f"{view['status']}: {steps}"
         if line != last:
             click.echo(line)
@@ -215,7 +237,7 @@ def _follow_by_lines(client: Client, workflow: str, view: dict[str, Any]) -> dic
         view = client.get("workflows", workflow, query=_wait_query(_WATCH_S), wait=_WATCH_S)
 
 
-def _print_view(view: dict[str, Any], output: str) -> None:
+def print_view(view: dict[str, Any], output: str) -> None:
     """Print one workflow."""
     if output == "json":
         print_json(view)

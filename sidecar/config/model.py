@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -324,7 +325,7 @@ class SidecarConfig(Section):
     """Asked with GET whether the service is ready; left out: a TCP connect."""
     service_auth: ServiceAuth | None = None
     callback_base_url: CallbackUrl | None = None
-    """Where the service reaches a sidecar; left out: this one, at `listen.http`."""
+    """Where the service reaches a sidecar of the namespace; left out: this one's `listen.http`."""
     body_limits: BodyLimits = BodyLimits()
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""
@@ -349,3 +350,11 @@ class SidecarConfig(Section):
                 "or one late beat ends leases"
             )
         return span
+
+    @property
+    def api_hosts(self) -> frozenset[str] | None:
+        """The names by which the API may be asked, by services that call back too; None: any."""
+        hosts = self.listen.hosts
+        if hosts is None or self.callback_base_url is None:
+            return hosts
+        return hosts | {urlsplit(self.callback_base_url).hostname or ""}

@@ -53,9 +53,7 @@ NOT_YET: dict[str, dict[str, str]] = {
         "concurrency": "`concurrency`",
         "priority": "`priority`",
     },
-    "step": {
-        "workflow": "`workflow` (a child)",
-    },
+    "step": {},
 }
 """The keys that this version reads and checks, but does not run."""
 

@@ -14,7 +14,7 @@ from sidecar.definitions.data import Data
 from sidecar.definitions.findings import shown, written
 from sidecar.definitions.templates import Compiled, Slot
 from sidecar.definitions.work import MOST_FORWARD, MOST_WORK, SLOT, Work
-from sidecar.errors import RenderError
+from sidecar.errors import IncompleteState, RenderError
 from sidecar.saga.definition import Each, JsonText, Scope, Template
 
 MAX_RESULT = 1024 * 1024
@@ -85,13 +85,14 @@ def render(template: Template, scope: Scope) -> JsonText:
     """Fill a template: the `Render` that the machine is given. Raises `RenderError`.
 
     Whatever else goes wrong is one too: a transition ends with a step that failed and says why,
-    never with an exception that would come again at every try.
+    never with an exception that would come again at every try. Only that something was not read
+    yet is for the machine to hear.
     """
     if template.constant:
         return template.source
     try:
         return _rendered(template.compiled, scope)
-    except RenderError:
+    except (RenderError, IncompleteState):
         raise
     except Exception as error:
         raise RenderError(f"cannot be rendered: {type(error).__name__}") from error

@@ -22,6 +22,7 @@ from sidecar.engine.callbacks import KEY_NAME, Attempt, Tokens
 from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.courier import Courier
 from sidecar.engine.debt import DebtBook
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
@@ -33,7 +34,7 @@ from sidecar.engine.leadership import Leadership
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.receiving import LookInterval, Receiver
-from sidecar.engine.ringing import Ringer
+from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
@@ -124,6 +125,7 @@ class Agent:
             entropy=entropy,
             telemetry=telemetry,
         )
+        self.courier = Courier(self.committer)
         self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
@@ -201,6 +203,7 @@ class Agent:
             self.identity,
             times,
             compiled=self.compiled,
+            deliver=self.courier.deliver,
             clock=ports.clock,
             entropy=ports.entropy,
             telemetry=ports.telemetry,
@@ -285,6 +288,7 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.caller.give_back_from_now_on()
         await self.caller.stop()
+        await self.courier.stop()
         await self.committer.stop()
         await self.caller.stop()  # what the last commit claimed
         await self.ringer.stop()
@@ -315,6 +319,7 @@ class Agent:
         for claimed in result.claimed:
             self.caller.take(claimed, began)
         self.ringer.after(batch, result)
+        self.courier.deliver(changes_of(result))
 
     def _gate_changed(self, *, is_open: bool, reason: str) -> None:
         log.info("gate_open" if is_open else "gate_closed", reason=reason)

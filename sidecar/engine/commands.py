@@ -24,6 +24,7 @@ from sidecar.engine.intake import (
     storable,
     valid_trace,
 )
+from sidecar.engine.pinning import pinned
 from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, definition_view
 from sidecar.errors import Conflict, NotFound, StartKeyReused
@@ -64,9 +65,9 @@ class Commands:
         """Return an id to start a workflow with."""
         return self._entropy.workflow_id()
 
-    def check_definition(self, namespace: str, text: bytes, content_type: str) -> Definition:
+    async def check_definition(self, namespace: str, text: bytes, content_type: str) -> Definition:
         """Return what a document would become, as version 0. Raises `DefinitionError`."""
-        parsed = parse_definition(text, content_type)
+        parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
         return compile_stored(parsed.document, namespace, parsed.name, 0)
 
     async def register_definition(
@@ -76,7 +77,7 @@ class Commands:
 
         Raises `DefinitionError`.
         """
-        parsed = parse_definition(text, content_type)
+        parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
         # Before it is stored: a latest version that cannot be read back would stop the name.
         compile_stored(parsed.document, namespace, parsed.name, 0)
         stored, created = await self._store.put_definition(

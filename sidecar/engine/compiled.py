@@ -61,6 +61,10 @@ class CompiledDefinitions:
                     del self._last_seen[gone.namespace, gone.name]
         return found
 
+    def is_retired(self, ref: DefinitionRef) -> bool:
+        """Whether a version was retired when last looked at."""
+        return self._states.get(ref, (VersionState.ACTIVE, 0.0))[0] is VersionState.RETIRED
+
     def is_deprecated(self, ref: DefinitionRef) -> bool:
         """Whether a version was deprecated when last looked at; it may be looked at again then."""
         state, read_at = self._states.get(ref, (VersionState.ACTIVE, 0.0))

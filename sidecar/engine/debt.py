@@ -28,7 +28,7 @@ _MOST_LOOKS = 10
 
 @dataclass(frozen=True, slots=True)
 class ServiceDebt:
-    """What is owed by one service, in calls."""
+    """What is owed by one service, in calls; with an empty name, what is owed by children."""
 
     service: str
     owed: int
@@ -48,7 +48,10 @@ class DebtSummary:
 
 @dataclass(frozen=True, slots=True)
 class DebtView:
-    """One effect that is owed its undoing; `index` is that of an item of a fan-out."""
+    """One effect that is owed its undoing; `index` is that of an item of a fan-out.
+
+    `service` is None for a child, whose own steps are told one by one once it is turned back.
+    """
 
     workflow: str
     definition: str
@@ -56,7 +59,7 @@ class DebtView:
     workflow_status: str
     step: str
     index: int | None
-    service: str
+    service: str | None
     status: str
     since: datetime
     age_s: float
@@ -137,7 +140,7 @@ class DebtBook:
             workflow_status=one.workflow_status,
             step=place.key.step,
             index=shown_index(place.key.index),
-            service=one.service,
+            service=one.service or None,
             status=one.status,
             since=place.since,
             age_s=self._age(place.since),

@@ -9,6 +9,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `timers`: lets steps go on that have waited long enough
+- `letters`: brings what one workflow tells another and its sidecar did not bring
 - `deadlines`: turns workflows back whose time is over
 - `reviews`, `debts`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
@@ -32,7 +33,7 @@ from sidecar.engine.debt import DebtBook
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.overseeing import Overseer
-from sidecar.engine.ringing import Ringer
+from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.errors import (
     SchemaMismatch,
     StaleEpoch,
@@ -45,8 +46,9 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, Moved, Store, Transition
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
 from sidecar.saga.workflow import WorkflowId
 
@@ -62,6 +64,7 @@ WORK_KNOWN_WITHIN_S = 3.0
 _AFTER = {
     "leases": Site.AFTER_LEASES,
     "timers": Site.AFTER_TIMERS,
+    "letters": Site.AFTER_LETTERS,
     "deadlines": Site.AFTER_DEADLINES,
     "reviews": Site.AFTER_REVIEWS,
     "debts": Site.AFTER_DEBTS,
@@ -91,6 +94,7 @@ class DutyTimes:
     debt_every: timedelta = timedelta(seconds=30)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
+    letters_after: timedelta = timedelta(seconds=2)
     ring_after: timedelta = timedelta(seconds=10)
     ring_at_most_every: timedelta = timedelta(minutes=5)
     forget_after: timedelta = timedelta(hours=1)
@@ -117,10 +121,12 @@ class Duties:
         times: DutyTimes,
         *,
         compiled: CompiledDefinitions | None = None,
+        deliver: Callable[[Sequence[Changes]], None],
         clock: Clock,
         entropy: Entropy,
         telemetry: Telemetry,
     ) -> None:
+        self._deliver = deliver
         self._store = store
         self._ringer = ringer
         self._identity = identity
@@ -147,6 +153,7 @@ class Duties:
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
             "leases": self._end_leases,
             "timers": self._fire_timers,
+            "letters": self._bring_letters,
             "deadlines": self._end_overdue,
             "reviews": self._overseer.review,
             "debts": self._overseer.tell_debts,
@@ -211,6 +218,7 @@ class Duties:
         asked = {
             "leases": work.ended_leases,
             "timers": work.due_timers,
+            "letters": work.waiting_letters,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
             "reviews": work.central_rollbacks,
@@ -256,6 +264,22 @@ class Duties:
     async def _fire_timers(self, epoch: Epoch) -> int:
         due = await self._store.due_timers(self._identity.namespace, self._most)
         return await self._apply(epoch, [Transition(one, TimerFired(key)) for one, key in due])
+
+    async def _bring_letters(self, epoch: Epoch) -> int:
+        found = await self._store.waiting_letters(
+            self._identity.namespace, self._times.letters_after, self._most
+        )
+        return await self._apply(
+            epoch,
+            [
+                Transition(
+                    one.letter.to,
+                    one.letter.event,
+                    letter=LetterId(one.sender, one.revision, one.letter.to),
+                )
+                for one in found
+            ],
+        )
 
     async def _end_overdue(self, epoch: Epoch) -> int:
         overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)
@@ -318,7 +342,9 @@ class Duties:
             else:
                 self._stuck.forget(one.workflow)
         moved = [one for one in result.transitions if isinstance(one, Moved)]
-        self._ringer.conclude((one.changes for one in moved), result.now)
+        changes = changes_of(result)
+        self._ringer.conclude(changes, result.now)
+        self._deliver(changes)
         return sum(1 for one in moved if one.changes.writes)
 
     def _put_off(self, one: Transition, error: Exception) -> None:

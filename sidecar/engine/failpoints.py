@@ -140,6 +140,8 @@ class Site(StrEnum):
     """The leader has looked again at the rollbacks that are open."""
     AFTER_DEBTS = "after_debts"
     """The leader has told what is owed."""
+    AFTER_LETTERS = "after_letters"
+    """The leader has brought the letters that nobody had."""
     AFTER_DEADLINES = "after_deadlines"
     """The duty that fires deadlines is done for this round."""
     AFTER_RING_AGAIN = "after_ring_again"

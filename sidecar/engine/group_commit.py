@@ -113,6 +113,7 @@ class Committer:
         self._telemetry = telemetry
         self._after = after
         self._line = Line()
+        self._behind: set[Waiting] = set()
         self._resting: dict[Waiting, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._writers = [
@@ -200,9 +201,13 @@ class Committer:
             members = self._line.take(self._limits.max_batch)
             self._telemetry.gauge(metrics.COMMIT_WAITING, len(self._line))
             try:
-                patient = [one for one in members if one.waits_for_lock]
-                await self._commit([one for one in members if not one.waits_for_lock])
-                await self._commit(patient)
+                patient = {one for one in members if one.waits_for_lock}
+                self._behind |= patient
+                try:
+                    await self._commit([one for one in members if one not in patient])
+                finally:
+                    self._behind -= patient
+                await self._commit([o for o in members if o in patient and not o.future.done()])
             except asyncio.CancelledError:
                 for one in members:
                     one.fail(_stopping())
@@ -290,7 +295,7 @@ class Committer:
 
     def _give_up(self, members: list[Waiting], error: StoreError) -> None:
         now = self._clock.monotonic()
-        for one in members:
+        for one in (*members, *self._behind):
             if one.give_up_at is not None and one.give_up_at <= now:
                 one.fail(error)
         self._line.give_up(now, error)

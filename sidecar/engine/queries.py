@@ -18,10 +18,12 @@ from sidecar.engine.cursors import position_of as _position
 from sidecar.engine.views import (
     DefinitionView,
     EventView,
+    StepView,
     WorkflowSummary,
     WorkflowView,
     definition_view,
     event_view,
+    item_view,
     workflow_summary,
     workflow_view,
 )
@@ -29,6 +31,7 @@ from sidecar.errors import NotFound
 from sidecar.ports.clock import Clock
 from sidecar.ports.records import WorkflowFilter
 from sidecar.ports.store import Store
+from sidecar.saga.definition import Definition
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import Workflow, WorkflowId
 
@@ -60,10 +63,12 @@ class Queries:
     async def get(self, namespace: str, workflow: str) -> WorkflowView:
         """Return one workflow, whole. Raises `NotFound`."""
         found = await self.require(namespace, workflow_id(workflow))
-        definition = self._compiled.kept(found.definition)
-        if definition is None:
-            definition = await self._compiled.get(found.definition)
+        definition = await self._definition_of(found)
         return workflow_view(definition, found, self._clock.now())
+
+    async def _definition_of(self, workflow: Workflow) -> Definition:
+        kept = self._compiled.kept(workflow.definition)
+        return await self._compiled.get(workflow.definition) if kept is None else kept
 
     async def require(self, namespace: str, workflow: WorkflowId) -> Workflow:
         """Return one workflow as the store has it. Raises `NotFound`."""
@@ -102,6 +107,32 @@ class Queries:
         found = await self._store.list_events(known, after, limit + 1)
         items = tuple(event_view(one) for one in found[:limit])
         return Page(items, event_cursor(items[-1].seq) if len(found) > limit else None)
+
+    async def items(
+        self,
+        namespace: str,
+        workflow: str,
+        step: str,
+        *,
+        cursor: str | None = None,
+        limit: int = DEFAULT_PAGE,
+    ) -> Page[StepView]:
+        """Return the items of a fan-out by their index; none before it has begun.
+
+        Raises `NotFound`, also for a step that is no fan-out, and `InvalidRequest`.
+        """
+        after = -1 if cursor is None else _sequence(_position(cursor, "i"))
+        found = await self.require(namespace, workflow_id(workflow))
+        definition = await self._definition_of(found)
+        written = definition.by_name.get(step)
+        if written is None:
+            raise NotFound(f"There is no step {step} of workflow {found.id}.", field="step")
+        if written.fan_out is None:
+            raise NotFound(f"Step {step} is no fan-out, and has no items.", field="step")
+        rows = await self._store.list_items(found.id, step, after, limit + 1)
+        items = tuple(item_view(written, one) for one in rows[:limit])
+        more = len(rows) > limit
+        return Page(items, _cursor("i", str(items[-1].index)) if more else None)
 
     async def definitions(
         self, namespace: str, *, cursor: str | None = None, limit: int = DEFAULT_PAGE

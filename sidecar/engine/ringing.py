@@ -32,6 +32,16 @@ TIMER_SLACK_S = 0.002
 LAST_RING_WITHIN_S = 1.0
 
 
+def changes_of(result: BatchResult) -> list[Changes]:
+    """Return all that a batch has changed: what was started and moved, and children of it."""
+    asked = [
+        one.changes
+        for one in (*result.starts, *result.transitions)
+        if isinstance(one, Started | Moved) and one.changes is not None
+    ]
+    return [*asked, *result.children]
+
+
 class Ringer:
     """Publishes doorbells in the background; `retry(workflow, key)` is called when one is due."""
 
@@ -82,14 +92,9 @@ class Ringer:
     def after(self, batch: Batch, result: BatchResult) -> None:
         """Draw the conclusions from one commit."""
         claimed = {(one.workflow, one.key) for one in result.claimed}
-        changes = [
-            one.changes
-            for one in (*result.starts, *result.transitions)
-            if isinstance(one, Started | Moved) and one.changes is not None
-        ]
         for started in batch.starts:
             self._telemetry.count(metrics.WORKFLOWS_STARTED, definition=started.definition.name)
-        self.conclude(changes, result.now, claimed)
+        self.conclude(changes_of(result), result.now, claimed)
 
     def conclude(
         self,

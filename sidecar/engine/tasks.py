@@ -7,6 +7,7 @@ the workflow's history, and covered by the compensation that is owed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 from sidecar.engine.callbacks import Attempt, Tokens
@@ -22,12 +23,13 @@ from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered, Heartbeat
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action
-from sidecar.saga.workflow import DefinitionRef
+from sidecar.saga.workflow import DefinitionRef, Workflow
 
 COMMIT_WITHIN = 20.0
 """Seconds that a callback waits for its commit before it says that it does not know."""
 
 MAX_MESSAGE = 300
+MAX_CODE = 64
 FAILURES = ("refused", "unknown")
 
 
@@ -77,20 +79,23 @@ class Tasks:
         attempt = self._tokens().read(token)
         if outcome not in FAILURES:
             raise InvalidRequest(f"outcome must be one of: {', '.join(FAILURES)}.", field="outcome")
-        if len(message) > MAX_MESSAGE or "\0" in message:
-            raise InvalidRequest(
-                f"message is at most {MAX_MESSAGE} characters, without U+0000.", field="message"
-            )
-        storable([message, code], "message")
+        for field, text, most in (("message", message, MAX_MESSAGE), ("code", code, MAX_CODE)):
+            if not 0 < len(text) <= most or "\0" in text:
+                raise InvalidRequest(
+                    f"{field} is 1 to {most} characters, without U+0000.", field=field
+                )
+            storable(text, field)
         kind = OutcomeKind(outcome)
         body = error_body(code, message)
         unsure = kind is OutcomeKind.UNKNOWN
         await self._answer(attempt, Outcome(kind, error=body, may_have_effect=unsure))
 
-    async def heartbeat(self, token: str) -> None:
-        """The service is still at it: its time begins anew."""
+    async def heartbeat(self, token: str) -> datetime | None:
+        """The service is still at it: its time begins anew. Return when it will be over."""
         one = self._tokens().read(token)
-        await self._submit(one, Heartbeat(one.key, one.action, one.attempt))
+        workflow = await self._submit(one, Heartbeat(one.key, one.action, one.attempt))
+        step = workflow.steps.get(one.key)
+        return None if step is None else step.lease_until
 
     async def fence(self, token: str) -> None:
         """Raise `Conflict` unless the attempt is the newest of its step, and has not ended."""
@@ -104,7 +109,7 @@ class Tasks:
         )
         await self._submit(one, event)
 
-    async def _submit(self, one: Attempt, event: Answered | Heartbeat) -> None:
+    async def _submit(self, one: Attempt, event: Answered | Heartbeat) -> Workflow:
         failpoint(Site.BEFORE_CALLBACK)
         try:
             result = await self._committer.submit(
@@ -117,6 +122,7 @@ class Tasks:
             raise NotFound("There is no such task: its workflow does not exist any more.")
         if result.changes.verdict is Verdict.LATE:
             raise Conflict(
-                "The answer comes too late: the attempt had ended. It is noted in the history of "
+                "It comes too late: the attempt had ended. An answer is noted in the history of "
                 "the workflow, and changes nothing."
             )
+        return result.changes.workflow

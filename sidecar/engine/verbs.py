@@ -26,8 +26,9 @@ from sidecar.saga.events import (
     SignalSent,
     SkipRequested,
     TerminateRequested,
+    step_of,
 )
-from sidecar.saga.workflow import StepKey
+from sidecar.saga.workflow import NO_INDEX, StepKey, Workflow
 
 COMMIT_WITHIN = 20.0
 """Seconds that a verb waits for its commit before it says that it does not know."""
@@ -46,9 +47,12 @@ class Verbs:
         self._committer = committer
         self._queries = queries
 
-    async def cancel(self, namespace: str, workflow: str, actor: str = "api") -> WorkflowView:
+    async def cancel(
+        self, namespace: str, workflow: str, reason: str = "", actor: str = "api"
+    ) -> WorkflowView:
         """Turn a workflow back."""
-        return await self._apply(namespace, workflow, CancelRequested(actor=actor), "cancelled")
+        event = CancelRequested(_reason(reason), actor)
+        return await self._apply(namespace, workflow, event, "cancelled")
 
     async def pause(
         self, namespace: str, workflow: str, reason: str = "", actor: str = "api"
@@ -118,6 +122,8 @@ class Verbs:
             raise InvalidRequest(
                 f"resolution must be one of: {known}.", field="resolution"
             ) from None
+        if output is not None and found is not Resolution.SUCCEEDED:
+            raise InvalidRequest("Only what succeeded has an output.", field="output")
         event = ResolveRequested(
             step_key(step),
             found,
@@ -143,7 +149,8 @@ class Verbs:
 
     async def _apply(self, namespace: str, workflow: str, event: Event, done: str) -> WorkflowView:
         known = workflow_id(workflow)
-        await self._queries.require(namespace, known)
+        found = await self._queries.require(namespace, known)
+        _require_item(found, step_of(event))
         failpoint(Site.BEFORE_VERB)
         try:
             result = await self._committer.submit(
@@ -155,7 +162,7 @@ class Verbs:
             raise Conflict(f"The workflow cannot be {done}: {error.message}.") from error
         failpoint(Site.AFTER_VERB)
         if isinstance(result, Missing):
-            raise NotFound(f"There is no such step of workflow {known}.", field="step")
+            raise _no_such_step(known)
         return await self._queries.get(namespace, known)
 
 
@@ -168,6 +175,19 @@ def step_key(text: str) -> StepKey:
     if not (rest.endswith("]") and index.isascii() and index.isdigit() and len(index) < 7):
         raise NotFound("There is no such step; write an item like charge[3].", field="step")
     return StepKey(name, int(index))
+
+
+def _require_item(workflow: Workflow, key: StepKey | None) -> None:
+    """Raise `NotFound` for an item that its step has not. Steps are looked up by the machine."""
+    if key is None or key.index == NO_INDEX:
+        return
+    step = workflow.steps.get(StepKey(key.step))
+    if step is None or step.fan is None or key.index >= step.fan.total:
+        raise _no_such_step(workflow.id)
+
+
+def _no_such_step(workflow: str) -> NotFound:
+    return NotFound(f"There is no such step of workflow {workflow}.", field="step")
 
 
 def _body(value: Any, field: str) -> JsonText | None:

@@ -4,7 +4,8 @@
        ◀───────────── restore ─────────────────────┘
 
 None of it touches a workflow that runs: each keeps the version that it was started with. So only
-a version to which no workflow refers can be deleted, be it open or stored.
+a version to which no workflow refers can be deleted, be it open or stored, and only if no other
+definition runs it as a child.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ COUNT_UP_TO = 1_000
 _WHY_NOT = {
     Removal.NOT_RETIRED: "only a version that is retired can be deleted",
     Removal.TOO_SOON: "starts may still be under way; try again a minute after it was retired",
+    Removal.PINNED: "another definition runs it as a child; delete that version first",
     Removal.IN_USE: "there are workflows that run it, or did; they keep it until they are gone",
 }
 

@@ -11,19 +11,15 @@ it waits for, `next_attempt_at` when it moves next by itself, `last_error` what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.explain import last_error, next_attempt_at, waiting_on
-from sidecar.saga.states import StepStatus
-from sidecar.saga.workflow import NO_INDEX, Step, StepKey, Workflow
-
-_UNDOING = frozenset(
-    {StepStatus.COMPENSATING, StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED}
-)
+from sidecar.saga.states import UNDOING, StepStatus
+from sidecar.saga.workflow import NO_INDEX, Fan, Step, StepKey, Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +37,33 @@ class CompensationView:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsView:
+    """How the items of a fan-out stand, as numbers.
+
+    Of `total`, `pending` had no turn yet, `open` are on their way, `failed` have failed for good.
+    On the way back `undoing` are being undone, and `not_undone` could not be.
+    """
+
+    total: int
+    pending: int
+    open: int
+    failed: int
+    undoing: int
+    not_undone: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepView:
     """One step; `index` is None unless it is an item of a fan-out.
 
-    `attempt` counts claims, `tries` what the retry policy counts; both speak of `execute`, and
-    those of the way back stand in `compensation`, which is None until the step is undone.
+    `service` is None for a step that calls none. `attempt` counts claims, `tries` what the retry
+    policy counts; both speak of `execute`, and those of the way back stand in `compensation`,
+    which is None until the step is undone. `items` is None but for a fan-out that has begun.
     """
 
     name: str
     index: int | None
-    service: str
+    service: str | None
     status: str
     attempt: int
     tries: int
@@ -60,6 +73,7 @@ class StepView:
     started_at: datetime | None
     ended_at: datetime | None
     compensation: CompensationView | None
+    items: ItemsView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,8 @@ class WorkflowSummary:
 class EventView:
     """One line of a workflow's history; `step` is None for the workflow's own.
 
-    `before` and `after` are shown as `from` and `to`, which are no names in Python.
+    `before` and `after` are shown as `from` and `to`, which are no names in Python. `details` is
+    an object with what else there is to say: a person's reason, the name of a signal.
     """
 
     seq: int
@@ -120,6 +135,7 @@ class EventView:
     attempt: int | None
     cause: str
     actor: str
+    details: JsonText | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +225,7 @@ def event_view(event: HistoryEvent) -> EventView:
         attempt=event.attempt,
         cause=event.cause,
         actor=event.actor,
+        details=event.details,
     )
 
 
@@ -237,22 +254,44 @@ def _steps_of(written: StepDefinition, workflow: Workflow) -> tuple[Step, ...]:
     return (Step(key=StepKey(written.name), service=written.service, status=status),)
 
 
+def item_view(written: StepDefinition, item: Step) -> StepView:
+    """Return the view of one item of a fan-out, with or without a row."""
+    return replace(_row_view(item, item.input), service=item.service or written.service)
+
+
 def _step_view(workflow: Workflow, step: Step) -> StepView:
     """The view of one row."""
+    # What is sent without a template of its own is the workflow's input.
+    return _row_view(step, step.input or (workflow.input if step.execute.attempt else None))
+
+
+def _row_view(step: Step, body: JsonText | None) -> StepView:
     run = step.execute
     return StepView(
         name=step.key.step,
         index=shown_index(step.key.index),
-        service=step.service,
+        service=step.service or None,
         status=step.status,
         attempt=run.attempt,
         tries=run.tries,
-        input=step.input or (workflow.input if step.execute.attempt else None),
+        input=body,
         output=step.output,
         error=step.error,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        compensation=_compensation_view(step) if step.status in _UNDOING else None,
+        compensation=_compensation_view(step) if step.status in UNDOING else None,
+        items=_items_view(step.fan) if step.fan else None,
+    )
+
+
+def _items_view(fan: Fan) -> ItemsView:
+    return ItemsView(
+        total=fan.total,
+        pending=fan.total - fan.opened,
+        open=fan.open,
+        failed=fan.failed,
+        undoing=fan.undoing,
+        not_undone=fan.kept,
     )
 
 

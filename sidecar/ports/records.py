@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sidecar.ports.queue import Doorbell
+from sidecar.saga.changes import Letter
 from sidecar.saga.states import Action, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 
@@ -50,6 +51,7 @@ class LeaderWork:
 
     ended_leases: bool
     due_timers: bool
+    waiting_letters: bool
     overdue_workflows: bool
     ringable_steps: bool
     central_rollbacks: bool = False
@@ -73,3 +75,12 @@ class Ringable:
 
     doorbell: Doorbell
     due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLetter:
+    """A letter that waits to be brought; its sender, the revision and the recipient name it."""
+
+    sender: WorkflowId
+    revision: int
+    letter: Letter

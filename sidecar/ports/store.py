@@ -9,7 +9,7 @@ Lock order everywhere: workflow rows by id, then step rows; rows of a claim last
 for. Whoever meets a locked row gets `Locked` for that member and offers it again.
 
 Every operation of a batch may be repeated after a commit in doubt: a start carries an id made
-by its client, a transition is fenced by its attempt, a claim by its `ticket`.
+by its client, a transition is fenced by its attempt, a signal by its id, a claim by its `ticket`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,7 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
+    StoredLetter,
     WorkflowFilter,
 )
 from sidecar.ports.versions import StoredDefinition, Versions
@@ -63,18 +64,28 @@ class Start(Struct, frozen=True):
     claim_next: bool = False
 
 
+class LetterId(NamedTuple):
+    """Names a letter: who sent it, at which revision, and to whom."""
+
+    sender: WorkflowId
+    revision: int
+    to: WorkflowId
+
+
 class Transition(Struct, frozen=True):
     """An event for a workflow that exists.
 
     `claim_next`: if the transition makes a step of `Batch.service` claimable at once, claim
     one such step in the same transaction (the settled call's slot is free for it). `wait`:
-    wait for the workflow's lock instead of answering `Locked`.
+    wait for the workflow's lock instead of answering `Locked`. `letter`: the event was kept as
+    a letter, which is forgotten together with what it brings about, if that is anything.
     """
 
     workflow: WorkflowId
     event: Event
     claim_next: bool = False
     wait: bool = False
+    letter: LetterId | None = None
 
 
 class ClaimKeys(Struct, frozen=True):
@@ -194,14 +205,16 @@ StartResult = Started | KeyReused | Outdated | Retired
 class BatchResult(Struct, frozen=True):
     """What became of each member, in the order of the batch.
 
-    `claimed` holds every claim of the batch, whichever member asked for it. `refused_keys`
-    says for each key of `claim_keys` that was not claimed why not. `now` is the store's clock.
+    `claimed` holds every claim of the batch, whichever member asked for it. `children` are the
+    workflows that were started by what it decided. `refused_keys` says for each key of
+    `claim_keys` that was not claimed why not. `now` is the store's clock.
     """
 
     now: datetime
     starts: tuple[StartResult, ...] = ()
     transitions: tuple[TransitionResult, ...] = ()
     claimed: tuple[Claimed, ...] = ()
+    children: tuple[Changes, ...] = ()
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
@@ -256,7 +269,8 @@ class Store(Versions, Debts, Protocol):
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
         ...
 
-    # queries: a workflow comes with its steps and all bodies, but without the items of fan-outs
+    # queries: a workflow comes with its steps and all bodies, but without the items of fan-outs,
+    # their elements, and the signals that are kept (their history tells of them)
 
     async def get_workflow(self, namespace: str, workflow: WorkflowId) -> Workflow | None:
         """Return one workflow."""
@@ -267,8 +281,8 @@ class Store(Versions, Debts, Protocol):
     ) -> Sequence[Step]:
         """Return the items of a fan-out with their bodies, by their index.
 
-        Those that had no turn yet are `pending`, and their element stands in the place of their
-        input.
+        Those that had no turn yet are `pending`. Where there is no input (as yet, or because it
+        could not be rendered) the element stands in its place.
         """
         ...
 
@@ -331,6 +345,12 @@ class Store(Versions, Debts, Protocol):
 
     async def due_timers(self, namespace: str, limit: int) -> Sequence[tuple[WorkflowId, StepKey]]:
         """Return steps that have waited long enough, those first that did so for longest."""
+        ...
+
+    async def waiting_letters(
+        self, namespace: str, older_than: timedelta, limit: int
+    ) -> Sequence[StoredLetter]:
+        """Return letters that nobody has brought for so long, the oldest first."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

@@ -56,6 +56,8 @@ class Removal(StrEnum):
     """Starts that were under way when it was retired may still come to light."""
     IN_USE = "in_use"
     """Some workflow refers to it, open or ended."""
+    PINNED = "pinned"
+    """Some version of a definition runs it as a child."""
 
 
 class Versions(Protocol):

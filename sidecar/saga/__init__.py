@@ -11,6 +11,8 @@ the simulator and the definition checker all go through the same code.
 - `events`: what can happen to a workflow
 - `workflow`: the state of one workflow and of its steps
 - `changes`: what a transition writes
+- `children`: workflows that steps start
+- `seen`: what expressions see
 - `machine`: `start` and `advance`, the only ways to get from one state to the next
 - `draft`: a transition while it is being made
 - `answers`, `forward`, `rollback`: what an answer means, the way on, the way back

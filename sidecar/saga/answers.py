@@ -32,6 +32,21 @@ _EXECUTING = frozenset(
     {StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.IN_DOUBT}
 )
 _WAITS = frozenset({OutcomeKind.BUSY, OutcomeKind.NOT_NOW, OutcomeKind.NOT_SENT})
+_ENDED_OTHERWISE = {
+    OutcomeKind.DONE: frozenset(
+        {
+            StepStatus.RETRYING,
+            StepStatus.IN_DOUBT,
+            StepStatus.FAILED,
+            StepStatus.COMPENSATING,
+            StepStatus.COMPENSATION_FAILED,
+        }
+    ),
+    OutcomeKind.REFUSED: frozenset(
+        {StepStatus.RETRYING, StepStatus.IN_DOUBT, StepStatus.SUCCEEDED, StepStatus.COMPENSATED}
+    ),
+}
+"""Where a step cannot stand if its attempt ended by this answer: it had another, or none."""
 
 LEASE_ENDED = Outcome(
     OutcomeKind.UNKNOWN,
@@ -58,7 +73,8 @@ def answered(draft: Draft, event: Answered) -> Verdict:
     """Apply an answer."""
     step = draft.step(event.step)
     run = _run_of(step, event)
-    if event.attempt < run.attempt or (run.answered < event.attempt and not _awaits(step, event)):
+    older = event.attempt < run.attempt
+    if older or (run.answered < event.attempt and not _awaits(step, event)) or _parts(step, event):
         draft.note(
             "late_answer",
             event.outcome.kind,
@@ -91,12 +107,14 @@ def lease_ended(draft: Draft, event: LeaseEnded) -> Verdict:
 
 
 def heartbeat(draft: Draft, event: Heartbeat) -> Verdict:
-    """Wait longer for a callback."""
+    """Wait longer for a callback. While the call is under way its lease guards it."""
     step = draft.step(event.step)
     run = _run_of(step, event)
-    current = event.attempt == run.attempt and run.closed < event.attempt
-    if not current or not step.awaiting or step.action is not event.action:
+    current = event.attempt == run.attempt and run.closed < event.attempt and step.leased
+    if not current or step.action is not event.action:
         return Verdict.LATE
+    if not step.awaiting:
+        return Verdict.IGNORED
     draft.put(replace(step, lease_until=draft.now + _defined(draft, step).callback_timeout))
     return Verdict.APPLIED
 
@@ -147,6 +165,13 @@ def _awaits(step: Step, event: Answered) -> bool:
             return step.status is StepStatus.IN_DOUBT
         case Action.EXECUTE:
             return step.status in _EXECUTING
+
+
+def _parts(step: Step, event: Answered) -> bool:
+    """Whether the attempt has had an answer, and one that says something else."""
+    if step.run.answered < event.attempt or step.action is not event.action:
+        return False
+    return step.status in _ENDED_OTHERWISE.get(event.outcome.kind, ())
 
 
 def _defined(draft: Draft, step: Step) -> StepDefinition:

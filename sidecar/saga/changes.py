@@ -8,8 +8,17 @@ from enum import StrEnum
 from msgspec import Struct
 
 from sidecar.saga.definition import JsonText
+from sidecar.saga.events import Told
 from sidecar.saga.states import Action
-from sidecar.saga.workflow import NO_INDEX, Signal, Step, Workflow
+from sidecar.saga.workflow import (
+    NO_INDEX,
+    DefinitionRef,
+    Parent,
+    Signal,
+    Step,
+    Workflow,
+    WorkflowId,
+)
 
 
 class Verdict(StrEnum):
@@ -54,6 +63,27 @@ class NewItems(Struct, frozen=True):
     count: int
 
 
+class ChildStart(Struct, frozen=True):
+    """A child that a step begins. `deadline_at` is its parent's; its own may come sooner."""
+
+    id: WorkflowId
+    parent: Parent
+    definition: DefinitionRef
+    input: JsonText
+    deadline_at: datetime | None = None
+    trace: str | None = None
+
+
+class Letter(Struct, frozen=True):
+    """An event for another workflow: kept with the transition, and brought to it afterwards.
+
+    It may be brought more than once.
+    """
+
+    to: WorkflowId
+    event: Told
+
+
 class Changes(Struct, frozen=True):
     """The result of `start` or `advance`.
 
@@ -62,7 +92,8 @@ class Changes(Struct, frozen=True):
     at their `due_at`). `takes_away` says that steps other than the one the event speaks of
     were taken out of the reach of a claim, so that their rows must be locked before the
     decision is made. `items` are the elements of fan-outs that have begun. `kept` are signals to
-    be kept, `taken` the numbers of those that were kept and are not any more. `ended` is true
+    be kept, `taken` the numbers of those that were kept and are not any more. `children` are to be
+    started in the same transaction, and `letters` to be kept in it. `ended` is true
     when the workflow has just reached a status at which waiting for it returns.
     """
 
@@ -74,10 +105,12 @@ class Changes(Struct, frozen=True):
     items: tuple[NewItems, ...] = ()
     kept: tuple[Signal, ...] = ()
     taken: tuple[int, ...] = ()
+    children: tuple[ChildStart, ...] = ()
+    letters: tuple[Letter, ...] = ()
     takes_away: bool = False
     ended: bool = False
 
     @property
     def writes(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.events or self.steps)
+        return bool(self.events or self.steps or self.letters)

@@ -309,8 +309,12 @@ class Definition:
 
     @cached_property
     def renders(self) -> bool:
-        """Whether anything is rendered from something: then transitions need bodies."""
-        return any(not template.constant for template in self.templates)
+        """Whether anything is rendered from something: then transitions need bodies.
+
+        A child without an input of its own gets the workflow's.
+        """
+        passes_on = any(step.child and step.input is None for step in self.steps)
+        return passes_on or any(not template.constant for template in self.templates)
 
     @cached_property
     def signals(self) -> frozenset[str]:

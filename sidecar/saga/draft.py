@@ -8,17 +8,25 @@ outside the draft was ever changed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
 from sidecar.errors import IncompleteState
-from sidecar.saga.changes import Changes, HistoryEvent, NewItems, Verdict
+from sidecar.saga.changes import (
+    Changes,
+    ChildStart,
+    HistoryEvent,
+    Letter,
+    NewItems,
+    Verdict,
+)
 from sidecar.saga.debts import may_owe, owes
 from sidecar.saga.definition import Definition, Each, JsonText, Render, Scope, Template
+from sidecar.saga.events import ChildTold, Told
+from sidecar.saga.seen import Own, Plain
 from sidecar.saga.states import (
     CLAIMABLE,
     WAIT_RETURNS,
@@ -31,7 +39,7 @@ from sidecar.saga.states import (
     step_after,
     workflow_after,
 )
-from sidecar.saga.workflow import Signal, Step, StepKey, Workflow
+from sidecar.saga.workflow import Signal, Step, StepKey, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,10 @@ class Draft:
         self.definition = definition
         self.now = at.now
         self.actor = at.actor
+        self.id = workflow.id
+        self.parent = workflow.parent
+        self.deadline_at = workflow.deadline_at
+        self.trace = workflow.trace
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused
@@ -64,6 +76,8 @@ class Draft:
         self._items: list[NewItems] = []
         self._kept: list[Signal] = []
         self._taken: list[int] = []
+        self._children: list[ChildStart] = []
+        self._letters: list[Letter] = []
         self._events: list[HistoryEvent] = []
         self._fields: dict[str, Any] = {}
         self._scope: Scope | None = None
@@ -81,6 +95,11 @@ class Draft:
     def named(self, name: str) -> Step:
         """Return the plain step of that name."""
         return self.step(StepKey(name))
+
+    def in_order(self) -> list[Step]:
+        """Return all that have a row, whatever order they were read in: as written, by index."""
+        place = {step.name: at for at, step in enumerate(self.definition.steps)}
+        return sorted(self.steps.values(), key=lambda one: (place[one.key.step], one.key.index))
 
     def items(self, name: str) -> list[Step]:
         """Return the items of a fan-out that have a row, by their index.
@@ -106,6 +125,11 @@ class Draft:
             raise IncompleteState
 
     @property
+    def input(self) -> JsonText:
+        """The input of the workflow, where the definition renders anything."""
+        return self._original.input or JsonText("null")
+
+    @property
     def turning_back(self) -> bool:
         """Whether the workflow has turned back."""
         return self.reason is not None
@@ -129,7 +153,11 @@ class Draft:
             self.paused = False
         if self.status in WAIT_RETURNS:
             self._fields["ended_at"] = None if self.status is WorkflowStatus.ERROR else self.now
+        elif before in WORKFLOW_ENDS:
+            self._fields["ended_at"] = None
         self.note("workflow", cause, before=before, after=self.status, details=details)
+        if self.parent is not None and self.status in WAIT_RETURNS:
+            self.tell_parent()
 
     def set(self, **fields: Any) -> None:
         """Set fields of the workflow that no status depends on."""
@@ -177,11 +205,37 @@ class Draft:
         self._items.append(NewItems(name, elements, len(each)))
         self._elements |= {StepKey(name, index): one for index, one in enumerate(each)}
 
+    def start_child(self, child: ChildStart) -> None:
+        """Start a workflow in the same transaction."""
+        self._children.append(child)
+
+    def tell(self, to: WorkflowId, event: Told) -> None:
+        """Send a letter to another workflow."""
+        self._letters.append(Letter(to, event))
+
+    def tell_parent(self, *, kept: bool = False, error: JsonText | None = None) -> None:
+        """Tell the parent how this workflow stands."""
+        if self.parent is None:
+            return
+        told = ChildTold(
+            self.parent.step,
+            self.status,
+            output=self._fields.get("output", self._original.output),
+            error=error or self._fields.get("error", self._original.error),
+            kept=kept,
+        )
+        self.tell(self.parent.workflow, told)
+
     def next_signal(self) -> int:
         """Return the number of a signal that has just come."""
         number: int = self._fields.get("last_signal", self._original.last_signal) + 1
         self._fields["last_signal"] = number
         return number
+
+    def hear(self, signal_id: str) -> None:
+        """Remember that a signal has come."""
+        heard = self._fields.get("heard", self._original.heard)
+        self._fields["heard"] = heard | {signal_id}
 
     def keep_signal(self, signal: Signal) -> None:
         """Keep a signal for a step that will wait for it."""
@@ -244,9 +298,9 @@ class Draft:
                 workflow_id=original.id,
                 definition=self.definition.name,
                 version=self.definition.version,
-                input=original.input or JsonText("null"),
-                outputs=_Plain(self, self._output),
-                statuses=_Plain(self, lambda step: step.status.value),
+                input=self.input,
+                outputs=Plain(self.definition.by_name, self.named, self._output),
+                statuses=Plain(self.definition.by_name, self.named, lambda step: step.status.value),
             )
         scope = self._scope
         if item is not None and item.is_item:
@@ -254,8 +308,8 @@ class Draft:
             scope = dataclasses.replace(
                 scope,
                 each=Each(item.key.index, self.element(item.key)),
-                outputs=_Own(scope.outputs, own, item.output),
-                statuses=_Own(scope.statuses, own, item.status.value),
+                outputs=Own(scope.outputs, own, item.output),
+                statuses=Own(scope.statuses, own, item.status.value),
             )
         return self._render(template, scope)
 
@@ -274,7 +328,7 @@ class Draft:
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
         """Freeze the draft."""
         changed = tuple(self.steps[key] for key in self._changed)
-        if not self._events and not changed:
+        if not self._events and not changed and not self._letters:
             return Changes(workflow=self._original, verdict=verdict)
         workflow = replace(
             self._original,
@@ -302,6 +356,8 @@ class Draft:
             items=tuple(self._items),
             kept=tuple(self._kept),
             taken=tuple(self._taken),
+            children=tuple(self._children),
+            letters=tuple(self._letters),
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )
@@ -316,43 +372,3 @@ class Draft:
 
 def _can_be_claimed(step: Step) -> bool:
     return step.status in CLAIMABLE and not step.leased and step.due_at is not None
-
-
-_Of = TypeVar("_Of")
-
-
-class _Plain(Mapping[str, _Of]):
-    """Something of each plain step as it is now, looked up only where it is asked for."""
-
-    def __init__(self, draft: Draft, of: Callable[[Step], _Of]) -> None:
-        self._draft = draft
-        self._of = of
-
-    def __getitem__(self, name: str) -> _Of:
-        if name not in self._draft.definition.by_name:
-            raise KeyError(name)
-        return self._of(self._draft.named(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._draft.definition.by_name)
-
-    def __len__(self) -> int:
-        return len(self._draft.definition.by_name)
-
-
-class _Own(Mapping[str, _Of]):
-    """The same, with something else for one step: what an item sees of itself."""
-
-    def __init__(self, others: Mapping[str, _Of], name: str, own: _Of) -> None:
-        self._others = others
-        self._name = name
-        self._own = own
-
-    def __getitem__(self, name: str) -> _Of:
-        return self._own if name == self._name else self._others[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._others)
-
-    def __len__(self) -> int:
-        return len(self._others)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sidecar.saga.definition import JsonText
 from sidecar.saga.outcomes import Outcome
-from sidecar.saga.states import Action
+from sidecar.saga.states import Action, Reason, WorkflowStatus
 from sidecar.saga.workflow import StepKey
 
 
@@ -40,6 +40,7 @@ class LeaseEnded(Struct, frozen=True):
 class CancelRequested(Struct, frozen=True):
     """Somebody asks that the workflow be undone."""
 
+    reason: str = ""
     actor: str = "api"
 
 
@@ -72,12 +73,17 @@ class Heartbeat(Struct, frozen=True):
 
 
 class SignalSent(Struct, frozen=True):
-    """Somebody sends a signal, and may say why; it is kept until a step waits for it."""
+    """Somebody sends a signal, and may say why; it is kept until a step waits for it.
+
+    `id` is made by whoever sends it: the same one again is the same signal. Without one, every
+    signal is another.
+    """
 
     name: str
     payload: JsonText
     reason: str = ""
     actor: str = "api"
+    id: str = ""
 
 
 class PauseRequested(Struct, frozen=True):
@@ -137,6 +143,34 @@ class ResolveRequested(Struct, frozen=True):
     actor: str = "api"
 
 
+class ChildTold(Struct, frozen=True, tag="child_told"):
+    """A child tells its parent's step how it stands: at its end, or in need of a person.
+
+    `kept` says that it was to be undone and cannot be.
+    """
+
+    step: StepKey
+    status: WorkflowStatus
+    output: JsonText | None = None
+    error: JsonText | None = None
+    kept: bool = False
+    actor: str = "child"
+
+
+class ParentTurnedBack(Struct, frozen=True, tag="parent_turned_back"):
+    """The parent wants its child undone, finished or not."""
+
+    reason: Reason
+    actor: str = "parent"
+
+
+class ParentTerminated(Struct, frozen=True, tag="parent_terminated"):
+    """The parent was stopped where it stood."""
+
+    reason: str
+    actor: str = "parent"
+
+
 Event = (
     Answered
     | LeaseEnded
@@ -152,7 +186,13 @@ Event = (
     | RetryRequested
     | SkipRequested
     | ResolveRequested
+    | ChildTold
+    | ParentTurnedBack
+    | ParentTerminated
 )
+
+Told = ChildTold | ParentTurnedBack | ParentTerminated
+"""The events that one workflow brings about in another."""
 
 Attempted = Answered | LeaseEnded | Heartbeat
 """The events that speak of an attempt of a step."""
@@ -161,7 +201,7 @@ Attempted = Answered | LeaseEnded | Heartbeat
 def step_of(event: Event) -> StepKey | None:
     """Return the step that an event names, if it names one."""
     match event:
-        case Answered() | LeaseEnded() | Heartbeat() | TimerFired():
+        case Answered() | LeaseEnded() | Heartbeat() | TimerFired() | ChildTold():
             return event.step
         case RetryRequested() | SkipRequested() | ResolveRequested():
             return event.step

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sidecar.saga.children import child_id
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Fan, Step, Workflow
@@ -19,7 +20,7 @@ def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> lis
     lines = [
         line
         for step in _in_order(definition, workflow)
-        for line in _of_step(definition.by_name[step.key.step], step, now)
+        for line in _of_step(definition.by_name[step.key.step], workflow, step, now)
     ]
     if workflow.status is WorkflowStatus.ERROR:
         lines.append("error: an operator must act")
@@ -53,7 +54,7 @@ def _in_order(definition: Definition, workflow: Workflow) -> list[Step]:
     )
 
 
-def _of_step(defined: StepDefinition, step: Step, now: datetime) -> list[str]:
+def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datetime) -> list[str]:
     action = step.action
     what = f"{step.key}: {action}"
     if step.awaiting:
@@ -65,6 +66,9 @@ def _of_step(defined: StepDefinition, step: Step, now: datetime) -> list[str]:
         return [f"{what} failed for good"]
     if step.fan is not None and step.status in OPEN:
         return [f"{what} of {_items(step.fan, step.status)}"]
+    if defined.child is not None and step.status in OPEN:
+        undo = " to be undone" if step.status is StepStatus.COMPENSATING else ""
+        return [f"{step.key}: waits for its child {child_id(workflow.id, step.key)}{undo}"]
     if step.status is StepStatus.WAITING:
         return [f"{step.key}: {_waits(defined, step)}"]
     if step.status not in CLAIMABLE:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sidecar.errors import RenderError
+from sidecar.saga import children
 from sidecar.saga.bodies import at_step, error_body
 from sidecar.saga.definition import MOST_ITEMS, FanOut, JsonText, Order, StepDefinition
 from sidecar.saga.draft import Draft
@@ -68,8 +69,11 @@ def must_go_on(draft: Draft, step: Step) -> bool:
 
 def close(draft: Draft, step: Step, cause: str) -> Step:
     """Open no more items, and end those that are not being called. Raises `IncompleteState`."""
+    defined = draft.definition.by_name[step.key.step]
     for item in draft.items(step.key.step):
-        if item.status in CAN_BE_STOPPED and not under_way(item):
+        if defined.child is not None and item.status is StepStatus.WAITING:
+            children.turn_back(draft, item)
+        elif item.status in CAN_BE_STOPPED and not under_way(item):
             draft.takes_away = draft.takes_away or item.stored
             step = _counted(draft, step, stop(draft, item, cause))
     if step.fan is not None:
@@ -111,6 +115,8 @@ def _open(draft: Draft, defined: StepDefinition, key: StepKey) -> Step:
     item = draft.step(key)
     try:
         body = draft.rendered(defined.input, item) if defined.input else draft.element(key)
+        if defined.child is not None:
+            return children.begin(draft, defined, item, body)
     except RenderError as error:
         return fail_unsent(draft, item, error)
     return queue(draft, defined, item, body)
@@ -166,12 +172,19 @@ def _undo_next(draft: Draft, step: Step) -> Step:
         and item.key.index >= fan.undone
         and owes_compensation(defined, item)
     )
+    before = fan.kept
     for index in owed:
         if fan.undoing >= at_once:
             break
-        item = begin_undo(draft, defined, draft.step(StepKey(defined.name, index)))
+        item = draft.step(StepKey(defined.name, index))
+        if defined.child is not None:
+            item = children.begin_undo(draft, item)
+        else:
+            item = begin_undo(draft, defined, item)
         kept = item.status is StepStatus.COMPENSATION_FAILED
         fan = replace(fan, undone=index + 1, undoing=fan.undoing + (not kept), kept=fan.kept + kept)
+    if fan.undoing < at_once and fan.kept > before:
+        draft.need_whole()  # one that could not be begun leaves its place to the next
     step = draft.put(replace(step, fan=fan))
     if fan.undoing or step.status is not StepStatus.COMPENSATING:
         return step

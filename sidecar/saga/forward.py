@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from sidecar.errors import RenderError
-from sidecar.saga import fan_out, rollback, waits
+from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
@@ -100,9 +100,12 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             step = fan_out.begin(draft, defined.fan_out, step)
             if not fan_out.tolerates(draft, step):
                 return _fail_items(draft, step)
+        elif defined.child is not None:
+            body = draft.rendered(defined.input) if defined.input else draft.input
+            step = children.begin(draft, defined, step, body)
         else:
-            body = draft.rendered(defined.input) if defined.input else None
-            step = queue(draft, defined, step, body)
+            sent = draft.rendered(defined.input) if defined.input else None
+            step = queue(draft, defined, step, sent)
     except RenderError as error:
         step = fail_unsent(draft, step, error)
     match step.status:
@@ -129,7 +132,16 @@ def items_failed(draft: Draft, step: Step, item: Step) -> None:
         if step.status is StepStatus.FAILED:
             passed(draft, step.key.step)
     else:
-        rollback.failed(draft, step, fan_out.error_of(step, item))
+        rollback.failed(draft, step, fan_out.error_of(step, _failed_item(draft, item)))
+
+
+def _failed_item(draft: Draft, item: Step) -> Step:
+    """The item that was one too many: the one that ended, or one opened by that and unsent."""
+    if item.status is StepStatus.FAILED:
+        return item
+    others = (one for one in draft.in_order() if one.is_item and one.key.step == item.key.step)
+    failed = [one for one in others if one.status is StepStatus.FAILED]
+    return failed[-1] if failed else item
 
 
 def _is_true(rendered: JsonText) -> bool:

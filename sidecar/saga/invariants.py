@@ -96,7 +96,7 @@ def _of_step(defined: StepDefinition, step: Step) -> Iterator[str]:
     for what, run in (("execute", step.execute), ("compensate", step.compensate)):
         if not run.answered <= run.closed <= run.attempt or run.tries > run.attempt:
             yield f"{what} counters do not fit: {run}"
-    is_call = defined.wait is None and step.fan is None
+    is_call = defined.wait is None and defined.child is None and step.fan is None
     if step.status is StepStatus.RUNNING and not step.leased:
         yield "running without a lease"
     if step.leased and not step.awaiting and step.status not in _HELD:

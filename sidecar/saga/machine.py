@@ -15,42 +15,67 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import forward, operators, waits
-from sidecar.saga.answers import answered, heartbeat, lease_ended
-from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga import children, forward, operators, waits
+from sidecar.saga.answers import answered, heartbeat, item_ended, lease_ended, undone
+from sidecar.saga.bodies import error_body
+from sidecar.saga.changes import Changes, ChildStart, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.draft import Circumstances, Draft
 from sidecar.saga.events import (
     Answered,
+    Attempted,
     CancelRequested,
+    ChildTold,
     DeadlinePassed,
     Event,
     Heartbeat,
     LeaseEnded,
+    ParentTerminated,
+    ParentTurnedBack,
     RollbackReviewed,
     SignalSent,
     TimerFired,
 )
 from sidecar.saga.rollback import turn_back, unwind
 from sidecar.saga.states import (
+    UNDOING,
     WORKFLOW_ENDS,
     Reason,
     StepStatus,
     WorkflowSignal,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Parent, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
 class NewWorkflow:
-    """What a workflow is started with."""
+    """What a workflow is started with; a child with its `parent`, and the deadline of that."""
 
     id: WorkflowId
     input: JsonText
     labels: Mapping[str, str] = field(default_factory=dict)
     start_key: str | None = None
     trace: str | None = None
+    parent: Parent | None = None
+    deadline_at: datetime | None = None
+
+
+def child_of(child: ChildStart) -> NewWorkflow:
+    """Return what a child is started with."""
+    return NewWorkflow(
+        child.id,
+        child.input,
+        trace=child.trace,
+        parent=child.parent,
+        deadline_at=child.deadline_at,
+    )
+
+
+def _deadline_of(definition: Definition, new: NewWorkflow, now: datetime) -> datetime | None:
+    """The own deadline, or the parent's if that comes sooner."""
+    own = now + definition.timeout if definition.timeout else None
+    return min((one for one in (own, new.deadline_at) if one is not None), default=None)
 
 
 def start(
@@ -62,10 +87,11 @@ def start(
         definition=DefinitionRef(definition.namespace, definition.name, definition.version),
         status=WorkflowStatus.QUEUED,
         created_at=now,
-        deadline_at=now + definition.timeout if definition.timeout else None,
+        deadline_at=_deadline_of(definition, new, now),
         labels=new.labels,
         start_key=new.start_key,
         trace=new.trace,
+        parent=new.parent,
         input=new.input,
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
@@ -84,27 +110,90 @@ def advance(
 
 def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
     match event:
+        case Answered() | LeaseEnded() | Heartbeat():
+            return _attempted(draft, event)
+        case TimerFired():
+            return _timer_fired(draft, event)
+        case SignalSent():
+            if event.id in workflow.heard:
+                return Verdict.DUPLICATE
+            step = waits.signal_sent(draft, event)
+            if step is not None:
+                forward.concluded(draft, step)
+            return Verdict.APPLIED
+        case ChildTold():
+            return _child_told(draft, event)
+        case ParentTurnedBack() | ParentTerminated():
+            return _told_by_parent(draft, event)
+        case CancelRequested():
+            return _cancel(draft, event)
+        case DeadlinePassed() | RollbackReviewed():
+            return _looked_at(draft, workflow, event)
+        case _:
+            return operators.apply(draft, event)
+
+
+def _looked_at(
+    draft: Draft, workflow: Workflow, event: DeadlinePassed | RollbackReviewed
+) -> Verdict:
+    match event:
+        case DeadlinePassed():
+            return _deadline(draft, workflow)
+        case RollbackReviewed():
+            return _review(draft)
+
+
+def _attempted(draft: Draft, event: Attempted) -> Verdict:
+    match event:
         case Answered():
             return answered(draft, event)
         case LeaseEnded():
             return lease_ended(draft, event)
         case Heartbeat():
             return heartbeat(draft, event)
-        case TimerFired():
-            return _timer_fired(draft, event)
-        case SignalSent():
-            step = waits.signal_sent(draft, event)
-            if step is not None:
-                forward.concluded(draft, step)
-            return Verdict.APPLIED
-        case CancelRequested():
-            return _cancel(draft)
-        case DeadlinePassed():
-            return _deadline(draft, workflow)
-        case RollbackReviewed():
-            return _review(draft)
-        case _:
-            return operators.apply(draft, event)
+
+
+def _child_told(draft: Draft, event: ChildTold) -> Verdict:
+    before = draft.step(event.step).status
+    step, verdict = children.told(draft, event)
+    if step.status is before:
+        return verdict
+    if step.status in UNDOING:
+        undone(draft, step)
+    elif step.is_item:
+        item_ended(draft, step)
+    elif step.status is StepStatus.FAILED:
+        forward.failed(draft, step)
+    else:
+        forward.concluded(draft, step)
+    return verdict
+
+
+def _told_by_parent(draft: Draft, event: ParentTurnedBack | ParentTerminated) -> Verdict:
+    if isinstance(event, ParentTurnedBack):
+        return _parent_turned_back(draft, event)
+    if draft.status in WORKFLOW_ENDS:
+        return Verdict.IGNORED
+    operators.stop_all(draft, event.reason)
+    return Verdict.APPLIED
+
+
+def _parent_turned_back(draft: Draft, event: ParentTurnedBack) -> Verdict:
+    """Turn back as the parent did, even after the end; say so if that cannot be."""
+    if draft.status is WorkflowStatus.ROLLED_BACK:
+        draft.tell_parent()
+        return Verdict.APPLIED
+    if draft.turning_back and draft.status is not WorkflowStatus.TERMINATED:
+        return Verdict.IGNORED  # it tells when it is undone
+    if draft.status is WorkflowStatus.TERMINATED or _pivot_claimed(draft):
+        past = (
+            "was terminated" if draft.status is WorkflowStatus.TERMINATED else "is past its pivot"
+        )
+        error = error_body("child_kept", f"the child {past}, so it cannot be undone")
+        draft.tell_parent(kept=True, error=error)
+        return Verdict.APPLIED
+    turn_back(draft, event.reason, cause="parent_turned_back")
+    return Verdict.APPLIED
 
 
 def _timer_fired(draft: Draft, event: TimerFired) -> Verdict:
@@ -116,11 +205,12 @@ def _timer_fired(draft: Draft, event: TimerFired) -> Verdict:
     return verdict
 
 
-def _cancel(draft: Draft) -> Verdict:
+def _cancel(draft: Draft, event: CancelRequested) -> Verdict:
     if draft.status in (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS):
         if _pivot_claimed(draft):
             raise IllegalTransition("workflow", "past its pivot", "cancel")
-        turn_back(draft, Reason.CANCELLED, cause="cancelled")
+        said = operators.said(event.reason)
+        turn_back(draft, Reason.CANCELLED, cause="cancelled", details=said)
         return Verdict.APPLIED
     undoing = draft.turning_back and draft.status is not WorkflowStatus.ROLLED_BACK
     if undoing or draft.reason is Reason.CANCELLED:

@@ -12,11 +12,12 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import answers, fan_out, forward, rollback, waits
+from sidecar.saga import answers, children, fan_out, forward, rollback, waits
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
 from sidecar.saga.events import (
+    ParentTerminated,
     PauseRequested,
     Resolution,
     ResolveRequested,
@@ -76,7 +77,7 @@ def pause(draft: Draft, event: PauseRequested) -> Verdict:
     if draft.paused:
         return Verdict.IGNORED
     draft.paused = True
-    draft.note("operator", "paused", details=_said(event.reason))
+    draft.note("operator", "paused", details=said(event.reason))
     return Verdict.APPLIED
 
 
@@ -87,10 +88,10 @@ def resume(draft: Draft, event: ResumeRequested) -> Verdict:
         return Verdict.IGNORED
     draft.need_whole()
     draft.paused = False
-    draft.note("operator", "resumed", details=_said(event.reason))
+    draft.note("operator", "resumed", details=said(event.reason))
     for step in waits.take_kept(draft):
         forward.concluded(draft, step)
-    for step in list(draft.steps.values()):
+    for step in draft.in_order():
         if step.status in CLAIMABLE and not step.leased:
             draft.ring(step)
     return Verdict.APPLIED
@@ -101,22 +102,29 @@ def terminate(draft: Draft, event: TerminateRequested) -> Verdict:
     if draft.status is WorkflowStatus.TERMINATED:
         return Verdict.IGNORED
     _must_not_have_ended(draft, "terminate")
+    stop_all(draft, event.reason)
+    return Verdict.APPLIED
+
+
+def stop_all(draft: Draft, reason: str) -> None:
+    """End a workflow where it stands, and its children with it."""
     draft.need_whole()
     draft.takes_away = True
-    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=_said(event.reason))
-    for item in [step for step in draft.steps.values() if step.is_item]:
+    draft.signal(WorkflowSignal.TERMINATE, "terminated", details=said(reason))
+    for item in [step for step in draft.in_order() if step.is_item]:
         if item.status in OPEN:
-            fan_out.cut_off(draft, _cut_off(draft, item))
+            fan_out.cut_off(draft, _cut_off(draft, item, reason))
     for defined in draft.definition.steps:
         step = draft.named(defined.name)
         if step.status is StepStatus.PENDING:
             draft.move(step, StepSignal.CANCEL, "terminated", stored=True)
         elif step.status in OPEN:
-            _cut_off(draft, step)
-    return Verdict.APPLIED
+            _cut_off(draft, step, reason)
 
 
-def _cut_off(draft: Draft, step: Step) -> Step:
+def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
+    if draft.definition.by_name[step.key.step].child is not None and step.fan is None:
+        draft.tell(children.child_id(draft.id, step.key), ParentTerminated(reason))
     if step.status is StepStatus.COMPENSATING:
         run = replace(step.compensate, closed=step.compensate.attempt)
         ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)
@@ -131,9 +139,13 @@ def _cut_off(draft: Draft, step: Step) -> Step:
 
 def retry(draft: Draft, event: RetryRequested) -> Verdict:
     """Try now what waits for its next try, and anew what has failed for good."""
+    _must_not_have_ended(draft, "retry")
     draft.need_whole()
-    found = [step for step in _named_or_all(draft, event.step) if _retry(draft, step, event)]
+    named = _named_or_all(draft, event.step)
+    found = [step for step in named if _retry(draft, step, event)]
     if not found:
+        if any(under_way(step) for step in named):
+            return Verdict.IGNORED  # it is being tried at this moment
         subject = f"step {event.step}" if event.step else "workflow"
         state = draft.step(event.step).status if event.step else draft.status
         raise IllegalTransition(subject, state, "retry")
@@ -143,7 +155,7 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
 
 def _named_or_all(draft: Draft, key: StepKey | None) -> list[Step]:
     if key is None:
-        return list(draft.steps.values())
+        return draft.in_order()
     named = draft.step(key)
     if named.fan is None:
         return [named]
@@ -155,7 +167,14 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
 
     What could not be sent for what it would say is not tried again: it would say the same.
     """
-    details = _said(event.reason)
+    details = said(event.reason)
+    runs_child = draft.definition.by_name[step.key.step].child is not None and step.fan is None
+    if step.status is StepStatus.COMPENSATION_FAILED and runs_child:
+        moved = draft.move(step, StepSignal.RETRY, "retry", details=details)
+        children.turn_back(draft, moved)
+        if step.is_item:
+            fan_out.retry_undo(draft, step)
+        return True
     if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
         again = replace(step, compensate=_anew(step.compensate))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
@@ -220,8 +239,10 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
     Whatever effect it may have had stays owed, if the workflow turns back later.
     """
+    if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
+        return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
-    details = _said(event.reason)
+    details = said(event.reason)
     if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
         _leave(draft, step, "skipped", details)
         return Verdict.APPLIED
@@ -247,8 +268,10 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
 def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
     """Settle what is unknown by what a person found out."""
+    if _is_settled(draft.step(event.step), event.resolution):
+        return Verdict.IGNORED
     step = _free(draft, event.step, "resolve")
-    details = _said(event.reason, event.evidence, event.resolution)
+    details = said(event.reason, event.evidence, event.resolution)
     match event.resolution:
         case Resolution.SUCCEEDED:
             _resolve_succeeded(draft, step, event.output, details)
@@ -259,6 +282,18 @@ def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
                 raise IllegalTransition(f"step {step.key}", step.status, "resolve as compensated")
             _leave(draft, step, "resolved", details)
     return Verdict.APPLIED
+
+
+def _is_settled(step: Step, resolution: Resolution) -> bool:
+    """Whether that is what is known of a step already."""
+    match resolution:
+        case Resolution.SUCCEEDED:
+            return step.status is StepStatus.SUCCEEDED
+        case Resolution.COMPENSATED:
+            return step.status is StepStatus.COMPENSATED
+        case Resolution.NO_EFFECT:
+            ended = step.status in (StepStatus.FAILED, StepStatus.CANCELLED)
+            return step.status is StepStatus.COMPENSATED or (ended and not step.may_have_effect)
 
 
 def _resolve_succeeded(
@@ -288,7 +323,8 @@ def _resolve_without_effect(draft: Draft, step: Step, details: JsonText | None) 
 
 def _is_unsure(draft: Draft, step: Step) -> bool:
     """Whether a call may have had an effect, and no answer has said so yet."""
-    called = step.status in _UNSURE and step.execute != NEVER_RUN
+    child = draft.definition.by_name[step.key.step].child is not None
+    called = step.status in _UNSURE and (child or step.execute != NEVER_RUN)
     return called and step.fan is None and not draft.turning_back
 
 
@@ -340,7 +376,8 @@ def _must_not_have_ended(draft: Draft, verb: str) -> None:
         raise IllegalTransition("workflow", draft.status, verb)
 
 
-def _said(reason: str, evidence: str = "", resolution: str = "") -> JsonText | None:
-    said = {"resolution": resolution, "reason": reason, "evidence": evidence}
-    given = {name: text for name, text in said.items() if text}
+def said(reason: str, evidence: str = "", resolution: str = "") -> JsonText | None:
+    """Return what history keeps of the words that a person gave."""
+    words = {"resolution": resolution, "reason": reason, "evidence": evidence}
+    given = {name: text for name, text in words.items() if text}
     return JsonText(json.dumps(given, ensure_ascii=False)) if given else None

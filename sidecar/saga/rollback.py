@@ -9,7 +9,7 @@ for a person.
 
 from __future__ import annotations
 
-from sidecar.saga import fan_out
+from sidecar.saga import children, fan_out
 from sidecar.saga.bodies import at_step
 from sidecar.saga.definition import JsonText, Order
 from sidecar.saga.draft import Draft
@@ -46,6 +46,7 @@ def turn_back(
     cause: str,
     error: JsonText | None = None,
     own: StepKey | None = None,
+    details: JsonText | None = None,
 ) -> None:
     """Turn the workflow back.
 
@@ -55,11 +56,13 @@ def turn_back(
     belongs to.
     """
     fields = {"reason": reason} if error is None else {"reason": reason, "error": error}
-    draft.signal(WorkflowSignal.TURN_BACK, cause, **fields)
+    draft.signal(WorkflowSignal.TURN_BACK, cause, details=details, **fields)
     for defined in draft.definition.steps:
         step = draft.named(defined.name)
         if step.fan is not None and step.status is StepStatus.WAITING:
             fan_out.close(draft, step, cause)
+        elif defined.child is not None and step.status is StepStatus.WAITING:
+            children.turn_back(draft, step)
         elif step.status in CAN_BE_STOPPED and not under_way(step):
             draft.takes_away = draft.takes_away or (step.stored and step.key != own)
             stop(draft, step, cause)
@@ -79,10 +82,12 @@ def unwind(draft: Draft) -> None:
         if owes_compensation(defined, step):
             if _is_held(definition.order, holding, definition.descendants[name]):
                 holding.add(name)
-            elif step.fan is None:
-                step = begin_undo(draft, defined, step)
-            else:
+            elif step.fan is not None:
                 step = fan_out.begin_undo_of_items(draft, step)
+            elif defined.child is not None:
+                step = children.begin_undo(draft, step)
+            else:
+                step = begin_undo(draft, defined, step)
         if step.status in OPEN or step.status is StepStatus.COMPENSATION_FAILED:
             holding.add(name)
         broken = broken or _could_not_be_undone(step)
@@ -120,5 +125,16 @@ def _could_not_be_undone(step: Step) -> bool:
 def _break(draft: Draft) -> None:
     if draft.status is WorkflowStatus.ROLLING_BACK:
         first = failures(draft)[0]
+        if first.fan is not None:
+            first = _item_that_failed(draft, first)
         error = at_step(first.compensation_error, str(first.key))
         draft.signal(WorkflowSignal.BREAK, "compensation_failed", error=error)
+
+
+def _item_that_failed(draft: Draft, step: Step) -> Step:
+    """The first item of a step that is known not to have been undone; or else the step."""
+    for one in draft.in_order():
+        own = one.is_item and one.key.step == step.key.step
+        if own and one.status is StepStatus.COMPENSATION_FAILED:
+            return one
+    return step

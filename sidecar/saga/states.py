@@ -120,7 +120,9 @@ WORKFLOW_TABLE: dict[WorkflowStatus, dict[WorkflowSignal, WorkflowStatus]] = {
         _WS.MEND_AHEAD: _W.IN_PROGRESS,
         _WS.TERMINATE: _W.TERMINATED,
     },
-    _W.COMPLETED: {},
+    _W.COMPLETED: {
+        _WS.TURN_BACK: _W.ROLLING_BACK,
+    },
     _W.ROLLED_BACK: {},
     _W.TERMINATED: {},
 }
@@ -209,7 +211,8 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
 }
 
 WORKFLOW_ENDS = frozenset({_W.COMPLETED, _W.ROLLED_BACK, _W.TERMINATED})
-"""Statuses that never change again. `error` is not one: a person must act."""
+"""Statuses that never change again, but that a child may be turned back by its parent. `error` is
+not one: a person must act."""
 
 WAIT_RETURNS = WORKFLOW_ENDS | {_W.ERROR}
 """Statuses at which waiting for a workflow returns."""

@@ -57,7 +57,7 @@ def signal_sent(draft: Draft, event: SignalSent) -> Step | None:
     Raises `IllegalTransition` where no step will ever wait for it.
     """
     if event.name not in draft.definition.signals:
-        raise IllegalTransition("workflow", "without a wait for it", f"signal {event.name}")
+        raise IllegalTransition("workflow", "never waiting for that", f"signal {event.name}")
     if draft.turning_back or draft.status in WORKFLOW_ENDS:
         raise IllegalTransition("workflow", draft.status, f"signal {event.name}")
     signal = Signal(
@@ -68,7 +68,9 @@ def signal_sent(draft: Draft, event: SignalSent) -> Step | None:
         reason=event.reason,
         sent_at=draft.now,
     )
-    said = {"name": event.name} | ({"reason": event.reason} if event.reason else {})
+    said = {"name": event.name, "id": event.id, "reason": event.reason}
+    if event.id:
+        draft.hear(event.id)
     waiting = [] if draft.paused else _waiting_for(draft, event.name)
     if not waiting and len(draft.signals) >= MOST_KEPT:
         raise IllegalTransition("workflow", f"keeping {MOST_KEPT} signals", f"signal {event.name}")
@@ -76,7 +78,9 @@ def signal_sent(draft: Draft, event: SignalSent) -> Step | None:
         "signal",
         "received" if waiting else "kept",
         step=waiting[0] if waiting else None,
-        details=JsonText(json.dumps(said, ensure_ascii=False)),
+        details=JsonText(
+            json.dumps({name: text for name, text in said.items() if text}, ensure_ascii=False)
+        ),
     )
     if not waiting:
         draft.keep_signal(signal)

@@ -148,10 +148,20 @@ class Signal(Struct, frozen=True):
     sent_at: datetime
 
 
+class Parent(NamedTuple):
+    """The step, of another workflow, that a workflow was started by; `depth` counts from 1."""
+
+    workflow: WorkflowId
+    step: StepKey
+    root: WorkflowId
+    depth: int
+
+
 class Workflow(Struct, frozen=True):
     """One run of a definition. `revision` counts its transitions, `last_seq` its events.
 
-    `signals` are those that nobody has taken yet; `last_signal` is the number of the newest.
+    `signals` are those that nobody has taken yet; `last_signal` is the number of the newest;
+    `heard` are the ids of those that came, where an event asks for them.
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
     those to be undone next. `owes_since` is set while it owes effects their undoing (see
@@ -172,8 +182,10 @@ class Workflow(Struct, frozen=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     start_key: str | None = None
     trace: str | None = None
+    parent: Parent | None = None
     signals: tuple[Signal, ...] = ()
     last_signal: int = 0
+    heard: frozenset[str] = frozenset()
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
     partial: bool = False
     owes_since: datetime | None = None

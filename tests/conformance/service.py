@@ -23,15 +23,19 @@ from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, StepKey, WorkflowId
 
 _K = OutcomeKind
-ACTIONS = pytest.mark.parametrize("action", list(Action))
+ACTIONS = pytest.mark.parametrize("action", [Action.EXECUTE, Action.COMPENSATE])
+
+
+CALLBACK = "http://127.0.0.1:7400/v1/tasks/token"
 
 
 class Behaviour(StrEnum):
-    """What a service may do with a call."""
+    """What a service may do with a call; asked for the status of one, it says that it did so."""
 
     DONE = "done"
     """Do it, and answer with the JSON it was sent."""
     REFUSED = "refused"
+    """Not do it, and promise never to."""
     BROKEN = "broken"
     """Answer that something went wrong inside."""
     BUSY = "busy"
@@ -61,6 +65,7 @@ class Asked:
     body: str
     timeout_ms: int
     deadline: datetime
+    callback: str | None
 
 
 class Far(Protocol):
@@ -93,6 +98,8 @@ def a_call(action: Action = Action.EXECUTE, *, timeout: float = 10.0, step: str 
         body=JsonText('{"amount":12}'),
         timeout=timeout,
         deadline=datetime.now(UTC) + timedelta(seconds=timeout),
+        method="GET" if action is Action.STATUS else "POST",
+        callback=None if action is Action.STATUS else CALLBACK,
     )
 
 
@@ -136,9 +143,7 @@ class ServiceConformance:
         assert outcome.kind is _K.UNKNOWN
         assert outcome.may_have_effect
 
-    @pytest.mark.parametrize(
-        "behaviour", [Behaviour.UNREADABLE, Behaviour.TOO_LARGE, Behaviour.PENDING]
-    )
+    @pytest.mark.parametrize("behaviour", [Behaviour.UNREADABLE, Behaviour.TOO_LARGE])
     @pytest.mark.fault(17)
     async def test_an_execute_whose_answer_cannot_be_used_is_not_asked_again(
         self, service: Service, far: Far, behaviour: Behaviour
@@ -158,17 +163,70 @@ class ServiceConformance:
         assert outcome.kind is _K.DONE
         assert outcome.output is None
 
-    async def test_a_pending_compensation_is_asked_again(self, service: Service, far: Far) -> None:
+    @ACTIONS
+    async def test_what_is_taken_on_is_pending(
+        self, service: Service, far: Far, action: Action
+    ) -> None:
         await far.will(Behaviour.PENDING)
-        outcome = await service.call(a_call(Action.COMPENSATE))
+        outcome = await service.call(a_call(action))
+        assert outcome.kind is _K.PENDING
+        assert outcome.output is None
+        (asked,) = far.asked
+        assert asked.callback == CALLBACK
+
+    async def test_the_status_of_what_was_done_has_its_output(
+        self, service: Service, far: Far
+    ) -> None:
+        await service.call(a_call())
+        outcome = await service.call(a_call(Action.STATUS))
+        assert outcome.kind is _K.DONE
+        assert outcome.output == '{"amount":12}'
+
+    @pytest.mark.parametrize(
+        ("behaviour", "kind"),
+        [
+            (Behaviour.REFUSED, _K.REFUSED),
+            (Behaviour.PENDING, _K.BUSY),
+            (Behaviour.AWAY, _K.NOT_SENT),
+        ],
+    )
+    async def test_a_status_that_is_clear_is_believed(
+        self, service: Service, far: Far, behaviour: Behaviour, kind: OutcomeKind
+    ) -> None:
+        await far.will(behaviour)
+        outcome = await service.call(a_call(Action.STATUS))
+        assert outcome.kind is kind
+        assert outcome.error is not None
+
+    @pytest.mark.parametrize(
+        "behaviour",
+        [
+            Behaviour.BROKEN,
+            Behaviour.BUSY,
+            Behaviour.NOT_NOW,
+            Behaviour.NOT_FOUND,
+            Behaviour.UNREADABLE,
+            Behaviour.TOO_LARGE,
+            Behaviour.HANGS,
+            Behaviour.CUTS,
+        ],
+    )
+    @pytest.mark.fault(11)
+    async def test_any_other_answer_to_a_question_proves_nothing(
+        self, service: Service, far: Far, behaviour: Behaviour
+    ) -> None:
+        await far.will(behaviour)
+        outcome = await service.call(a_call(Action.STATUS, timeout=0.3))
         assert outcome.kind is _K.UNKNOWN
+        assert outcome.error is not None
 
     async def test_not_now_says_so(self, service: Service, far: Far) -> None:
         await far.will(Behaviour.NOT_NOW)
         assert (await service.call(a_call())).kind is _K.NOT_NOW
 
     @pytest.mark.parametrize(
-        "behaviour", [each for each in Behaviour if each is not Behaviour.DONE]
+        "behaviour",
+        [each for each in Behaviour if each not in (Behaviour.DONE, Behaviour.PENDING)],
     )
     async def test_whatever_is_not_done_says_why(
         self, service: Service, far: Far, behaviour: Behaviour
@@ -199,6 +257,12 @@ class ServiceConformance:
         assert len({asked.idempotency_key for asked in far.asked}) == 1
         await service.call(a_call(Action.COMPENSATE))
         assert len({asked.idempotency_key for asked in far.asked}) == 2
+
+    async def test_an_item_has_a_key_of_its_own(self, service: Service, far: Far) -> None:
+        for key in (StepKey("charge", 0), StepKey("charge", 1), StepKey("charge")):
+            await service.call(replace(a_call(), key=key))
+        keys = [asked.idempotency_key.split("/")[1] for asked in far.asked]
+        assert keys == ["charge[0]", "charge[1]", "charge"]
 
     async def test_one_call_is_at_most_one_request(self, service: Service, far: Far) -> None:
         await far.will(Behaviour.CUTS)

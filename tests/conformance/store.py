@@ -11,10 +11,17 @@ A binding is a class and a fixture:
 
 from __future__ import annotations
 
+from tests.conformance.store_branches import BranchSuite
+from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_debts import DebtSuite
+from tests.conformance.store_doubts import DoubtSuite
+from tests.conformance.store_fan_out import FanOutSuite
+from tests.conformance.store_fan_out_undo import FanOutUndoSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
 from tests.conformance.store_ringing import RingingSuite
@@ -22,6 +29,7 @@ from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_versions import VersionSuite
+from tests.conformance.store_waits import WaitSuite
 
 __all__ = ["Backend", "StoreSuite"]
 
@@ -37,5 +45,13 @@ class StoreSuite(
     RingingSuite,
     VersionSuite,
     DebtSuite,
+    CallbackSuite,
+    WaitSuite,
+    DoubtSuite,
+    BranchSuite,
+    OperatorSuite,
+    FanOutSuite,
+    FanOutUndoSuite,
+    ChildSuite,
 ):
     """Everything that a store promises."""

@@ -1,4 +1,4 @@
-"""What is owed: since when, by whom, and until it is undone; and rollbacks to be looked at again."""
+"""What is owed: since when, by whom, until it is undone; and rollbacks to be looked at again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.ports.debts import Debt, DebtTotals
-from sidecar.ports.store import Moved, Store
+from sidecar.ports.store import Claimed, Moved, Store
 from sidecar.saga.events import (
     Resolution,
     ResolveRequested,
@@ -175,9 +175,10 @@ class DebtSuite(StoreFixtures):
             store, call("pay"), call("book", service="inventory"), call("last"), name="other"
         )
         second = await payments.start(definition)
-        await payments.answer(await payments.claim_key(second, "pay"))  # type: ignore[arg-type]
-        await inventory.answer(await inventory.claim_one())
-        await payments.answer(await payments.claim_key(second, "last"), refused())  # type: ignore[arg-type]
+        for player, step in ((payments, "pay"), (inventory, "book"), (payments, "last")):
+            claimed = await player.claim_key(second, step)
+            assert isinstance(claimed, Claimed)
+            await player.answer(claimed, refused() if step == "last" else None)
         pages = []
         after = None
         while page := await store.list_debts("default", None, after, 3):

@@ -241,7 +241,11 @@ class LeaderSuite(StoreFixtures):
         self, store: Store, payments: Player, inventory: Player, backend: Backend
     ) -> None:
         nothing = LeaderWork(
-            ended_leases=False, due_timers=False, overdue_workflows=False, ringable_steps=False
+            ended_leases=False,
+            due_timers=False,
+            waiting_letters=False,
+            overdue_workflows=False,
+            ringable_steps=False,
         )
         assert await store.leader_work("default", SILENT, LONG) == nothing
         held = call("charge", timeout="30s")
@@ -251,7 +255,11 @@ class LeaderSuite(StoreFixtures):
         await backend.pass_time(61)
         await inventory.beat()
         everything = LeaderWork(
-            ended_leases=True, due_timers=False, overdue_workflows=True, ringable_steps=True
+            ended_leases=True,
+            due_timers=False,
+            waiting_letters=False,
+            overdue_workflows=True,
+            ringable_steps=True,
         )
         assert await store.leader_work("default", SILENT, LONG) == everything
         assert await store.leader_work("elsewhere", SILENT, LONG) == nothing

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from typing import Any, Protocol
 
@@ -38,14 +38,14 @@ from sidecar.ports.store import (
 from sidecar.saga.changes import HistoryEvent, Verdict
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered, CancelRequested, Event, LeaseEnded
-from sidecar.saga.invariants import violations
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
+from tests.conformance.store_judge import ALL, assert_sound, assert_utc
+from tests.unit.saga.worlds import key_of
 
 MARGIN = timedelta(seconds=5)
 NAMESPACE = "default"
-ALL = 1_000
 
 _ids = SystemEntropy()
 
@@ -243,7 +243,7 @@ class Player:
 
     async def claim_key(self, workflow: WorkflowId, step: str) -> Claimed | Missing:
         """Claim one step by name, or learn why not."""
-        key = (workflow, StepKey(step))
+        key = (workflow, key_of(step))
         result = await self.commit(self.batch(keys=[key]))
         if result.claimed:
             (claimed,) = result.claimed
@@ -311,60 +311,6 @@ def settle(
 ) -> Transition:
     """The transition that settles a claim."""
     return Transition(claimed.workflow, answer_to(claimed, outcome), claim_next=claim_next)
-
-
-# -- the judge --------------------------------------------------------------------------------
-
-
-async def assert_sound(store: Store, namespace: str, workflow: WorkflowId) -> None:
-    """Check what must hold of every stored workflow; one that does not exist is sound."""
-    found = await store.get_workflow(namespace, workflow)
-    if found is None:
-        return
-    stored = await store.get_definition(*found.definition)
-    assert stored is not None
-    definition = compile_stored(stored.document, *found.definition)
-    assert violations(definition, found) == []
-    for moment in (found.created_at, found.deadline_at, found.ended_at):
-        assert_utc(moment)
-    for key, step in found.steps.items():
-        assert step.key == key
-        assert step.stored
-        assert_utc(step.due_at)
-        assert_utc(step.lease_until)
-        for run in (step.execute, step.compensate):
-            for moment in (run.started_at, run.claimed_at, run.ended_at):
-                assert_utc(moment)
-    told = await store.list_events(workflow, 0, ALL)
-    events = [one for one in told if one.seq <= found.last_seq]  # others write meanwhile
-    assert [one.seq for one in events] == list(range(1, found.last_seq + 1))
-    for one in events:
-        assert_utc(one.time)
-    assert_told(found, events)
-
-
-def assert_utc(moment: datetime | None) -> None:
-    """Times are aware and in UTC."""
-    if moment is not None:
-        assert moment.utcoffset() == timedelta()
-
-
-def assert_told(workflow: Workflow, events: Sequence[HistoryEvent]) -> None:
-    """Every change of status is an event: the last one told is the present one.
-
-    A claim is told when its attempt ends, so a step that is being called may be ahead.
-    """
-    told = [one.after for one in events if one.kind == "workflow"]
-    assert told[-1] == workflow.status
-    for key, step in workflow.steps.items():
-        if step.status is StepStatus.RUNNING:
-            continue
-        after = [
-            one.after
-            for one in events
-            if (one.step, one.index) == key and one.kind in ("step", "compensation")
-        ]
-        assert after[-1] == step.status
 
 
 # -- fixtures that all parts of the suite share -----------------------------------------------

@@ -11,6 +11,7 @@ from sidecar.saga.definition import JsonText
 from sidecar.saga.states import WorkflowStatus
 from tests.conformance.store_play import (
     ALL,
+    NAMESPACE,
     Backend,
     Player,
     StoreFixtures,
@@ -188,3 +189,13 @@ class QuerySuite(StoreFixtures):
             open_one: WorkflowStatus.IN_PROGRESS,
         }
         assert await store.statuses([]) == {}
+
+    async def test_a_key_is_made_once_and_shared_by_all_sidecars_of_a_namespace(
+        self, store: Store, backend: Backend
+    ) -> None:
+        other = await backend.open_store()
+        first, second = b"\x00first" * 4, b"second" * 4
+        assert await store.get_key(NAMESPACE, "callbacks", first) == first
+        assert await other.get_key(NAMESPACE, "callbacks", second) == first
+        assert await other.get_key(NAMESPACE, "secrets", second) == second
+        assert await other.get_key("elsewhere", "callbacks", second) == second

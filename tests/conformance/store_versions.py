@@ -147,6 +147,23 @@ class VersionSuite(StoreFixtures):
         result = await payments.commit(payments.batch(starts=[start_of(unused)]))
         assert result.starts == (Retired(),)
 
+    async def test_a_version_that_another_definition_runs_is_not_deleted(
+        self, store: Store, backend: Backend
+    ) -> None:
+        child = await register(store, call("one"), name="child")
+        await register(store, {"name": "run", "workflow": "child", "version": 1})
+        for name in ("child", "order"):
+            await store.set_version_state("default", name, 1, RETIRED)
+        await backend.pass_time(61)
+
+        async def delete(name: str) -> Removal:
+            return await store.delete_version("default", name, 1, MINUTE)
+
+        assert child.version == 1
+        assert await delete("child") is Removal.PINNED
+        assert await delete("order") is Removal.DONE
+        assert await delete("child") is Removal.DONE
+
     async def test_the_number_of_a_deleted_version_is_never_given_again(
         self, store: Store, backend: Backend
     ) -> None:

@@ -163,7 +163,8 @@ class Checkers:
                 (earlier.compensate, step.compensate),
             ):
                 yield from (f"{key}: {text}" for text in _run_rises(was, now))
-            if earlier.may_have_effect and not step.may_have_effect:
+            child = definition.by_name[key.step].child is not None
+            if earlier.may_have_effect and not step.may_have_effect and not child:
                 yield f"{key}: forgot that it may have had an effect"
             if not earlier.awaiting and after.status is not WorkflowStatus.TERMINATED:
                 yield from self._lease(after.id, earlier, step)
@@ -261,7 +262,8 @@ def _one_way(
         yield f"revision {before.revision} became {after.revision}"
     if after.last_seq < before.last_seq:
         yield f"last_seq {before.last_seq} became {after.last_seq}"
-    if before.status in WORKFLOW_ENDS:
+    by_parent = after.parent is not None and before.status is WorkflowStatus.COMPLETED
+    if before.status in WORKFLOW_ENDS and not by_parent:
         same = before.status is after.status and before.ended_at == after.ended_at
         if not same or any(
             step.status is not before.steps[key].status for key, step in after.steps.items()

@@ -17,6 +17,16 @@ from sidecar.saga.outcomes import OutcomeKind
 FIRST_ELEMENT = 10
 MOST_LINES = 6
 SIGNAL = "go"
+CHILD = "child"
+_OF_CALLS = (
+    "service",
+    "execute",
+    "compensate",
+    "timeout",
+    "retry",
+    "input",
+    "callback_timeout",
+)
 PENDING = Act(outcome(OutcomeKind.PENDING), has_effect=False)
 """The service takes it on, and does it later."""
 
@@ -47,13 +57,19 @@ def _vary(draw: random.Random, step: dict[str, Any]) -> set[str]:
         _wait(draw, step)
     elif roll < 0.24:
         _fan_out(draw, step)
+    elif roll < 0.34:
+        _child(draw, step)
     if draw.random() < 0.14:
         step["when"] = draw.choice(_CONDITIONS)
     if "wait" not in step and draw.random() < 0.10:
         step["optional"] = True
-    if "wait" not in step and draw.random() < 0.25:
+    if "execute" in step and draw.random() < 0.25:
         step["status"] = {"path": "/status", "budget": f"{draw.choice((2, 10))}s"}
-    unsure = {step["name"]} if {"wait", "for_each", "optional", "when"} & step.keys() else set()
+    unsure = (
+        {step["name"]}
+        if {"wait", "for_each", "optional", "when", "workflow"} & step.keys()
+        else set()
+    )
     if len(step["after"]) > 1 and draw.random() < 0.3:
         step["join"] = "any"
         unsure |= set(step["after"])
@@ -93,6 +109,36 @@ def _fan_out(draw: random.Random, step: dict[str, Any]) -> None:
     step["for_each"] = "${input.lines}"
     step["max_parallel"] = draw.choice((1, 2, 5))
     step["tolerated_failures"] = draw.choice((0, 0, 1, 3))
+
+
+def _child(draw: random.Random, step: dict[str, Any]) -> None:
+    for key in _OF_CALLS:
+        step.pop(key, None)
+    step["workflow"] = CHILD
+    if draw.random() < 0.3:
+        _fan_out(draw, step)
+
+
+def child(draw: random.Random, services: Sequence[str]) -> dict[str, Any]:
+    """What children run: a call or two, at times one that fails."""
+    steps = [
+        {
+            "name": f"c{number}",
+            "service": draw.choice(services),
+            "execute": f"/do/c{number}",
+            "compensate": {
+                "path": f"/undo/c{number}",
+                "timeout": "2s",
+                "retry": {"max_interval": "5s"},
+            },
+            "timeout": "2s",
+            "callback_timeout": "3s",
+            "retry": {"max_attempts": 3, "max_interval": "4s"},
+        }
+        for number in range(draw.choice((1, 2)))
+    ]
+    whole: dict[str, Any] = {"name": CHILD, "steps": steps, "output": {"mark": "child"}}
+    return whole
 
 
 def _read(step: dict[str, Any], unsure: set[str]) -> None:

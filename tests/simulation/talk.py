@@ -81,6 +81,13 @@ class Talk:
             if not sent:
                 return  # it has ended, or turned back
 
+    async def look_again(self) -> None:
+        """Resume what a request to pause has paused that came after the one to resume."""
+        for row in list(self._world.tables.rows.values()):
+            if row.workflow.paused:
+                known = row.workflow.id
+                await self._insist(lambda node, it=known: node.agent.verbs.resume(NAMESPACE, it), 5)
+
     def _signals(self, workflow: WorkflowId) -> int:
         ref = self._world.tables.rows[workflow].workflow.definition
         definition = self._world.store.definition(ref)

@@ -19,6 +19,9 @@ def at_rest(tables: MemoryTables) -> bool:
 
 def unrest(tables: MemoryTables) -> Iterator[str]:
     """Say what has not come to an end."""
+    stuck = _stuck_children(tables)
+    if tables.letters:
+        yield f"letters that nobody has brought: {list(tables.letters)}"
     for row in tables.rows.values():
         workflow = row.workflow
         steps = {
@@ -26,6 +29,8 @@ def unrest(tables: MemoryTables) -> Iterator[str]:
             for key, step in workflow.steps.items()
             if step.status in OPEN and not _waits_for_a_person(workflow, step)
         }
+        if workflow.id in stuck:
+            continue  # its child stands in what it waits for
         if workflow.status not in WAIT_RETURNS or steps:
             yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
 
@@ -35,6 +40,18 @@ def _waits_for_a_person(workflow: Workflow, step: Step) -> bool:
     waits = step.status is StepStatus.WAITING and not step.leased and step.due_at is None
     items = step.fan is not None and step.fan.open == 0
     return workflow.status is WorkflowStatus.ERROR and waits and items
+
+
+def _stuck_children(tables: MemoryTables) -> set[WorkflowId]:
+    """The workflows that wait for a child, or for children of one, that needs a person."""
+    stuck: set[WorkflowId] = set()
+    for row in tables.rows.values():
+        parent = row.workflow.parent
+        needy = row.workflow.status in (WorkflowStatus.ERROR, WorkflowStatus.TERMINATED)
+        while needy and parent is not None and parent.workflow not in stuck:
+            stuck.add(parent.workflow)
+            parent = tables.rows[parent.workflow].workflow.parent
+    return stuck
 
 
 class Verdict:
@@ -60,6 +77,8 @@ class Verdict:
         for name, entry in self._service.ledger.items():
             if entry.effects > 1:
                 yield f"{name}: had its effect {entry.effects} times"
+        stuck = _stuck_children(self._tables)
+        yield from self._families(stuck)
         for row in self._tables.rows.values():
             workflow = row.workflow
             definition = self._definition(workflow.definition)
@@ -71,11 +90,25 @@ class Verdict:
                     found = self._rolled_back(definition, effects)
                 case WorkflowStatus.TERMINATED:
                     found = iter(())  # a person wanted no more of it
+                case _ if workflow.id in stuck:
+                    found = iter(())  # so is its child
                 case _:
                     found = self._broken(definition, workflow)
             yield from (f"{workflow.id}: {text}" for text in found)
             order = _order(definition, workflow, effects)
             yield from (f"{workflow.id}: {text}" for text in order)
+
+    def _families(self, stuck: set[WorkflowId]) -> Iterator[str]:
+        """Children end as their parents do."""
+        rows = self._tables.rows
+        for row in rows.values():
+            child = row.workflow
+            if child.parent is None or child.parent.workflow in stuck:
+                continue
+            parent = rows[child.parent.workflow].workflow
+            ended = (WorkflowStatus.ROLLED_BACK, WorkflowStatus.TERMINATED)
+            if parent.status is WorkflowStatus.ROLLED_BACK and child.status not in ended:
+                yield f"{parent.id} was rolled back, but its child {child.id} is {child.status}"
 
     def _completed(
         self, workflow: Workflow, effects: list[tuple[StepKey, Action]]

@@ -231,7 +231,13 @@ def test_mistakes_in_the_store(file: Path, store: str, expected: str) -> None:
 def test_the_names_by_which_the_api_may_be_asked(
     file: Path, listen: str, names: set[str] | None
 ) -> None:
-    assert loaded(file, f"{WHOLE}listen: {listen}\n").listen.hosts == names
+    assert loaded(file, f"{WHOLE}listen: {listen}\n").api_hosts == names
+
+
+def test_a_service_may_call_back_under_the_name_that_it_was_told(file: Path) -> None:
+    config = f"{WHOLE}callback_base_url: https://Sagas.example.org/callbacks\n"
+    assert loaded(file, config).api_hosts == {"127.0.0.1", "sagas.example.org"}
+    assert loaded(file, f"{config}listen: {{ http: '0.0.0.0:7400' }}\n").api_hosts is None
 
 
 KAFKA = "kind: kafka, bootstrap_servers: ['a:1']"

@@ -17,8 +17,11 @@ def check_batch(batch: Batch) -> None:
         check_text(start.input, start.start_key, start.trace)
         check_text(*start.labels, *start.labels.values())
     for transition in batch.transitions:
-        if isinstance(transition.event, Answered):
-            check_text(transition.event.outcome.output, transition.event.outcome.error)
+        event = transition.event
+        if isinstance(event, Answered):
+            check_text(event.outcome.output, event.outcome.error)
+        said = (getattr(event, name) for name in event.__struct_fields__)
+        check_text(*(text for text in said if isinstance(text, str)))
 
 
 def check_text(*texts: str | None) -> None:

@@ -46,7 +46,7 @@ def lean(definition: Definition, workflow: Workflow) -> Workflow:
         workflow,
         input=workflow.input if renders else None,
         output=None,
-        error=None,
+        error=workflow.error if workflow.parent else None,
         labels={},
         start_key=None,
         steps={key: replace(step, **unread) for key, step in workflow.steps.items()},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
 from sidecar.adapters.memory.tables import MemoryTables, without_bodies, without_items
@@ -18,6 +20,7 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
+    StoredLetter,
     WorkflowFilter,
 )
 from sidecar.ports.store import Epoch
@@ -26,6 +29,9 @@ from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
+
+LETTERS_AFTER = timedelta(seconds=2)
+"""A letter that waits for so long is a leader's."""
 
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
@@ -128,8 +134,10 @@ class MemoryQueries(MemoryVersions, MemoryDebts):
         found = []
         for index in range(after_index + 1, min(fan.total, after_index + 1 + limit)):
             key = StepKey(step, index)
-            pending = Step(key, "", input=row.workflow.elements[key])
-            found.append(row.workflow.steps.get(key, pending))
+            item = row.workflow.steps.get(key, Step(key, ""))
+            if item.input is None:
+                item = replace(item, input=row.workflow.elements[key])
+            found.append(item)
         return found
 
     async def is_current(
@@ -184,7 +192,8 @@ class MemoryQueries(MemoryVersions, MemoryDebts):
     async def leave(self, incarnation: str) -> None:
         """Write that a sidecar has gone for good and holds no lease any more."""
         self.check_open()
-        self.tables.gone.add(incarnation)
+        if incarnation in self.tables.sidecars:
+            self.tables.gone.add(incarnation)
 
     async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
         """Return the sidecars known, by service."""
@@ -215,6 +224,7 @@ class MemoryQueries(MemoryVersions, MemoryDebts):
         return LeaderWork(
             bool(await self.ended_leases(namespace, unseen_for, 1)),
             bool(await self.due_timers(namespace, 1)),
+            bool(await self.waiting_letters(namespace, LETTERS_AFTER, 1)),
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
@@ -256,6 +266,20 @@ class MemoryQueries(MemoryVersions, MemoryDebts):
             and not row.workflow.paused
         ]
         return [(known, key) for _, known, key in sorted(found)[:limit]]
+
+    async def waiting_letters(
+        self, namespace: str, older_than: timedelta, limit: int
+    ) -> Sequence[StoredLetter]:
+        """Return letters that nobody has brought for so long, the oldest first."""
+        self.check_open()
+        before = self.clock.now() - older_than
+        rows = self.tables.rows
+        found = [
+            (sent_at, StoredLetter(known.sender, known.revision, letter))
+            for known, (sent_at, letter) in self.tables.letters.items()
+            if sent_at <= before and rows[known.sender].namespace == namespace
+        ]
+        return [one for _, one in sorted(found, key=lambda pair: pair[0])[:limit]]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

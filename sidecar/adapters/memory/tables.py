@@ -11,9 +11,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.ports.records import SidecarRecord
-from sidecar.ports.store import Batch, Claimed, Missing
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing
 from sidecar.ports.versions import StoredDefinition, VersionState
-from sidecar.saga.changes import Changes, HistoryEvent
+from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
@@ -173,6 +173,7 @@ class MemoryTables:
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""
@@ -216,15 +217,16 @@ class MemoryTables:
 
 def without_bodies(workflow: Workflow) -> Workflow:
     """The workflow as a list shows it."""
-    return replace(workflow, steps={}, elements={}, input=None, output=None, error=None)
+    bare = replace(workflow, steps={}, elements={}, signals=(), heard=frozenset())
+    return replace(bare, input=None, output=None, error=None)
 
 
 def without_items(workflow: Workflow) -> Workflow:
     """The workflow as it is shown: the items of its fan-outs come by pages."""
-    if not workflow.elements:
-        return workflow
     steps = {key: step for key, step in workflow.steps.items() if not step.is_item}
-    return replace(workflow, steps=steps, elements={}, partial=True)
+    partial = any(step.fan is not None for step in steps.values())
+    bare = replace(workflow, steps=steps, elements={}, signals=(), heard=frozenset())
+    return replace(bare, partial=partial)
 
 
 def _succeeded(changes: Changes) -> frozenset[StepKey]:

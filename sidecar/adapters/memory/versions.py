@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -74,10 +75,22 @@ class MemoryVersions:
             return Removal.NOT_RETIRED
         if self._workflows_of(found):
             return Removal.IN_USE
+        if any(self._pins(one, ref) for one in self._all(namespace)):
+            return Removal.PINNED
         if self.tables.retired_at[ref] > self.clock.now() - retired_for:
             return Removal.TOO_SOON
         self.tables.deleted.add(ref)
         return Removal.DONE
+
+    def _all(self, namespace: str) -> list[StoredDefinition]:
+        names = [name for within, name in self.tables.definitions if within == namespace]
+        return [one for name in names for one in self.tables.versions(namespace, name)]
+
+    def _pins(self, stored: StoredDefinition, ref: DefinitionRef) -> bool:
+        document = json.loads(stored.document)
+        steps = document.get("steps", ()) if isinstance(document, dict) else ()
+        pinned = [(step.get("workflow"), step.get("version")) for step in steps]
+        return (ref.name, ref.version) in pinned
 
     def _workflows_of(self, stored: StoredDefinition) -> list[Workflow]:
         ref = DefinitionRef(stored.namespace, stored.name, stored.version)

@@ -38,9 +38,10 @@ from sidecar.ports.store import (
     Transition,
     TransitionResult,
 )
+from sidecar.saga import machine
+from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Render
 from sidecar.saga.events import step_of
-from sidecar.saga.machine import advance
 from sidecar.saga.workflow import Workflow, WorkflowId
 
 SQL = load(__file__)
@@ -133,6 +134,13 @@ class Transaction:
         ]
         for one, changes in moved:
             self.written.add(changes, self._locked.workflows[one.workflow])
+        await self._start_children(
+            [changes for _, changes in moved]
+            + [one.changes for one in self.starts if isinstance(one, Started) and one.changes]
+        )
+        for one, result in zip(members, results, strict=True):
+            if one.letter is not None and result is not Missing.LOCKED:
+                self.written.brings(one.letter)
         for one, changes in moved:
             if one.claim_next:
                 self.written.claim_next(self._batch, changes, self._now)
@@ -140,6 +148,22 @@ class Transaction:
             if start.claim_next and isinstance(begun, Started) and begun.changes is not None:
                 self.written.claim_next(self._batch, begun.changes, self._now)
         return tuple(results)
+
+    async def _start_children(self, parents: list[Changes]) -> None:
+        """Start the children that were decided on, and theirs."""
+        waiting = list(parents)
+        while waiting:
+            for child in waiting.pop().children:
+                definition = await self._definitions.get(self._connection, child.definition)
+                begun = machine.start(
+                    definition,
+                    machine.child_of(child),
+                    now=self._now,
+                    render=self._render,
+                    actor="parent",
+                )
+                self.written.begin_child(begun, definition)
+                waiting.append(begun)
 
     async def _advanced(self) -> list[TransitionResult]:
         """Decide; read the whole of those workflows for which the machine needs it, and again."""
@@ -164,7 +188,9 @@ class Transaction:
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
         try:
-            changes = advance(definition, workflow, event, now=self._now, render=self._render)
+            changes = machine.advance(
+                definition, workflow, event, now=self._now, render=self._render
+            )
         except (IllegalTransition, RenderError) as error:
             return error
         except IncompleteState:

@@ -99,6 +99,7 @@ def parameters(dsn: str, schema: str, *, writer: bool = False) -> dict[str, Any]
         **dict.fromkeys(_PLANS_NEVER_USED, "off"),
     }
     if writer:
+        settings["enable_bitmapscan"] = "off"
         settings["lock_timeout"] = WRITER_LOCK_WITHIN_MS
         settings["plan_cache_mode"] = "force_generic_plan"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())

@@ -83,4 +83,5 @@ def _bodies(workflow: Workflow) -> int:
         for text in (step.input, step.output, step.error, step.compensation_input):
             if text is not None:
                 size += len(text)
-    return size
+    size += sum(map(len, workflow.elements.values()))
+    return size + sum(len(one.payload) for one in workflow.signals)

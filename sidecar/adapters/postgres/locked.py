@@ -17,7 +17,7 @@ from sidecar.adapters.postgres.items import all_items, some_items
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.ports.store import Transition
 from sidecar.saga.definition import Definition, JsonText
-from sidecar.saga.events import step_of
+from sidecar.saga.events import SignalSent, step_of
 from sidecar.saga.partial import fans_of
 from sidecar.saga.workflow import DefinitionRef, Signal, Step, StepKey, Workflow, WorkflowId
 
@@ -42,6 +42,7 @@ class LockedWorkflows:
             key = step_of(one.event)
             self._spoken.setdefault(one.workflow, []).extend(() if key is None else (key,))
         named = set(self._spoken)
+        self._hearing = {one.workflow for one in transitions if _has_id(one)}
         self._wait = sorted({one.workflow for one in transitions if one.wait})
         self._skip = sorted(named - set(self._wait))
         self._connection = connection
@@ -81,6 +82,7 @@ class LockedWorkflows:
             self.elsewhere = {WorkflowId(row["id"]) for row in await cursor.fetchall()}
         if signalled:
             await self._read_signals(signalled)
+        await self._read_heard(sorted(self._hearing & self.workflows.keys()))
         await self._read_bodies(self.workflows)
         await self._read_items(self.workflows)
 
@@ -135,6 +137,16 @@ class LockedWorkflows:
         for known, signals in found.items():
             self.workflows[known] = replace(self.workflows[known], signals=tuple(signals))
 
+    async def _read_heard(self, ids: list[WorkflowId]) -> None:
+        if not ids:
+            return
+        found: dict[WorkflowId, set[str]] = {}
+        cursor = await send(self._connection, SQL["heard"], ids=ids)
+        for row in await cursor.fetchall():
+            found.setdefault(WorkflowId(row["workflow_id"]), set()).add(row["id"])
+        for known, heard in found.items():
+            self.workflows[known] = replace(self.workflows[known], heard=frozenset(heard))
+
     async def _read_bodies(self, ids: Iterable[WorkflowId]) -> None:
         """Read inputs and outputs where the definition renders something from them."""
         wanted = [one for one in ids if self.definition(self.workflows[one]).renders]
@@ -155,3 +167,8 @@ class LockedWorkflows:
                 for key, step in workflow.steps.items()
             }
             self.workflows[known] = replace(workflow, steps=steps, input=row["input"])
+
+
+def _has_id(transition: Transition) -> bool:
+    """Whether it must be known which signals came before."""
+    return isinstance(transition.event, SignalSent) and bool(transition.event.id)

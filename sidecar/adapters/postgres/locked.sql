@@ -1,14 +1,18 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
 
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
+    parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
 
@@ -36,6 +40,12 @@ FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1
 SELECT workflow_id::text AS workflow_id, number, name, payload::text AS payload, actor, reason,
     sent_at
 FROM signals WHERE workflow_id = ANY(%(ids)s::uuid[]) ORDER BY workflow_id, number
+
+-- name: heard
+-- The ids of those that came, taken since or not.
+SELECT workflow_id::text AS workflow_id, details ->> 'id' AS id
+FROM events
+WHERE workflow_id = ANY(%(ids)s::uuid[]) AND kind = 'signal' AND details ->> 'id' IS NOT NULL
 
 -- name: inputs
 -- What expressions see as `input`.

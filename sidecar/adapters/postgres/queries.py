@@ -28,6 +28,7 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
+    StoredLetter,
     WorkflowFilter,
 )
 from sidecar.ports.store import Epoch
@@ -220,6 +221,13 @@ class PostgresQueries(PostgresVersions, PostgresDebts):
         """Return steps that have waited long enough."""
         found = await self._vital_rows("due_timers", namespace=namespace, limit=limit)
         return [(WorkflowId(row["workflow_id"]), StepKey(row["step"], row["idx"])) for row in found]
+
+    async def waiting_letters(
+        self, namespace: str, older_than: timedelta, limit: int
+    ) -> Sequence[StoredLetter]:
+        """Return letters that nobody has brought for so long, the oldest first."""
+        values = {"namespace": namespace, "older_than": older_than, "limit": limit}
+        return [rows.letter_of(row) for row in await self._vital_rows("waiting_letters", **values)]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""

@@ -54,7 +54,8 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.input::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
-    s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.owes_since
+    s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
+    w.parent_idx, w.root_id::text, w.depth, w.owes_since
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
@@ -69,16 +70,20 @@ SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_a
     s.comp_input::text AS comp_input, s.comp_output::text AS comp_output,
     s.comp_error::text AS comp_error
 FROM items i
-LEFT JOIN steps s ON s.workflow_id = i.workflow_id AND s.step = i.step AND s.idx = i.idx
+LEFT JOIN LATERAL (
+    SELECT * FROM steps s
+    WHERE s.workflow_id = i.workflow_id AND s.step = i.step AND s.idx = i.idx LIMIT 1
+) AS s ON true
 WHERE i.workflow_id = %(id)s::uuid AND i.step = %(step)s AND i.idx > %(after)s
 ORDER BY i.idx LIMIT %(limit)s
 
 -- name: is_current
--- Whether an attempt is the newest of its step and action, and is under way.
+-- Whether an attempt is the newest of its step and action, and is under way. `COALESCE` hides the
+-- question from the index of all leases.
 SELECT EXISTS (
     SELECT FROM steps
     WHERE workflow_id = %(id)s::uuid AND step = %(step)s AND idx = %(idx)s
-      AND lease_until IS NOT NULL
+      AND COALESCE(lease_until IS NOT NULL, false)
       AND CASE WHEN status = 'compensating' THEN %(action)s = 'compensate' AND comp_attempt = %(attempt)s
           WHEN status = 'in_doubt' THEN %(action)s = 'status' AND attempt = %(attempt)s
           ELSE %(action)s = 'execute' AND attempt = %(attempt)s END
@@ -97,7 +102,8 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 -- Newest first; ids sort by time.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
-       owes_since
+       owes_since,
+       parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth
 FROM workflows
 WHERE namespace = %(namespace)s
   AND (%(after)s::uuid IS NULL OR id < %(after)s::uuid)
@@ -158,6 +164,9 @@ SELECT EXISTS (
     WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
       AND s.due_at <= statement_timestamp() AND NOT w.paused
 ) AS due_timers, EXISTS (
+    SELECT FROM letters
+    WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - interval '2 seconds'
+) AS waiting_letters, EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
@@ -196,6 +205,13 @@ FROM steps s JOIN workflows w ON w.id = s.workflow_id
 WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
   AND s.due_at <= statement_timestamp() AND NOT w.paused
 ORDER BY s.due_at LIMIT %(limit)s
+
+-- name: waiting_letters
+-- What was told and nobody has brought.
+SELECT recipient::text AS recipient, sender::text AS sender, revision, event::text AS event
+FROM letters
+WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - %(older_than)s::interval
+ORDER BY sent_at LIMIT %(limit)s
 
 -- name: overdue_workflows
 -- Deadlines that have passed.

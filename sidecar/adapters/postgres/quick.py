@@ -3,9 +3,8 @@
     kept state ─▶ advance ─▶ one statement that writes if the revision is still the same
 
 Only what goes straight ahead is decided here. Whatever else happens (the state is not known, the
-event is late, illegal, takes steps away or speaks of an item, a definition must be loaded) is left
-to
-`sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
+event is late, illegal, takes steps away, speaks of an item or starts a child, a definition must be
+loaded) is left to `sidecar.adapters.postgres.commit`, which reads under the workflow's lock.
 """
 
 from __future__ import annotations
@@ -76,6 +75,8 @@ class QuickDecisions:
             changes = machine.start(
                 start.definition, new, now=now, render=self._render, actor=start.actor
             )
+            if changes.children:
+                continue
             quick.written.begin(start, changes, quick=True)
             quick.starts[place] = Started(start.id, changes.workflow.status, changes=changes)
 
@@ -108,5 +109,6 @@ class QuickDecisions:
             changes = machine.advance(definition, workflow, event, now=now, render=self._render)
         except (IllegalTransition, IncompleteState, RenderError):
             return None
-        sound = changes.verdict is Verdict.APPLIED and changes.writes and not changes.takes_away
+        alone = not (changes.takes_away or changes.children)
+        sound = changes.verdict is Verdict.APPLIED and changes.writes and alone
         return changes if sound else None

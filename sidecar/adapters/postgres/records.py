@@ -13,9 +13,10 @@ import msgspec
 import orjson
 
 from sidecar.errors import StoreDataError
-from sidecar.saga.changes import HistoryEvent, NewItems
+from sidecar.ports.store import LetterId
+from sidecar.saga.changes import HistoryEvent, Letter, NewItems
 from sidecar.saga.definition import JsonText
-from sidecar.saga.workflow import Signal, Step, Workflow, WorkflowId
+from sidecar.saga.workflow import Parent, Signal, Step, Workflow, WorkflowId
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -49,8 +50,36 @@ def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
         "start_key": workflow.start_key,
         "trace": workflow.trace,
         "input": body(workflow.input),
+        **_parent(workflow.parent),
         **new._asdict(),
     }
+
+
+def _parent(parent: Parent | None) -> dict[str, Any]:
+    if parent is None:
+        return {}
+    return {
+        "parent_id": parent.workflow,
+        "parent_step": parent.step.step,
+        "parent_idx": parent.step.index,
+        "root_id": parent.root,
+        "depth": parent.depth,
+    }
+
+
+def letter_record(workflow: Workflow, letter: Letter) -> dict[str, Any]:
+    """Return what the row of a letter is to hold."""
+    return {
+        "recipient": letter.to,
+        "sender": workflow.id,
+        "revision": workflow.revision,
+        "event": body(JsonText(msgspec.json.encode(letter.event).decode())),
+    }
+
+
+def letter_id_record(letter: LetterId) -> dict[str, Any]:
+    """Return what names a letter."""
+    return {"recipient": letter.to, "sender": letter.sender, "revision": letter.revision}
 
 
 def moved_workflow_record(workflow: Workflow, before: Workflow | None = None) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 import orjson
 
+from sidecar.ports.records import StoredLetter
 from sidecar.ports.store import Claimed
-from sidecar.saga.changes import HistoryEvent
+from sidecar.saga.changes import HistoryEvent, Letter
+from sidecar.saga.events import Told
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import (
     DefinitionRef,
     Fan,
+    Parent,
     Run,
     Signal,
     Step,
@@ -94,6 +97,9 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         labels=row.get("labels") or {},
         start_key=row.get("start_key"),
         trace=row["trace"],
+        parent=_parent(
+            row["parent_id"], row["parent_step"], row["parent_idx"], row["root_id"], row["depth"]
+        ),
         last_signal=row["last_signal"],
         owes_since=row["owes_since"],
         input=row.get("input"),
@@ -126,6 +132,19 @@ def signal_of(row: Row) -> Signal:
     return Signal(
         row["number"], row["name"], row["payload"], row["actor"], row["reason"], row["sent_at"]
     )
+
+
+def _parent(known: str | None, step: str, index: int, root: str, depth: int) -> Parent | None:
+    if known is None:
+        return None
+    return Parent(WorkflowId(known), StepKey(step, index), WorkflowId(root), depth)
+
+
+def letter_of(row: Row) -> StoredLetter:
+    """Return a letter that was kept."""
+    event = msgspec.json.decode(row["event"], type=Told)
+    letter = Letter(WorkflowId(row["recipient"]), event)
+    return StoredLetter(WorkflowId(row["sender"]), row["revision"], letter)
 
 
 def _fan(text: str | None) -> Fan | None:
@@ -167,8 +186,9 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         deadline_at=row[39],
         ended_at=row[40],
         trace=row[41],
+        parent=_parent(*row[49:54]),
         last_signal=row[48],
-        owes_since=row[49],
+        owes_since=row[54],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
     )
@@ -224,8 +244,9 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         labels=orjson.loads(row[40]),
         start_key=row[41],
         trace=row[42],
+        parent=_parent(*row[50:55]),
         last_signal=row[49],
-        owes_since=row[50],
+        owes_since=row[55],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],

@@ -42,6 +42,11 @@ CREATE TABLE workflows (
     last_signal  integer     NOT NULL DEFAULT 0,
     central      boolean     NOT NULL DEFAULT false,
     owes_since   timestamptz,
+    parent_id    uuid,
+    parent_step  text,
+    parent_idx   integer,
+    root_id      uuid,
+    depth        integer,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -69,6 +74,7 @@ CREATE TABLE start_keys (
     PRIMARY KEY (namespace, definition, start_key)
 );
 
+-- By its key the steps of a workflow stand together, before all items of its fan-outs.
 CREATE TABLE steps (
     workflow_id     uuid        NOT NULL,
     step            text        NOT NULL,
@@ -108,7 +114,7 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
-    PRIMARY KEY (workflow_id, step, idx)
+    PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Claim, look and ring-again all go by this one predicate.
@@ -134,6 +140,9 @@ CREATE TABLE events (
     details     json,
     PRIMARY KEY (workflow_id, seq)
 );
+
+-- A signal with an id is told from another by what has been heard.
+CREATE INDEX events_signals ON events (workflow_id) WHERE kind = 'signal';
 
 -- The elements of fan-outs, from the moment a fan-out begins; an item has a row of `steps` as well
 -- from the moment it is first queued.
@@ -216,3 +225,15 @@ CREATE TABLE bulk_members (
 );
 
 CREATE INDEX bulk_members_open ON bulk_members (job_id, number) WHERE result IS NULL;
+-- What parents and children tell each other, from the transaction that it tells of until it has
+-- been brought.
+CREATE TABLE letters (
+    recipient uuid        NOT NULL,
+    sender    uuid        NOT NULL,
+    revision  bigint      NOT NULL,
+    namespace text        NOT NULL,
+    event     json        NOT NULL,
+    sent_at   timestamptz NOT NULL,
+    PRIMARY KEY (recipient, sender, revision)
+);
+CREATE INDEX letters_waiting ON letters (namespace, sent_at);

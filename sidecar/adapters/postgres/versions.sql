@@ -24,14 +24,20 @@ ORDER BY d.version DESC LIMIT %(limit)s
 
 -- name: what_holds
 -- Whether a version may be deleted, and if not, why. Starts that were under way when it was retired
--- have come to an end since: a commit may not last that long. What else refers to versions, like a
--- definition that runs this one as a child, is to be asked for here, too.
+-- have come to an end since: a commit may not last that long. Which definitions run it as a child
+-- stands in their documents: all are read, for what is asked so rarely.
 SELECT CASE
         WHEN d.state <> 'retired' THEN 'not_retired'
         WHEN EXISTS (
             SELECT FROM workflows w
             WHERE w.namespace = d.namespace AND w.definition = d.name AND w.version = d.version
         ) THEN 'in_use'
+        WHEN EXISTS (
+            SELECT FROM definitions p
+            CROSS JOIN LATERAL json_array_elements(p.document -> 'steps') AS step
+            WHERE p.namespace = d.namespace AND p.state <> 'deleted'
+              AND step ->> 'workflow' = d.name AND (step ->> 'version')::integer = d.version
+        ) THEN 'pinned'
         WHEN d.state_at > clock_timestamp() - %(retired_for)s::interval THEN 'too_soon'
         ELSE 'done' END AS removal
 FROM definitions d

@@ -27,7 +27,7 @@ SQL = load(__file__)
 
 OTHERS = 64
 """A workflow with more steps beside the one claimed is read anew when that one is settled; so is
-one for which signals are kept."""
+one for which signals are kept, and a child, whose error its parent may want to know."""
 LARGE = 4096
 """So is one in which an output that expressions may read takes more bytes than this."""
 
@@ -100,6 +100,10 @@ def _written_parts(written: Written) -> Iterator[str]:
         yield "items"
     if written.kept or written.unkept:
         yield "signals"
+    if written.letters:
+        yield "letters"
+    if written.brought:
+        yield "brought"
 
 
 def _claimed_parts(due: bool, named: bool) -> Iterator[str]:  # noqa: FBT001
@@ -142,7 +146,7 @@ def _read(answered: Sequence[rows.Answered], written: Written) -> Answer:
         if workflow is None or (workflow.id, step.key) not in written.claims:
             others = steps.get(row[3], [])
             workflow = rows.held_workflow(row, list(_newest(others, held, row[3])))
-            if row[3] not in partly and len(others) < OTHERS and not row[47]:
+            if row[3] not in partly and len(others) < OTHERS and not (row[47] or row[49]):
                 answer.states.append(workflow)
         answer.claimed.append(rows.claimed_of(row, step, workflow))
     return answer

@@ -2,12 +2,15 @@
 -- Fields that hold nothing, zero or false are left out of all records.
 -- Transitions that were decided. A workflow that somebody holds, or that has moved since its state
 -- was read, loses, and nothing of it is written. `IS TRUE` keeps the planner from joining these
--- lists row by row: it looks each id up in a hash table.
+-- lists row by row: it looks each id up in a hash table. `%% 1 = 0` is always true, and lets the
+-- planner expect one record, not a hundred: for a hundred it would rather go through a table that is
+-- tiny as a whole, and keep that plan while the table grows.
 moved AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(moved)s::json) AS v (
         id uuid, expected bigint, was_paused boolean, paused boolean, status text, reason text, revision bigint, last_seq integer,
         deadline_at timestamptz, ended_at timestamptz, kept_signals integer, last_signal integer,
         owes_since timestamptz, output text, error text)
+    WHERE COALESCE(v.last_seq, 0) %% 1 = 0
 ), won AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
     WHERE w.revision = v.expected AND w.paused = COALESCE(v.was_paused, false)
@@ -21,8 +24,8 @@ moved AS MATERIALIZED (
         comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
         input text, output text, error text, comp_input text, comp_output text, comp_error text)
-),
-changed AS (
+    WHERE COALESCE(v.call_ms, 0) %% 1 = 0
+), changed AS (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
         last_seq = v.last_seq, deadline_at = v.deadline_at, ended_at = v.ended_at,
         paused = COALESCE(v.paused, false), kept_signals = COALESCE(v.kept_signals, 0),
@@ -73,8 +76,10 @@ starting AS MATERIALIZED (
         id uuid, namespace text, definition text, version integer, status text, reason text,
         revision bigint, last_seq integer, created_at timestamptz, deadline_at timestamptz,
         ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
+        central boolean,
+        parent_id uuid, parent_step text, parent_idx integer, root_id uuid, depth integer,
         input text, output text, error text, input_hash text, reserve boolean, checks boolean,
-        latest boolean, central boolean)
+        latest boolean)
 ), fit AS MATERIALIZED (
     SELECT v.* FROM starting v
     WHERE v.checks IS NULL OR (EXISTS (
@@ -93,10 +98,13 @@ starting AS MATERIALIZED (
     RETURNING workflow_id
 ), begun AS (
     INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
-        created_at, deadline_at, ended_at, labels, start_key, trace, renders, central, input, output, error)
+        created_at, deadline_at, ended_at, labels, start_key, trace, renders, central, parent_id,
+        parent_step, parent_idx, root_id, depth, input, output, error)
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
         v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
-        COALESCE(v.central, false), v.input::json, v.output::json, v.error::json
+        COALESCE(v.central, false), v.parent_id, v.parent_step, CASE WHEN v.parent_id IS NOT NULL
+            THEN COALESCE(v.parent_idx, 0) END, v.root_id, v.depth,
+        v.input::json, v.output::json, v.error::json
     FROM fit v
     WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
     ON CONFLICT (id) DO NOTHING
@@ -181,6 +189,24 @@ kept AS (
     USING json_to_recordset(%(unkept)s::json) AS v (workflow_id uuid, number integer)
     WHERE s.workflow_id = v.workflow_id AND s.number = v.number
       AND (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+)
+
+-- name: letters
+-- What is told to other workflows.
+sent AS (
+    INSERT INTO letters (recipient, sender, revision, namespace, event, sent_at)
+    SELECT v.recipient, v.sender, v.revision, %(namespace)s, v.event::json, statement_timestamp()
+    FROM json_to_recordset(%(letters)s::json) AS v (
+        recipient uuid, sender uuid, revision bigint, event text)
+    WHERE (v.sender IN (SELECT id FROM writable)) IS TRUE
+)
+
+-- name: brought
+-- What was told, whatever came of it.
+brought AS (
+    DELETE FROM letters l
+    USING json_to_recordset(%(brought)s::json) AS v (recipient uuid, sender uuid, revision bigint)
+    WHERE l.recipient = v.recipient AND l.sender = v.sender AND l.revision = v.revision
 )
 
 -- name: no_history
@@ -322,7 +348,9 @@ LEFT JOIN (
         w.namespace, w.definition, w.version, w.status AS workflow_status, w.reason, w.paused,
         w.revision, w.last_seq, w.created_at, w.deadline_at, w.ended_at AS workflow_ended_at,
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
-        s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal, w.owes_since
+        s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal,
+        w.parent_id::text AS parent_id, w.parent_step, w.parent_idx, w.root_id::text AS root_id,
+        w.depth, w.owes_since
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -334,7 +362,7 @@ LEFT JOIN (
         x.comp_claimed_at, x.comp_ended_at,
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL,
+        NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
@@ -347,6 +375,6 @@ LEFT JOIN (
     SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM refused f
 ) AS r ON true

@@ -10,8 +10,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from sidecar.adapters.postgres import records
-from sidecar.ports.store import Batch, Start
+from sidecar.ports.store import Batch, LetterId, Start
 from sidecar.saga.changes import Changes
+from sidecar.saga.definition import Definition
 from sidecar.saga.states import CLAIMABLE, Action, StepStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
@@ -47,6 +48,9 @@ class Written:
     items: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[tuple[WorkflowId, int], dict[str, Any]] = field(default_factory=dict)
     unkept: list[dict[str, Any]] = field(default_factory=list)
+    children: list[Changes] = field(default_factory=list)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    brought: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
@@ -59,6 +63,23 @@ class Written:
             latest=quick and start.latest,
         )
         self._add(changes, ())
+
+    def begin_child(self, changes: Changes, definition: Definition) -> None:
+        """Keep a workflow that another one has started."""
+        self.new[changes.workflow.id] = records.NewRow(
+            renders=definition.renders,
+            central=definition.central,
+            input_hash="",
+            reserve=False,
+            checks=False,
+            latest=False,
+        )
+        self.children.append(changes)
+        self._add(changes, ())
+
+    def brings(self, letter: LetterId) -> None:
+        """Forget a letter, whatever came of it."""
+        self.brought.append(records.letter_id_record(letter))
 
     def add(self, changes: Changes, before: Workflow) -> None:
         """Keep the result of one decision on `before`."""
@@ -84,6 +105,7 @@ class Written:
 
         for new in changes.items:
             self.items.append(records.items_record(known, new))
+        self.letters += [records.letter_record(workflow, letter) for letter in changes.letters]
         for signal in changes.kept:
             self.kept[known, signal.number] = records.signal_record(known, signal)
         for number in changes.taken:
@@ -101,7 +123,9 @@ class Written:
             return
         for queued in changes.queued:
             key = (workflow.id, queued.key)
-            step = self.steps[key]
+            step = self.steps.get(key)
+            if step is None:  # it is rung for, but not written
+                continue
             mine = step.service == batch.service and step.status in CLAIMABLE
             if not mine or step.leased or step.due_at is None or step.due_at > now:
                 continue
@@ -124,7 +148,7 @@ class Written:
     def records(self) -> dict[str, str]:
         """Return the parameters of the writing statement, a list of records each."""
         if not self.after:
-            return {}
+            return {"brought": records.packed(self.brought)} if self.brought else {}
         fresh: list[dict[str, Any]] = []
         moved: list[dict[str, Any]] = []
         for key, step in self.steps.items():
@@ -148,6 +172,8 @@ class Written:
             "items": records.packed(self.items),
             "kept": records.packed(list(self.kept.values())),
             "unkept": records.packed(self.unkept),
+            "letters": records.packed(self.letters),
+            "brought": records.packed(self.brought),
         }
 
 

@@ -29,7 +29,7 @@ _SENT = frozenset({_K.DONE, _K.UNUSABLE, _K.UNKNOWN})
 
 def outcome(kind: OutcomeKind, message: str = "scripted", *, code: str | None = None) -> Outcome:
     """Return an outcome of `kind` as an adapter would report it, with an error if it has one."""
-    if kind is _K.DONE:
+    if kind in (_K.DONE, _K.PENDING):
         return Outcome(kind)
     text = orjson.dumps({"code": code or str(kind), "message": message}).decode()
     return Outcome(kind, error=JsonText(text), may_have_effect=kind in _SENT)
@@ -46,6 +46,7 @@ class Act:
     learns nothing but that. `has_effect` None means: as `answer` says, that is, with `done`,
     `unusable` and `unknown`. The effect happens `acts_after` seconds after the call came in,
     whether or not anybody still waits. `lost` loses the answer: the connection is cut instead.
+    What was answered with `pending` has its effect when `act_later` says so.
     """
 
     answer: Outcome = DONE
@@ -78,6 +79,7 @@ class Entry:
 
     `attempts` and `bodies` are those of the calls that came in, in their order; `effects` how
     often the key had its effect; `answer` what the effect was answered with, and is again.
+    `to_come` counts what may have the effect yet.
     """
 
     workflow: WorkflowId
@@ -87,6 +89,7 @@ class Entry:
     bodies: list[JsonText] = field(default_factory=list)
     effects: int = 0
     answer: Outcome | None = None
+    to_come: int = 0
 
 
 class MemoryService:
@@ -137,19 +140,27 @@ class MemoryService:
         entry.attempts.append(call.attempt)
         entry.bodies.append(call.body)
         self.in_flight += 1
+        entry.to_come += 1
         try:
             return await self._play(call, act)
         finally:
             self.in_flight -= 1
+            entry.to_come -= 1
 
     async def _tell(self, call: Call, act: Act) -> Outcome:
         """Say how an execute went, as the ledger has it, unless the act says something else."""
         if act.answers_after > 0:
             await asyncio.sleep(min(act.answers_after, call.timeout))
-        if act.lost or act.answers_after >= call.timeout or act.answer.kind is not _K.DONE:
-            return act.answer if act.answer.kind is not _K.DONE else outcome(_K.UNKNOWN)
-        entry = self.ledger.get(call.idempotency_key)
-        return outcome(_K.REFUSED) if entry is None or entry.answer is None else entry.answer
+        if act.answer.kind is not _K.DONE:
+            return act.answer
+        if act.lost or act.answers_after >= call.timeout:
+            return outcome(_K.UNKNOWN)
+        entry = self._entry(call)
+        if entry.answer is None and entry.to_come:
+            return outcome(_K.BUSY)
+        if entry.answer is None:  # and if it comes late, it is refused
+            entry.answer = outcome(_K.REFUSED, "it never came")
+        return entry.answer
 
     def effects_of(self, workflow: WorkflowId, step: str) -> list[Action]:
         """Return the actions that had their effect for a step, in the order they had it."""
@@ -168,7 +179,10 @@ class MemoryService:
 
     async def _play(self, call: Call, act: Act) -> Outcome:
         answer = act.answer
-        if act.acts and act.acts_after > 0:
+        if answer.kind is _K.PENDING:
+            self._entry(call).to_come += 1
+        elif act.acts and act.acts_after > 0:
+            self._entry(call).to_come += 1
             asyncio.get_running_loop().call_later(act.acts_after, self._take_effect, call, act)
         elif act.acts or answer.kind is _K.REFUSED:
             answer = self._take_effect(call, act)
@@ -200,6 +214,7 @@ class MemoryService:
 
     def act_later(self, call: Call, act: Act) -> Outcome:
         """Do now what a call was answered 202 for; return what the callback says."""
+        self._entry(call).to_come -= 1
         return self._take_effect(call, act)
 
     def _was_compensated(self, call: Call) -> bool:
@@ -207,8 +222,5 @@ class MemoryService:
         return self.has_barrier and undo is not None and undo.effects > 0
 
     def _entry(self, call: Call) -> Entry:
-        entry = self.ledger.get(call.idempotency_key)
-        if entry is None:
-            entry = Entry(call.workflow, call.key, call.action)
-            self.ledger[call.idempotency_key] = entry
-        return entry
+        fresh = Entry(call.workflow, call.key, call.action)
+        return self.ledger.setdefault(call.idempotency_key, fresh)

@@ -15,15 +15,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sidecar.adapters.memory.checks import check_batch
+from sidecar.adapters.memory.claims import Claims
 from sidecar.adapters.memory.deciding import advanced
+from sidecar.adapters.memory.outbox import Outbox
 from sidecar.adapters.memory.queries import MemoryQueries
-from sidecar.adapters.memory.tables import Holder, MemoryTables, Row, StartKey
+from sidecar.adapters.memory.tables import MemoryTables, Row, StartKey
 from sidecar.errors import IllegalTransition, RenderError, StoreDataError
 from sidecar.ports.clock import Clock
 from sidecar.ports.store import (
     Batch,
     BatchResult,
-    Claimed,
     KeyReused,
     Missing,
     Moved,
@@ -40,7 +41,7 @@ from sidecar.saga import machine
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
-from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 
 Compile = Callable[[JsonText, str, str, int], Definition]
 Key = tuple[WorkflowId, StepKey]
@@ -102,11 +103,10 @@ class _Transaction:
         self._tables = store.tables
         self._batch = batch
         self._now: datetime = store.clock.now()
-        self._holder = Holder(batch.incarnation, batch.ticket)
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
-        self._claimed: dict[Key, Claimed] = {}
-        self._central: list[WorkflowId] = []
+        self._claims = Claims(self._tables, self._rows, batch, self._now, store.locked)
+        self._outbox = Outbox(store.definition, store.render, self._now, self._rows)
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -114,20 +114,21 @@ class _Transaction:
         check_batch(batch)
         if batch.epoch is not None:
             self._store.check_epoch(batch.namespace, batch.epoch)
-        self._find_claims_of_ticket()
         # A ticket that has claims was committed before: it gets them again, and no more.
-        repeated = bool(self._claimed)
+        repeated = self._claims.found_of_ticket()
         starts = tuple(self._start(one) for one in batch.starts)
         transitions = tuple(self._transition(one) for one in batch.transitions)
+        self._outbox.forget(batch.transitions, transitions)
         keys = batch.claim_keys.keys if batch.claim_keys else ()
-        refused = {key: why for key in keys if (why := self._claim_key(key, repeated=repeated))}
+        refused = {key: why for key in keys if (why := self._claims.key(key, repeated=repeated))}
         if batch.claim_due is not None and not repeated:
-            self._claim_due(batch.claim_due.limit)
+            self._claims.due(batch.claim_due.limit)
         return BatchResult(
             now=self._now,
             starts=starts,
             transitions=transitions,
-            claimed=tuple(self._claimed.values()),
+            claimed=tuple(self._claims.claimed.values()),
+            children=tuple(self._outbox.children),
             refused_keys=refused,
         )
 
@@ -137,10 +138,12 @@ class _Transaction:
 
     def write(self) -> None:
         """Make it all visible."""
-        for row in self._rows.values():
+        for known, row in self._rows.items():
             self._tables.put(row)
+            if self._store.definition(row.workflow.definition).central:
+                self._tables.central[known] = None
         self._tables.start_keys.update(self._start_keys)
-        self._tables.central.update(dict.fromkeys(self._central))
+        self._outbox.write(self._tables)
 
     def _row(self, workflow: WorkflowId) -> Row | None:
         return self._rows.get(workflow) or self._tables.rows.get(workflow)
@@ -169,10 +172,9 @@ class _Transaction:
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         row = self._rows[start.id] = Row.begun(changes)
-        if known.central:
-            self._central.append(start.id)
+        self._outbox.send(changes)
         if start.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claims.next(row, changes)
         return Started(start.id, changes.workflow.status, changes=changes)
 
     def _again(self, start: Start, taken: StartKey) -> StartResult:
@@ -199,54 +201,7 @@ class _Transaction:
             return error
         if changes.writes:
             row = self._rows[transition.workflow] = row.moved(changes)
+            self._outbox.send(changes)
         if transition.claim_next:
-            self._claim_next(row, changes.queued)
+            self._claims.next(row, changes)
         return Moved(changes)
-
-    # -- claims -------------------------------------------------------------------------------
-
-    def _find_claims_of_ticket(self) -> None:
-        for row, step in self._tables.open_steps(self._batch.namespace):
-            if step.leased and row.holders.get(step.key) == self._holder:
-                self._claimed[row.workflow.id, step.key] = row.claim_of(step.key)
-
-    def _claim_next(self, row: Row, queued: Sequence[Step]) -> None:
-        free = (one for one in queued if row.why_not(one, self._batch, self._now) is None)
-        if (step := next(free, None)) is not None:
-            self._claim(row, step)
-
-    def _claim_key(self, key: Key, *, repeated: bool) -> Missing | None:
-        if key in self._claimed:
-            return None
-        workflow, step_key = key
-        row = self._row(workflow)
-        step = row.workflow.steps.get(step_key) if row is not None else None
-        if row is None or step is None:
-            return Missing.UNKNOWN
-        why = row.why_not(step, self._batch, self._now)
-        if why is not None:
-            return why
-        if repeated or self._store.locked(workflow):
-            return Missing.LOCKED
-        self._claim(row, step)
-        return None
-
-    def _claim_due(self, limit: int) -> None:
-        candidates = {known: self._tables.rows[known] for known in self._tables.open} | self._rows
-        found = [
-            (step.due_at, known, step.key)
-            for known, row in candidates.items()
-            for step in row.workflow.steps.values()
-            if step.due_at is not None
-            and row.why_not(step, self._batch, self._now) is None
-            and not self._store.locked(known)
-        ]
-        for _, known, step_key in sorted(found)[:limit]:
-            row = self._rows.get(known, candidates[known])
-            self._claim(row, row.workflow.steps[step_key])
-
-    def _claim(self, row: Row, step: Step) -> None:
-        known = row.workflow.id
-        row = row.claimed(step.key, self._holder, self._now, self._batch.lease_margin)
-        self._rows[known] = row
-        self._claimed[known, step.key] = row.claim_of(step.key)

@@ -229,6 +229,7 @@ class PostgresStore(PostgresQueries):
             starts=work.starts,
             transitions=work.transitions,
             claimed=tuple(answer.claimed),
+            children=tuple(work.written.children),
             refused_keys=answer.refused,
         )
 
@@ -295,6 +296,7 @@ class _Rest:
                 for at in range(len(self._batch.transitions))
             ),
             claimed=(*self._answer.claimed, *(later.claimed if later else ())),
+            children=later.children if later else (),
             refused_keys=self._answer.refused,
         )
 

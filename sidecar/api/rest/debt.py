@@ -53,7 +53,7 @@ def _older_than(request: web.Request) -> timedelta:
 
 def _service(one: ServiceDebt) -> dict[str, Any]:
     return {
-        "service": one.service,
+        "service": one.service or None,
         "owed": one.owed,
         "overdue": one.overdue,
         "failed": one.failed,

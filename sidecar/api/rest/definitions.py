@@ -38,7 +38,7 @@ async def check(request: web.Request) -> web.Response:
     namespace = reading.namespace(request, face.namespace)
     reading.only(request)
     text = await reading.body(request, MEDIA_TYPES)
-    found = face.commands.check_definition(namespace, text, request.content_type)
+    found = await face.commands.check_definition(namespace, text, request.content_type)
     return reply({"name": found.name, "steps": [step.name for step in found.steps]})
 
 

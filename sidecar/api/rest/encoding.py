@@ -12,6 +12,7 @@ from sidecar.engine.views import (
     CompensationView,
     DefinitionView,
     EventView,
+    ItemsView,
     StartedView,
     StepView,
     WorkflowSummary,
@@ -78,6 +79,29 @@ def _step_json(view: StepView) -> Json:
         "started_at": stamp(view.started_at),
         "ended_at": stamp(view.ended_at),
         "compensation": _compensation_json(view.compensation),
+        "items": _items_json(view.items),
+    }
+
+
+def _items_json(view: ItemsView | None) -> Json | None:
+    """The numbers of a fan-out as `ItemsBody`."""
+    if view is None:
+        return None
+    return {
+        "total": view.total,
+        "pending": view.pending,
+        "open": view.open,
+        "failed": view.failed,
+        "undoing": view.undoing,
+        "not_undone": view.not_undone,
+    }
+
+
+def items_json(page: Page[StepView]) -> Json:
+    """Return a page as `ItemPage`."""
+    return {
+        "items": [_step_json(one) for one in page.items],
+        "next_cursor": page.next_cursor,
     }
 
 
@@ -139,6 +163,7 @@ def event_json(event: EventView) -> Json:
         "attempt": event.attempt,
         "cause": event.cause,
         "actor": event.actor,
+        "details": _raw(event.details),
     }
 
 

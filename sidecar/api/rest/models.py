@@ -13,9 +13,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sidecar.ports.versions import VersionState
+from sidecar.saga.events import Resolution
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 
 CompensationStatus = Literal["compensating", "compensated", "compensation_failed"]
+
+
+_REASON = "For people: it stands in the history. At most 1000 characters."
 
 
 class Body(BaseModel):
@@ -53,6 +57,66 @@ class StartRequest(Body):
     labels: dict[str, str] = Field(default_factory=dict, description="At most 32.")
 
 
+class EmptyRequest(Body):
+    """Nothing; the body may be left out."""
+
+
+class ReasonRequest(Body):
+    """Why it is done; the body may be left out."""
+
+    reason: str = Field(default="", description=_REASON)
+
+
+class TerminateRequest(Body):
+    """Why a workflow is stopped without being undone."""
+
+    reason: str = Field(description=_REASON)
+
+
+class SkipRequest(Body):
+    """Why a step is not needed, and with what output others see it."""
+
+    reason: str = Field(description=_REASON)
+    output: Any = Field(default=None, description="Any JSON; at most 1 MiB and 64 levels deep.")
+
+
+class ResolveRequest(Body):
+    """What a person found out about a step, and what shows it."""
+
+    resolution: Resolution = Field(
+        strict=False,
+        description="`succeeded`: its effect is there; `no_effect`: it never was, or is undone "
+        "already; `compensated`: a person has undone it.",
+    )
+    reason: str = Field(description=_REASON)
+    evidence: str = Field(description="What shows it; it stands in the history, too.")
+    output: Any = Field(default=None, description="Only of what `succeeded`: the step's output.")
+
+
+class SignalRequest(Body):
+    """What a signal carries; the body may be left out."""
+
+    payload: Any = Field(default=None, description="Any JSON; at most 1 MiB and 64 levels deep.")
+    reason: str = Field(default="", description=_REASON)
+
+
+class CompleteRequest(Body):
+    """What came of an attempt; the body may be left out."""
+
+    output: Any = Field(default=None, description="The step's output: any JSON up to 1 MiB.")
+
+
+class FailRequest(Body):
+    """Why an attempt failed."""
+
+    message: str = Field(min_length=1, description="For people, at most 300 characters.")
+    outcome: Literal["refused", "unknown"] = Field(
+        default="refused",
+        description="`refused`: a definite no, without effect; `unknown`: it may have happened.",
+    )
+    code: str = Field(default="failed", description="For programs, at most 64 characters.")
+
+
 # -- answers --------------------------------------------------------------------------------
 
 
@@ -79,12 +143,26 @@ class CompensationBody(Body):
     ended_at: datetime | None
 
 
+class ItemsBody(Body):
+    """How the items of a fan-out stand, as numbers; `pending` had no turn yet."""
+
+    total: int
+    pending: int
+    open: int
+    failed: int
+    undoing: int
+    not_undone: int
+
+
 class StepBody(Body):
-    """One step of a workflow; `index` is null unless it is an item of a fan-out."""
+    """One step of a workflow; `index` is null unless it is an item of a fan-out.
+
+    `service` is null for a step that only waits, `items` but for a fan-out that has begun.
+    """
 
     name: str
     index: int | None
-    service: str
+    service: str | None
     status: StepStatus
     attempt: int
     tries: int
@@ -94,6 +172,14 @@ class StepBody(Body):
     started_at: datetime | None
     ended_at: datetime | None
     compensation: CompensationBody | None
+    items: ItemsBody | None
+
+
+class ItemPage(Body):
+    """A page of the items of a fan-out, by their index."""
+
+    items: list[StepBody]
+    next_cursor: str | None
 
 
 class WorkflowBody(Body):
@@ -142,7 +228,10 @@ class WorkflowPage(Body):
 
 
 class EventBody(Body):
-    """One line of a workflow's history; `step` is null for the workflow's own."""
+    """One line of a workflow's history; `step` is null for the workflow's own.
+
+    `details` holds what else there is to say: a person's `reason`, the `name` of a signal.
+    """
 
     seq: int
     time: datetime
@@ -155,6 +244,7 @@ class EventBody(Body):
     attempt: int | None
     cause: str
     actor: str
+    details: dict[str, JsonValue] | None
 
 
 class EventPage(Body):
@@ -203,6 +293,16 @@ class DefinitionPage(Body):
     next_cursor: str | None
 
 
+class TakenBody(Body):
+    """It was taken, now or when it was said before."""
+
+
+class HeartbeatBody(Body):
+    """Until when the attempt must end, or say again that it goes on."""
+
+    deadline: datetime | None
+
+
 class HealthBody(Body):
     """The process is alive; whether it is ready says `/readyz` of the metrics port."""
 
@@ -232,6 +332,9 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     WorkflowBody,
     WorkflowPage,
     EventPage,
+    ItemPage,
+    TakenBody,
+    HeartbeatBody,
     RegisteredBody,
     CheckedBody,
     DefinitionBody,

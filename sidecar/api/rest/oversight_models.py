@@ -34,9 +34,9 @@ class DeletedBody(Body):
 
 
 class ServiceDebtBody(Body):
-    """What one service owes; `overdue` and `failed` are parts of `owed`."""
+    """What one service owes, or with null children; `overdue` and `failed` are parts of `owed`."""
 
-    service: str
+    service: str | None
     owed: int
     overdue: int = Field(description="Owed for longer than `older_than`.")
     failed: int = Field(description="Could not be undone: a person must act.")
@@ -53,7 +53,7 @@ class DebtEntryBody(Body):
     workflow_status: WorkflowStatus
     step: str
     index: int | None
-    service: str
+    service: str | None
     status: StepStatus
     since: datetime
     age_s: float

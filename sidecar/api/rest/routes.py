@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from pydantic import BaseModel
 
-from sidecar.api.rest import definitions, events, models, workflows
+from sidecar.api.rest import definitions, events, models, operators, tasks, workflows
 from sidecar.api.rest.face import reply
+from sidecar.api.rest.reading import ACTOR_HEADER
+from sidecar.engine.intake import MAX_ACTOR
 from sidecar.engine.queries import DEFAULT_PAGE, MAX_PAGE
 from sidecar.saga.states import WorkflowStatus
 
@@ -96,6 +98,56 @@ LAST_EVENT = Parameter(
     where="header",
 )
 
+ACTOR = Parameter(
+    ACTOR_HEADER,
+    "Who acts, as the history shall call them. Left out: `api`.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_ACTOR},
+    where="header",
+)
+
+
+def _verb(
+    path: str,
+    handler: Handler,
+    operation: str,
+    summary: str,
+    body: type[BaseModel] = models.ReasonRequest,
+) -> Route:
+    """Something that a person can have done to a workflow."""
+    return Route(
+        "POST",
+        f"/v1/workflows/{{id}}/{path}",
+        handler,
+        operation,
+        summary,
+        {202: models.WorkflowBody},
+        problems=(400, 404, 409, 413, 415),
+        headers=(ACTOR,),
+        body=body,
+    )
+
+
+def _callback(
+    path: str,
+    handler: Handler,
+    operation: str,
+    summary: str,
+    body: type[BaseModel],
+    answer: type[BaseModel] = models.TakenBody,
+) -> Route:
+    """Something that a service may say of an attempt that it took on."""
+    return Route(
+        "POST",
+        f"/v1/tasks/{{token}}/{path}",
+        handler,
+        operation,
+        summary,
+        {200: answer},
+        problems=(400, 404, 409, 413, 415),
+        body=body,
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
@@ -154,7 +206,7 @@ ROUTES: tuple[Route, ...] = (
         {201: models.StartedBody, 200: models.StartedBody},
         problems=(400, 404, 409, 413, 415, 422),
         query=(WAIT,),
-        headers=(TRACE,),
+        headers=(TRACE, ACTOR),
         body=models.StartRequest,
         deadline=WAIT_DEADLINE,
     ),
@@ -193,12 +245,92 @@ ROUTES: tuple[Route, ...] = (
         stream=True,
     ),
     Route(
-        "POST",
-        "/v1/workflows/{id}/cancel",
-        workflows.cancel,
+        "GET",
+        "/v1/workflows/{id}/steps/{step}/items",
+        workflows.items,
+        "listItems",
+        "Read the items of a fan-out by their index",
+        {200: models.ItemPage},
+        problems=(404, 422),
+        query=(CURSOR, LIMIT),
+    ),
+    _verb(
+        "cancel",
+        operators.cancel,
         "cancelWorkflow",
         "Undo a workflow; the same again while it is being undone, or was",
-        {202: models.WorkflowBody},
+    ),
+    _verb("pause", operators.pause, "pauseWorkflow", "Let nothing more be called for a workflow"),
+    _verb("resume", operators.resume, "resumeWorkflow", "Let a paused workflow go on"),
+    _verb(
+        "retry",
+        operators.retry,
+        "retryWorkflow",
+        "Try now all that waits for its next try or has failed for good, with the same keys",
+    ),
+    _verb(
+        "terminate",
+        operators.terminate,
+        "terminateWorkflow",
+        "Stop a workflow where it stands, without undoing anything",
+        models.TerminateRequest,
+    ),
+    _verb(
+        "signals/{name}",
+        operators.signal,
+        "sendSignal",
+        "Send a signal; it is kept until a step waits for it",
+        models.SignalRequest,
+    ),
+    _verb(
+        "steps/{step}/retry",
+        operators.retry,
+        "retryStep",
+        "Try one step or item now, with the same key",
+    ),
+    _verb(
+        "steps/{step}/skip",
+        operators.skip,
+        "skipStep",
+        "Go on without a step or item, or without undoing it",
+        models.SkipRequest,
+    ),
+    _verb(
+        "steps/{step}/resolve",
+        operators.resolve,
+        "resolveStep",
+        "Settle a step or item by what a person found out",
+        models.ResolveRequest,
+    ),
+    _callback(
+        "complete",
+        tasks.complete,
+        "completeTask",
+        "Say that an attempt is done; the same when it is said again",
+        models.CompleteRequest,
+    ),
+    _callback(
+        "fail",
+        tasks.fail,
+        "failTask",
+        "Say that an attempt failed; the same when it is said again",
+        models.FailRequest,
+    ),
+    _callback(
+        "heartbeat",
+        tasks.heartbeat,
+        "heartbeatTask",
+        "Say that an attempt still goes on: its time begins anew",
+        models.EmptyRequest,
+        models.HeartbeatBody,
+    ),
+    Route(
+        "GET",
+        "/v1/tasks/{token}/fence",
+        tasks.fence,
+        "fenceTask",
+        "Whether an attempt is the current one, and may have its effect",
+        {200: models.TakenBody},
         problems=(404, 409),
     ),
     Route(

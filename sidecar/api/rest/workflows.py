@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.api.rest import reading
-from sidecar.api.rest.encoding import started_json, workflow_json, workflows_json
+from sidecar.api.rest.encoding import items_json, started_json, workflow_json, workflows_json
 from sidecar.api.rest.face import FACE, Face, reply
 from sidecar.api.rest.models import StartRequest
 from sidecar.engine.queries import workflow_id
@@ -80,13 +80,19 @@ async def list_(request: web.Request) -> web.Response:
     return reply(workflows_json(page))
 
 
-async def cancel(request: web.Request) -> web.Response:
-    """Turn a workflow back."""
+async def items(request: web.Request) -> web.Response:
+    """Answer with a page of the items of a fan-out, by their index."""
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
-    reading.only(request)
-    view = await face.verbs.cancel(namespace, request.match_info["id"])
-    return reply(workflow_json(view), 202)
+    reading.only(request, "cursor", "limit")
+    page = await face.queries.items(
+        namespace,
+        request.match_info["id"],
+        request.match_info["step"],
+        cursor=request.query.get("cursor"),
+        limit=reading.limit(request),
+    )
+    return reply(items_json(page))
 
 
 async def _when_ended(face: Face, namespace: str, id_: str, seconds: float) -> WorkflowView:

@@ -20,7 +20,8 @@ from sidecar.adapters.http_contract.answers import (
     waiting_time,
 )
 from sidecar.adapters.http_contract.bodies import MAX_DETAIL_BYTES, TooLarge
-from sidecar.saga.outcomes import OutcomeKind
+from sidecar.saga.definition import JsonText
+from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action
 
 _K = OutcomeKind
@@ -67,13 +68,41 @@ def test_every_registered_status_is_in_the_rows_above() -> None:
     assert {class_of(Action.EXECUTE, status) for status in missing if status < 500} == {_K.REFUSED}
 
 
-def test_pending_is_not_supported_and_said_so() -> None:
-    execute = outcome_of(Action.EXECUTE, Answer(202), NOW)
-    compensate = outcome_of(Action.COMPENSATE, Answer(202), NOW)
-    assert (execute.kind, compensate.kind) == (_K.UNUSABLE, _K.UNKNOWN)
-    assert execute.may_have_effect
-    assert compensate.may_have_effect
-    assert orjson.loads(execute.error or "")["code"] == "pending_unsupported"
+@pytest.mark.parametrize("action", [Action.EXECUTE, Action.COMPENSATE])
+@pytest.mark.parametrize("body", [b"", b'{"job":7}', b"<html>"])
+def test_what_is_taken_on_is_pending_whatever_it_says(action: Action, body: bytes) -> None:
+    assert outcome_of(action, Answer(202, body), NOW) == Outcome(_K.PENDING)
+    assert outcome_of(action, Answer(202, bad_body=TooLarge(10)), NOW) == Outcome(_K.PENDING)
+
+
+def asked(status: int, body: object) -> Outcome:
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    return outcome_of(Action.STATUS, Answer(status, raw, "Said", retry_after="5"), NOW)
+
+
+def test_a_service_says_how_an_execute_went() -> None:
+    done = asked(200, {"outcome": "succeeded", "output": {"id": 1}})
+    assert done == Outcome(_K.DONE, output=JsonText('{"id":1}'))
+    assert asked(200, {"outcome": "succeeded"}).output == "null"
+    refused = asked(200, {"outcome": "refused"})
+    assert (refused.kind, refused.may_have_effect) == (_K.REFUSED, False)
+    pending = asked(200, {"outcome": "pending"})
+    assert (pending.kind, pending.retry_after) == (_K.BUSY, timedelta(seconds=5))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'"succeeded"', [], {}, {"outcome": None}, {"outcome": ["refused"]}]
+    + [{"outcome": word} for word in ("done", "Succeeded", "unknown", "")],
+)
+def test_any_other_word_proves_nothing(body: object) -> None:
+    assert asked(200, body).kind is _K.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 302, 400, 404, 409, 410, 422, 429, 500, 503])
+def test_any_other_status_proves_nothing(status: int) -> None:
+    found = asked(status, {"outcome": "refused"})
+    assert (found.kind, found.retry_after) == (_K.UNKNOWN, timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("kind", sorted(OVERRIDES))
@@ -168,10 +197,11 @@ def test_a_compensation_is_not_put_off_for_days() -> None:
     assert asked == {
         Action.EXECUTE: timedelta(days=7),
         Action.COMPENSATE: timedelta(hours=1),
+        Action.STATUS: timedelta(hours=1),
     }
 
 
-@pytest.mark.parametrize("action", list(Action))
+@pytest.mark.parametrize("action", [Action.EXECUTE, Action.COMPENSATE])
 def test_the_status_alone_tells_the_class(action: Action) -> None:
     for status in (200, 202, 400, 409, 422, 429, 500, 503):
         whole = outcome_of(action, Answer(status), NOW)
@@ -181,6 +211,7 @@ def test_the_status_alone_tells_the_class(action: Action) -> None:
         assert alone.may_have_effect is whole.may_have_effect or unusable
     refused = outcome_of_status(action, 409, NOW, {409: "refused"})
     assert refused.kind is _K.REFUSED
+    assert outcome_of_status(Action.STATUS, 200, NOW).kind is _K.UNKNOWN
 
 
 @given(

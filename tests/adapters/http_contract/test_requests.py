@@ -12,6 +12,11 @@ from msgspec.structs import replace
 from yarl import URL
 
 from sidecar.adapters.http_contract.requests import (
+    ACTION,
+    ATTEMPT,
+    CALLBACK,
+    IDEMPOTENCY_KEY,
+    STEP,
     TRACEPARENT,
     Target,
     header_value,
@@ -20,6 +25,7 @@ from sidecar.adapters.http_contract.requests import (
     target,
 )
 from sidecar.saga.paths import path_fault
+from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, StepKey, WorkflowId
 from tests.conformance.service import a_call
 
@@ -79,3 +85,17 @@ def test_a_trace_is_sent_only_if_it_is_one() -> None:
     assert headers(replace(a_call(), trace=trace))[TRACEPARENT] == trace
     assert "traceparent" not in headers(replace(a_call(), trace="00-nonsense"))
     assert "traceparent" not in headers(a_call())
+
+
+def test_an_item_is_named_by_its_index() -> None:
+    sent = headers(replace(a_call(), key=StepKey("reserve", 3)))
+    assert sent[STEP] == "reserve[3]"
+    assert sent[IDEMPOTENCY_KEY] == f'"{a_call().workflow}/reserve[3]/execute"'
+
+
+def test_a_question_has_the_key_of_the_execute_and_nowhere_to_call_back() -> None:
+    execute, status = headers(a_call()), headers(replace(a_call(Action.STATUS), attempt=4))
+    assert status[IDEMPOTENCY_KEY] == execute[IDEMPOTENCY_KEY]
+    assert (status[ACTION], status[ATTEMPT]) == ("execute", "4")
+    assert CALLBACK in execute
+    assert CALLBACK not in status

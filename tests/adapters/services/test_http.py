@@ -20,7 +20,7 @@ from sidecar.saga.outcomes import OutcomeKind
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, StepKey, WorkflowId
 from tests.adapters.services.raw_server import Connected, Peer, RawServer, Request, answer, code
-from tests.conformance.service import Asked, Behaviour, ServiceConformance, a_call
+from tests.conformance.service import CALLBACK, Asked, Behaviour, ServiceConformance, a_call
 
 _K = OutcomeKind
 _ANSWERS = {
@@ -31,6 +31,13 @@ _ANSWERS = {
     Behaviour.NOT_FOUND: answer(404),
     Behaviour.PENDING: answer(202),
     Behaviour.UNREADABLE: answer(200, b"<html>"),
+}
+
+
+_TOLD = {
+    Behaviour.DONE: b'{"outcome":"succeeded","output":{"amount":12}}',
+    Behaviour.REFUSED: b'{"outcome":"refused"}',
+    Behaviour.PENDING: b'{"outcome":"pending"}',
 }
 
 
@@ -60,7 +67,9 @@ class FarServer:
         await self.server.left.wait()
 
     async def _handle(self, request: Request, peer: Peer) -> None:
-        if self.behaviour is Behaviour.DONE:
+        if request.method == "GET" and self.behaviour in _TOLD:
+            await peer.write(answer(200, _TOLD[self.behaviour]))
+        elif self.behaviour is Behaviour.DONE:
             await peer.write(answer(200, request.body))
         elif self.behaviour is Behaviour.HANGS:
             await peer.wait_closed_by_client()
@@ -80,6 +89,7 @@ def _asked(request: Request) -> Asked:
         request.body.decode(),
         int(headers["goconductor-timeout-ms"]),
         datetime.fromisoformat(headers["goconductor-deadline"]),
+        headers.get("goconductor-callback"),
     )
 
 
@@ -125,6 +135,7 @@ async def test_the_whole_request(server: RawServer, connected: Connected) -> Non
         "goconductor-definition": "order_processing/3",
         "goconductor-namespace": "default",
         "goconductor-timeout-ms": "1500",
+        "goconductor-callback": CALLBACK,
         "traceparent": trace,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from sidecar.ports.service import Call
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action
 from tests.conformance.service import Asked, Behaviour, ServiceConformance, a_call
+from tests.unit.engine.faces import until
 
 _K = OutcomeKind
 _KINDS = {
@@ -50,6 +52,7 @@ class Scripted:
                 call.body,
                 int(call.timeout * 1000),
                 call.deadline,
+                call.callback,
             )
             for call in self.service.calls
         ]
@@ -67,6 +70,8 @@ class Scripted:
     def _act(self, call: Call) -> Act:
         self._came.set()
         undoing = call.action is Action.COMPENSATE
+        if call.action is Action.STATUS:
+            return self._tell()
         match self.behaviour:
             case Behaviour.DONE:
                 return Act(Outcome(_K.DONE, output=call.body))
@@ -77,9 +82,24 @@ class Scripted:
             case Behaviour.UNREADABLE | Behaviour.TOO_LARGE:
                 return Act(DONE if undoing else outcome(_K.UNUSABLE))
             case Behaviour.PENDING:
-                return Act(outcome(_K.UNKNOWN if undoing else _K.UNUSABLE))
+                return Act(outcome(_K.PENDING))
             case other:
                 return Act(outcome(_KINDS[other]))
+
+    def _tell(self) -> Act:
+        match self.behaviour:
+            case Behaviour.DONE:
+                return Act()
+            case Behaviour.HANGS:
+                return HANGS
+            case Behaviour.CUTS:
+                return ACTS_THEN_CUTS
+            case Behaviour.PENDING:
+                return Act(outcome(_K.BUSY))
+            case Behaviour.REFUSED | Behaviour.AWAY:
+                return Act(outcome(_KINDS[self.behaviour]))
+            case _:
+                return Act(outcome(_K.UNKNOWN))
 
 
 @pytest.fixture
@@ -149,3 +169,51 @@ async def test_an_unreachable_service_sees_nothing() -> None:
     service = MemoryService({("charge", Action.EXECUTE): UNREACHABLE})
     assert (await service.call(a_call())).kind is _K.NOT_SENT
     assert service.ledger == {}
+
+
+STATUS = replace(a_call(Action.STATUS), attempt=2)
+
+
+async def test_a_question_is_about_the_execute_and_leaves_no_trace() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): ACTS_THEN_CUTS})
+    assert (await service.call(a_call())).kind is _K.UNKNOWN
+    assert (await service.call(STATUS)).kind is _K.DONE
+    assert service.ledger[a_call().idempotency_key].attempts == [1]
+
+
+async def test_what_is_said_to_have_never_come_is_refused_when_it_comes() -> None:
+    service = MemoryService()
+    assert (await service.call(STATUS)).kind is _K.REFUSED
+    assert (await service.call(a_call())).kind is _K.REFUSED
+    assert service.effects == []
+
+
+async def test_what_may_act_yet_is_said_to_be_pending() -> None:
+    late = Act(DONE, acts_after=0.01, answers_after=math.inf)
+    service = MemoryService({("charge", Action.EXECUTE): late})
+    calling = asyncio.create_task(service.call(a_call(timeout=5)))
+    await until(lambda: service.in_flight)
+    assert (await service.call(STATUS)).kind is _K.BUSY
+    await until(lambda: service.effects)
+    assert (await service.call(STATUS)).kind is _K.DONE
+    calling.cancel()
+
+
+async def test_what_was_pending_acts_once_when_it_is_told_to() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): Act(outcome(_K.PENDING))})
+    for attempt in (1, 2):
+        assert (await service.call(replace(a_call(), attempt=attempt))).kind is _K.PENDING
+    assert (await service.call(STATUS)).kind is _K.BUSY
+    assert service.effects == []
+    for _ in range(2):
+        assert service.act_later(a_call(), Act()) == DONE
+    assert (await service.call(STATUS)).kind is _K.DONE
+    assert service.ledger[a_call().idempotency_key].effects == 1
+
+
+async def test_what_was_compensated_meanwhile_is_finished_without_an_effect() -> None:
+    service = MemoryService({("charge", Action.EXECUTE): Act(outcome(_K.PENDING))})
+    await service.call(a_call())
+    await service.call(a_call(Action.COMPENSATE))
+    assert service.act_later(a_call(), Act()).kind is _K.REFUSED
+    assert [action for _, _, action in service.effects] == [Action.COMPENSATE]

@@ -25,6 +25,7 @@ MOMENTS = {
     "steps": (
         "due_at",
         "lease_until",
+        "doubt_at",
         "started_at",
         "claimed_at",
         "ended_at",
@@ -33,12 +34,14 @@ MOMENTS = {
         "comp_ended_at",
     ),
     "events": ("time",),
+    "signals": ("sent_at",),
+    "letters": ("sent_at",),
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
 }
 
 
-TABLES = (*MOMENTS, "start_keys", "leaders")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys")
 
 
 @dataclass

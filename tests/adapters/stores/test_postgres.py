@@ -23,6 +23,7 @@ from sidecar.saga.events import CancelRequested
 from sidecar.saga.states import WorkflowStatus
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
 from tests.conformance.store import StoreSuite
+from tests.conformance.store_language import sent, signalled
 from tests.conformance.store_play import Player, call, done, register, settle, start_of
 
 __all__ = ["backend", "migrated"]
@@ -94,6 +95,17 @@ async def test_a_locked_step_is_not_claimed_and_called_locked(
         assert [str(one.key) for one in await payments.claim()] == ["b"]
         await holder.commit()
     assert isinstance(await payments.claim_key(workflow, "a"), Claimed)
+
+
+async def test_a_signal_kept_and_taken_in_one_batch_leaves_nothing(
+    store: PostgresStore, backend: PostgresBackend
+) -> None:
+    payments = Player(store)
+    workflow = await payments.start(await register(store, call("charge"), signalled("approve")))
+    members = [Transition(workflow, sent()), settle(await payments.claim_one())]
+    await payments.commit(payments.batch(transitions=members))
+    assert await payments.status(workflow) is WorkflowStatus.COMPLETED
+    assert await backend.run("SELECT number FROM signals") == []
 
 
 async def test_a_start_key_that_is_being_taken_is_waited_for(

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from sidecar.adapters.postgres import kept, writing
-from sidecar.adapters.postgres.commit import Transaction
+from sidecar.adapters.postgres.commit import _LONG_AGO, Transaction
 from sidecar.adapters.postgres.kept import KeptStates
 from sidecar.adapters.postgres.writing import Answer
 from sidecar.adapters.postgres.written import Written
@@ -23,9 +23,9 @@ from sidecar.adapters.stores.postgres import PostgresStore
 from sidecar.errors import StoreConflict, StoreError, StoreUnavailable
 from sidecar.ports.store import Missing, Moved, Started
 from sidecar.saga.changes import Verdict
-from sidecar.saga.definition import Definition
+from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.states import Action, WorkflowStatus
-from sidecar.saga.workflow import StepKey
+from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
 from tests.conformance.store_play import (
     Player,
@@ -292,6 +292,16 @@ async def test_states_are_kept_within_bounds(
     for claimed in claims:
         assert await player.answer(claimed) is Verdict.APPLIED
     assert len(store._kept._states) == 0
+
+
+def test_a_state_with_many_elements_is_not_kept() -> None:
+    ref = DefinitionRef("default", "order", 1)
+    elements = {StepKey("each", 0): JsonText('"' + "x" * kept.BODIES_KEPT + '"')}
+    known = WorkflowId("w")
+    large = Workflow(known, ref, WorkflowStatus.IN_PROGRESS, _LONG_AGO, elements=elements)
+    states = KeptStates()
+    states._put(large)
+    assert states.get(known) is None
 
 
 async def test_a_state_with_large_bodies_is_not_kept(store: PostgresStore) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
@@ -23,6 +20,7 @@ from sidecar.saga.events import CancelRequested, DeadlinePassed
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
+from tests.adapters.stores.racing import ROUNDS, behind, long, race
 from tests.adapters.stores.stubborn import JOIN, Stubborn
 from tests.conformance.store_play import (
     Player,
@@ -36,34 +34,7 @@ from tests.conformance.store_play import (
 
 __all__ = ["backend", "migrated"]
 
-A = TypeVar("A")
-B = TypeVar("B")
-
 pytestmark = pytest.mark.postgres
-
-ROUNDS = int(os.environ.get("RACES", "100"))
-"""How often each race is run; `make chaos` runs ten thousand."""
-
-long = pytest.mark.timeout(60 + ROUNDS // 10)
-
-
-async def race(turn: int, one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
-    """Let both run at once, now the one a little ahead and now the other."""
-    if turn % 2:
-        second, first = await asyncio.gather(other, one)
-        return first, second
-    first, second = await asyncio.gather(one, other)
-    return first, second
-
-
-async def behind(store: PostgresStore, turn: int, work: Callable[[], Awaitable[A]]) -> A:
-    """Do what takes one statement so many round trips later, other ones in each turn.
-
-    What it races takes eight, and must be met at each of them.
-    """
-    for _ in range(turn % 12):
-        await store.ping()
-    return await work()
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
     planting            how a bug is put into a function or a statement, and taken out again
     core, engine,       the bugs, by where they are
     memory, postgres
+    language,           the bugs in what the language has beyond calls, in the core and the twin,
+    language_postgres   and in the store on PostgreSQL
     catalogue           all of them
     hunting             who finds them: the simulation, or tests in a process of their own
     plugin              plants a bug in that process

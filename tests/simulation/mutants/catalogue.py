@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tests.simulation.mutants.core import CORE
 from tests.simulation.mutants.engine import ENGINE
+from tests.simulation.mutants.language import LANGUAGE
+from tests.simulation.mutants.language_postgres import LANGUAGE_POSTGRES
 from tests.simulation.mutants.memory import MEMORY
 from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
 
-MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES)
+MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES)
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}

@@ -10,8 +10,8 @@ ANSWERS = (
     simulated(
         "an answer to an old attempt is taken for one to the newest",
         "sidecar.saga.answers:answered",
-        "if event.attempt < run.attempt or (run.answered < event.attempt"
-        " and not _awaits(step, event)):",
+        "if older or (run.answered < event.attempt and not _awaits(step, event))"
+        " or _parts(step, event):",
         "if False:",
         within=200,
     ),

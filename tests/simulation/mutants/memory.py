@@ -62,14 +62,14 @@ MEMORY = (
     ),
     tested(
         "a batch that is repeated does not find its claims",
-        "sidecar.adapters.stores.memory:_Transaction._find_claims_of_ticket",
+        "sidecar.adapters.memory.claims:Claims.found_of_ticket",
         "== self._holder",
         "is None",
         f"{SUITE}::test_a_batch_whose_answer_was_lost_gets_its_claims_again",
     ),
     tested(
         "the limit of claims is ignored",
-        "sidecar.adapters.stores.memory:_Transaction._claim_due",
+        "sidecar.adapters.memory.claims:Claims.due",
         "sorted(found)[:limit]",
         "sorted(found)",
         f"{SUITE}::test_the_limit_is_kept_and_the_longest_due_come_first",

@@ -160,8 +160,8 @@ SETTLEMENTS = (
     tested(
         "steps are taken away by what was read before",
         "sidecar.adapters.postgres.quick:QuickDecisions._advance",
-        "and not changes.takes_away",
-        "",
+        "not (changes.takes_away or changes.children)",
+        "not changes.children",
         f"{LOCKS}::test_a_refusal_does_not_take_away_what_is_being_claimed",
     ),
     tested(

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from sidecar.api.rest.app import build_app
 from sidecar.cli.main import main
+from sidecar.ports.store import Claimed
 from tests.conformance.store_play import call, refused, register
 from tests.unit.api.conftest import Checked
 from tests.unit.engine.overseen import Overseen
@@ -36,8 +37,10 @@ async def owing(sidecar: Overseen) -> str:
     look = {**call("look"), "compensate": "none"}
     definition = await register(sidecar.store, look, call("one"), call("two"), call("three"))
     workflow = await player.start(definition)
-    for outcome in (None, None, None, refused()):
-        await player.answer(await player.claim_one(), outcome)
+    for step in definition.topological:
+        claimed = await player.claim_key(workflow, step)
+        assert isinstance(claimed, Claimed)
+        await player.answer(claimed, refused() if step == "three" else None)
     return workflow
 
 

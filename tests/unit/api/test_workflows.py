@@ -154,7 +154,7 @@ async def test_a_view_has_every_field_of_the_contract(rest: Checked) -> None:
     )
     assert " ".join(view["steps"][0]) == (
         "name index service status attempt tries input output error started_at ended_at "
-        "compensation"
+        "compensation items"
     )
 
 

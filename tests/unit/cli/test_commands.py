@@ -6,56 +6,20 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-from sidecar.api.rest.app import build_app
-from sidecar.api.rest.server import RestServer
 from sidecar.cli import client
 from sidecar.cli.main import Commands, main
 from sidecar.errors import ConfigError
 from sidecar.saga.states import Reason, WorkflowStatus
 from sidecar.saga.workflow import Workflow
-from tests.servers.facts import until
-from tests.unit.engine.faces import DOCUMENT, Faces
-
-
-class Terminal:
-    """Runs commands against one sidecar, in a thread beside it."""
-
-    def __init__(self, faces: Faces, server: str) -> None:
-        self.faces, self.server = faces, server
-
-    async def run(self, *words: str, stdin: str | None = None) -> Result:
-        """Run one command to its end."""
-        environment = {"GOCONDUCTOR_SERVER": self.server}
-        return await asyncio.to_thread(
-            CliRunner().invoke, main, list(words), input=stdin, env=environment
-        )
-
-    async def end(self, status: WorkflowStatus, reason: Reason | None = None) -> None:
-        """End the only workflow as soon as somebody waits for it."""
-        faces = self.faces
-        await until(lambda: bool(faces.store.workflows and faces.hub.waiters), within_s=20)
-        (workflow,) = self.faces.store.workflows.values()
-        self.faces.store.put(workflow, status=status, reason=reason)
-
-
-@pytest.fixture
-async def terminal() -> AsyncIterator[Terminal]:
-    faces = Faces(look_every=0.05)
-    await faces.register()
-    await faces.hub.open()
-    server = RestServer(build_app(faces.face()))
-    host, port = await server.open("127.0.0.1", 0)
-    yield Terminal(faces, f"http://{host}:{port}")
-    await faces.hub.close()
-    await server.close()
+from tests.unit.cli.conftest import Terminal
+from tests.unit.engine.faces import DOCUMENT
 
 
 async def test_apply_says_what_became_of_the_document(terminal: Terminal, tmp_path: Path) -> None:
@@ -115,6 +79,7 @@ async def test_start_refuses_what_is_no_json(terminal: Terminal) -> None:
         (WorkflowStatus.COMPLETED, None, 0),
         (WorkflowStatus.ROLLED_BACK, Reason.FAILED, 4),
         (WorkflowStatus.ERROR, Reason.FAILED, 4),
+        (WorkflowStatus.TERMINATED, None, 4),
     ],
 )
 async def test_waiting_ends_with_the_workflow_and_says_how(
@@ -138,36 +103,30 @@ async def test_watching_prints_each_change_and_the_end(terminal: Terminal) -> No
     assert "completed: " in result.stdout
 
 
-async def seen(terminal: Terminal, *words: str) -> str:
-    result = await terminal.run(*words)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
-
-
 async def started(terminal: Terminal, **values: Any) -> Workflow:
     return await terminal.faces.start(**values)
 
 
 async def test_people_see_tables_and_programs_json(terminal: Terminal) -> None:
     workflow = await started(terminal, input={"amount": 1}, labels={"tenant": "north"})
-    listed = await seen(terminal, "list", "--status", "in_progress", "--label", "tenant=north")
-    shown = await seen(terminal, "show", workflow.id)
-    history = await seen(terminal, "events", workflow.id)
+    listed = await terminal.seen("list", "--status", "in_progress", "--label", "tenant=north")
+    shown = await terminal.seen("show", workflow.id)
+    history = await terminal.seen("events", workflow.id)
     assert workflow.id in listed
     assert "waits for a sidecar of service payments" in shown
     assert '{"amount": 1}' in shown
     assert "in_progress" in history
     assert "\x1b" not in listed + shown + history
     for words in (("list",), ("show", workflow.id), ("events", workflow.id)):
-        json.loads(await seen(terminal, *words, "-o", "json"))
+        json.loads(await terminal.seen(*words, "-o", "json"))
 
 
 async def test_what_others_wrote_cannot_play_with_the_terminal(terminal: Terminal) -> None:
     workflow = await started(terminal, input={"note": "\x1b[2J [bold]x[/bold]"})
-    shown = await seen(terminal, "show", workflow.id)
+    shown = await terminal.seen("show", workflow.id)
     assert "\x1b" not in shown
     assert "[bold]x[/bold]" in shown
-    assert "\x1b" not in await seen(terminal, "show", workflow.id, "-o", "json")
+    assert "\x1b" not in await terminal.seen("show", workflow.id, "-o", "json")
 
 
 async def test_a_list_says_how_to_read_on(terminal: Terminal) -> None:
@@ -178,12 +137,6 @@ async def test_a_list_says_how_to_read_on(terminal: Terminal) -> None:
     rest = await terminal.run("list", "--cursor", cursor)
     assert rest.stderr == ""
     assert "00000000-0000-7000-8000-000000000001" in rest.stdout
-
-
-async def test_cancel_shows_what_is_undone(terminal: Terminal) -> None:
-    workflow = await started(terminal)
-    assert "cancelled" in await seen(terminal, "cancel", workflow.id)
-    assert "rolled_back" in await seen(terminal, "cancel", workflow.id)
 
 
 async def test_what_is_not_there_is_told_with_what_to_do(terminal: Terminal) -> None:

@@ -174,7 +174,6 @@ steps:
 @pytest.mark.parametrize(
     ("keys", "path"),
     [
-        ({"workflow": "child"}, "steps[0].workflow"),
         ({"action": "charge"}, "steps[0].action"),
         ({"compensate": "from_catalogue"}, "steps[0].compensate"),
         ({"compat": "dtm"}, "steps[0].compat"),

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from sidecar.api.rest.face import Face
 from sidecar.api.rest.hosts import Hosts
 from sidecar.definitions import render
-from sidecar.engine.callbacks import Tokens
+from sidecar.engine.callbacks import Attempt, Tokens
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.debt import DebtBook
@@ -46,9 +46,10 @@ from sidecar.ports.telemetry import Telemetry
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import JsonText
+from sidecar.saga.events import step_of
 from sidecar.saga.machine import NewWorkflow, advance, start
-from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import Workflow, WorkflowId
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -59,6 +60,23 @@ steps:
     service: payments
     execute: /charges
     compensate: /refunds
+  - name: ship
+    service: shipping
+    execute: /shipments
+    compensate: none
+"""
+
+LANGUAGE = b"""
+name: language
+steps:
+  - name: reserve
+    service: inventory
+    execute: /reservations
+    compensate: /reservations/cancel
+    for_each: "${input.lines}"
+    max_parallel: 2
+  - name: approve
+    wait: { signal: approved, timeout: 1h }
   - name: ship
     service: shipping
     execute: /shipments
@@ -208,6 +226,23 @@ class DictStore:
         ]
         return [replace(one, steps={}, input=None, output=None) for one in found[: wanted.limit]]
 
+    async def list_items(
+        self, workflow: WorkflowId, step: str, after_index: int, limit: int
+    ) -> Sequence[Step]:
+        self._enter("list_items")
+        found = self.workflows[workflow]
+        keys = sorted(key for key in found.elements if key.step == step and key.index > after_index)
+        return [
+            found.steps.get(key) or Step(key, "", input=found.elements[key]) for key in keys[:limit]
+        ]
+
+    async def is_current(
+        self, workflow: WorkflowId, step: StepKey, action: Action, attempt: int
+    ) -> bool:
+        self._enter("is_current")
+        found = self.workflows[workflow].steps[step]
+        return found.leased and (found.action, found.run.attempt) == (action, attempt)
+
     async def list_events(
         self, workflow: WorkflowId, after_seq: int, limit: int
     ) -> Sequence[HistoryEvent]:
@@ -232,6 +267,9 @@ class DictStore:
             return Missing.UNKNOWN
         assert self.compiled is not None
         definition = await self.compiled.get(workflow.definition)
+        key = step_of(member.event)
+        if key is not None and key.step not in definition.by_name:
+            return Missing.UNKNOWN
         changes = advance(definition, workflow, member.event, now=self.clock.now(), render=render)
         self.write(changes)
         return Moved(changes)
@@ -248,7 +286,8 @@ class DictStore:
         if member.latest and len(known) > definition.version:
             return Outdated()
         new = NewWorkflow(member.id, member.input, member.labels, member.start_key, member.trace)
-        changes = start(member.definition, new, now=self.clock.now(), render=render)
+        now, actor = self.clock.now(), member.actor
+        changes = start(member.definition, new, now=now, render=render, actor=actor)
         self.hashes[member.id] = member.input_hash
         self.write(changes)
         return Started(member.id, changes.workflow.status, changes=changes)
@@ -261,6 +300,23 @@ class DictStore:
         self.history.setdefault(workflow.id, []).extend(changes.events)
         if changes.ended:
             self.notices.announce(ended=[workflow.id])
+
+    def claim(self, workflow: WorkflowId, key: StepKey, action: Action = Action.EXECUTE) -> Attempt:
+        """Claim a step, as a sidecar of its service would."""
+        found = self.workflows[workflow]
+        step, now = found.steps[key], self.clock.now()
+        run = replace(
+            step.run,
+            attempt=step.run.attempt + 1,
+            claimed_at=now,
+            started_at=step.run.started_at or now,
+        )
+        fields = {"compensate" if action is Action.COMPENSATE else "execute": run}
+        if action is Action.EXECUTE:
+            fields["status"] = StepStatus.RUNNING
+        held = replace(step, lease_until=now + timedelta(minutes=1), due_at=None, **fields)
+        self.workflows[workflow] = replace(found, steps={**found.steps, key: held})
+        return Attempt(workflow, key, action, run.attempt)
 
     def put(self, workflow: Workflow, **values: Any) -> None:
         """Change a workflow behind everybody's back, and announce it."""
@@ -325,7 +381,7 @@ class Faces:
         """Register a definition."""
         await self.commands.register_definition("default", document, "application/yaml")
 
-    async def start(self, **values: Any) -> Workflow:
-        """Start a workflow of `order`."""
-        started = await self.commands.start("default", "order", **values)
+    async def start(self, definition: str = "order", **values: Any) -> Workflow:
+        """Start a workflow."""
+        started = await self.commands.start("default", definition, **values)
         return self.store.workflows[WorkflowId(started.id)]

@@ -17,10 +17,12 @@ from sidecar.engine.agent import Settings
 from sidecar.engine.duties import DutyTimes
 from sidecar.engine.failpoints import InjectedBug, Site
 from sidecar.errors import StoreUnavailable
-from sidecar.saga.outcomes import OutcomeKind
+from sidecar.ports.service import Call
+from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
 from tests.conformance.store_play import RETRY_ONCE, call
 from tests.unit.engine.faces import until
+from tests.unit.engine.finishing import Finishing, token_of
 from tests.unit.engine.parts import ME, SOON
 from tests.unit.engine.whole import Whole
 
@@ -33,6 +35,12 @@ steps:
 PARKED = b"""
 name: parked
 steps: [{ name: park, service: elsewhere, execute: /do/park, compensate: none }]
+"""
+PATIENT = b"""
+name: patient
+steps:
+  - { name: rest, wait: { duration: 10ms } }
+  - { name: later, service: payments, execute: /do/later, compensate: none }
 """
 TICK_S = 0.005
 OFTEN_AGAIN = {**RETRY_ONCE, "max_attempts": 10, "initial_interval": "10ms"}
@@ -89,7 +97,13 @@ class Business(Whole):
                 Act(outcome(OutcomeKind.UNKNOWN), has_effect=False),
                 Act(DONE),
             ),
+            ("later", Action.EXECUTE): Act(outcome(OutcomeKind.PENDING)),
         }
+        self.finishing = Finishing(self.service, self.call_back)
+
+    async def call_back(self, made: Call, _answer: Outcome) -> None:
+        """Say that the service has finished what it took on."""
+        await insisting(lambda: self.agent.tasks.complete(token_of(made)))
 
     async def do_all(self) -> None:
         """Fails by a time-out unless every workflow ends as it should."""
@@ -105,7 +119,7 @@ class Business(Whole):
         self.put(flaky, "flaky")
         await self.agent.start()
         await until(lambda: not self.store.faults.next["get_definition"])
-        for document in (ORDER, PARKED):
+        for document in (ORDER, PARKED, PATIENT):
             await insisting(
                 lambda it=document: commands.register_definition(namespace, it, "application/yaml")
             )
@@ -117,7 +131,8 @@ class Business(Whole):
         ]
         parked = await insisting(lambda: commands.start(namespace, "parked", start_key="parked"))
         await insisting(lambda: self.agent.verbs.cancel(namespace, parked.id))
-        for workflow in (stranded, flaky):
+        patient = await insisting(lambda: commands.start(namespace, "patient", start_key="it"))
+        for workflow in (stranded, flaky, patient.id):
             await self.until_completed(workflow)
         for order in orders:
             await self.until_status(order.id, WorkflowStatus.ROLLED_BACK)

@@ -268,6 +268,21 @@ async def test_an_illegal_transition_is_its_own_members_fault(bench: Bench) -> N
     assert isinstance(results[1], Started)
 
 
+async def test_who_waits_behind_a_batch_that_cannot_be_committed_is_told_in_time(
+    bench: Bench,
+) -> None:
+    claimed = await bench.claimed()
+    before = len(bench.store.batches)
+    bench.store.faults = [StoreUnavailable("away")] * 1000
+    settling = asyncio.create_task(bench.committer.submit(settled(claimed)))
+    cancel = Transition(claimed.workflow, CancelRequested(), wait=True)
+    with pytest.raises(StoreUnavailable):
+        await bench.committer.submit(cancel, within=0)
+    bench.store.faults.clear()
+    assert isinstance(await settling, Moved)
+    assert not any(one.wait for it in bench.store.batches[before:] for one in it.transitions)
+
+
 async def test_stopping_tells_those_who_wait(bench: Bench) -> None:
     bench.store.faults = [StoreUnavailable("away")] * 1000
     waiting = asyncio.create_task(bench.committer.submit(bench.start()))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.ports import telemetry as metrics
-from sidecar.ports.store import Epoch
+from sidecar.ports.store import Claimed, Epoch
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_play import call, refused, register
@@ -27,6 +27,7 @@ class Led(Overseen):
             self.agent.ringer,
             ME,
             DutyTimes(),
+            deliver=lambda changes: None,
             clock=self.clock,
             entropy=self.entropy,
             telemetry=self.telemetry,
@@ -39,8 +40,10 @@ class Led(Overseen):
         steps = (call("one"), call("two"))
         definition = await register(self.store, *steps, compensation={"mode": mode})
         workflow = await player.start(definition)
-        await player.answer(await player.claim_one())
-        await player.answer(await player.claim_one(), refused())
+        for step, outcome in (("one", None), ("two", refused())):
+            claimed = await player.claim_key(workflow, step)
+            assert isinstance(claimed, Claimed)
+            await player.answer(claimed, outcome)
         return workflow
 
     def debt(self, state: str) -> float | None:

@@ -60,6 +60,7 @@ class Leader:
             self.ringer,  # type: ignore[arg-type]
             Identity("default", "payments", "me", "host", "0"),
             DutyTimes(ring_every=timedelta(), forget_every=timedelta()),
+            deliver=lambda changes: None,
             clock=self.clock,
             entropy=self.entropy,
             telemetry=self.telemetry,
@@ -227,7 +228,11 @@ async def test_a_round_without_work_is_one_question(
     for name in ("ended_leases", "overdue_workflows", "ringable_steps"):
         monkeypatch.setattr(leader.store, name, asked)
     work = LeaderWork(
-        ended_leases=False, due_timers=False, overdue_workflows=False, ringable_steps=False
+        ended_leases=False,
+        due_timers=False,
+        waiting_letters=False,
+        overdue_workflows=False,
+        ringable_steps=False,
     )
 
     async def told(*_: object) -> LeaderWork:
@@ -290,6 +295,7 @@ async def test_duties_that_are_not_due_are_left_out(leader: Leader) -> None:
         leader.ringer,  # type: ignore[arg-type]
         Identity("default", "payments", "me", "host", "0"),
         DutyTimes(),
+        deliver=lambda changes: None,
         clock=leader.clock,
         entropy=leader.entropy,
         telemetry=leader.telemetry,

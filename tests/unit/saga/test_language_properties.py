@@ -148,17 +148,18 @@ def _events(draw: random.Random, run: _World) -> list[Event]:
     found: list[Event] = []
     for key, one in run.workflow.steps.items():
         if one.leased:
-            found += _answers(draw, one)
+            found += answers(draw, one)
         elif one.status is StepStatus.WAITING and one.due_at is not None:
             found.append(TimerFired(key))
     found.append(SignalSent("go", JsonText("1"), "because"))
     if draw.random() < 0.05:
         key = draw.choice(list(run.workflow.steps) or [StepKey("s0")])
-        found += _verbs(draw, key)
+        found += verbs(draw, key)
     return found
 
 
-def _answers(draw: random.Random, one: Step) -> list[Event]:
+def answers(draw: random.Random, one: Step) -> list[Event]:
+    """An answer to a step that was claimed: mostly to its newest attempt, mostly a good one."""
     kinds = list(OutcomeKind)
     weights = [8 if kind is OutcomeKind.DONE else 1 for kind in kinds]
     (kind,) = draw.choices(kinds, weights)
@@ -166,7 +167,9 @@ def _answers(draw: random.Random, one: Step) -> list[Event]:
         kind = OutcomeKind.DONE
     output = JsonText(f'"{one.key}"') if kind is OutcomeKind.DONE else None
     attempt = max(1, one.run.attempt - (draw.random() < 0.1))
-    answer = Answered(one.key, one.action, attempt, Outcome(kind, output))
+    good = kind in (OutcomeKind.DONE, OutcomeKind.RELEASED, OutcomeKind.PENDING)
+    error = None if good else JsonText(f'{{"code":"{kind}","message":"of {one.key}"}}')
+    answer = Answered(one.key, one.action, attempt, Outcome(kind, output, error))
     if draw.random() < 0.1:
         return [LeaseEnded(one.key, one.action, one.run.attempt)]
     if one.awaiting and draw.random() < 0.2:
@@ -174,7 +177,8 @@ def _answers(draw: random.Random, one: Step) -> list[Event]:
     return [answer]
 
 
-def _verbs(draw: random.Random, key: StepKey) -> list[Event]:
+def verbs(draw: random.Random, key: StepKey) -> list[Event]:
+    """What a person may want of a workflow, or of this step of it."""
     return [
         draw.choice(
             (
@@ -196,6 +200,7 @@ def _play(seed: int, seen: Counter[str]) -> _World:
     for _ in range(600):
         if run.workflow.status in WORKFLOW_ENDS:
             break
+        seen.update(one.status for one in run.workflow.steps.values())
         ready = [
             str(key)
             for key, one in run.workflow.steps.items()
@@ -212,12 +217,11 @@ def _play(seed: int, seen: Counter[str]) -> _World:
             run.apply(event)
         except IllegalTransition:
             seen["illegal"] += 1
-        for one in run.workflow.steps.values():
-            seen[one.status] += 1
         if run.workflow.paused and run.workflow.status not in WORKFLOW_ENDS and draw.random() < 0.3:
             run.apply(ResumeRequested())
         if run.workflow.status is WorkflowStatus.ERROR and draw.random() < 0.3:
             _mend(draw, run)
+    seen.update(one.status for one in run.workflow.steps.values())
     return run
 
 

@@ -18,6 +18,9 @@ ALTER TABLE steps
         'pending', 'queued', 'running', 'waiting', 'retrying', 'in_doubt', 'succeeded', 'skipped',
         'failed', 'cancelled', 'compensating', 'compensated', 'compensation_failed'));
 
+-- The steps of a workflow stand together, before all items of its fan-outs.
+ALTER TABLE steps DROP CONSTRAINT steps_pkey, ADD PRIMARY KEY (workflow_id, idx, step);
+
 DROP INDEX steps_claimable;
 CREATE INDEX steps_claimable ON steps (namespace, service, due_at)
     WHERE status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND lease_until IS NULL;
@@ -25,6 +28,7 @@ CREATE INDEX steps_timers ON steps (namespace, due_at)
     WHERE status = 'waiting' AND due_at IS NOT NULL;
 
 ALTER TABLE events ADD COLUMN details json;
+CREATE INDEX events_signals ON events (workflow_id) WHERE kind = 'signal';
 
 CREATE TABLE items (
     workflow_id uuid    NOT NULL,

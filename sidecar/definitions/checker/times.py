@@ -1,0 +1,137 @@
+"""How long a workflow can take: the longest way through its graph.
+
+A service that never says "not now" is assumed: that costs no try and only ends with the budget.
+Leases, doorbells and the time a step waits for a free sidecar are left out, and a fan-out counts as
+one call. None is without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sidecar.saga.definition import Definition, Order, StepDefinition
+from sidecar.saga.policy import COMPENSATION_DEFAULT, RetryPolicy
+
+NOTHING = timedelta()
+_MOST_TRIES = 100_000
+"""More are not added up: they take as long as they may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """`best` counts pauses alone; `worst` tries, their time-outs and the pauses between them.
+
+    `undo_best` is one try of each compensation for as long as it may take, `undo_worst` all tries.
+    """
+
+    best: timedelta | None = NOTHING
+    worst: timedelta | None = NOTHING
+    undo_best: timedelta | None = NOTHING
+    undo_worst: timedelta | None = NOTHING
+
+
+def times(definition: Definition, children: Mapping[str, Definition] | None = None) -> Times:
+    """Return how long a definition can take."""
+    known = children or {}
+    undo = _undo_once, _undo_all
+    back = [_backward(definition, of) for of in undo]
+    return Times(
+        best=_forward(definition, _pause),
+        worst=_forward(definition, lambda step: _worst(definition, step, known)),
+        undo_best=back[0],
+        undo_worst=back[1],
+    )
+
+
+Span = timedelta | None
+
+
+def tries(policy: RetryPolicy, timeout: timedelta) -> Span:
+    """How long all tries of a call take if each runs into its time-out."""
+    longest = None if policy.total_budget is None else policy.total_budget + timeout
+    many = policy.max_attempts
+    if many is None or many > _MOST_TRIES:
+        return longest
+    if longest is not None and timeout * many > longest:
+        return longest
+    total = timeout
+    for number in range(1, many):
+        total += policy.delay(number, 1.0) + timeout
+        if longest is not None and total >= longest:
+            return longest
+    return total
+
+
+def _pause(step: StepDefinition) -> Span:
+    if step.wait is None or step.wait.duration is None or step.when is not None:
+        return NOTHING
+    return step.wait.duration
+
+
+def _worst(
+    definition: Definition, step: StepDefinition, children: Mapping[str, Definition]
+) -> Span:
+    if step.wait is not None:
+        if step.wait.signal is not None:
+            return step.wait.timeout
+        return step.wait.duration  # a moment that is rendered can be any
+    if step.child is not None:
+        child = children.get(step.child.definition)
+        return None if child is None else child.timeout or times(child, children).worst
+    policy = step.retry
+    if definition.past_pivot(step.name) or step.pivot:
+        policy = step.compensation.retry if step.compensation else COMPENSATION_DEFAULT
+    spent = tries(policy, step.timeout)
+    if spent is not None and step.status_check is not None:
+        spent += step.status_check.budget + step.timeout
+    return spent
+
+
+def _undo_once(step: StepDefinition) -> Span:
+    return step.compensation.timeout if step.compensation else NOTHING
+
+
+def _undo_all(step: StepDefinition) -> Span:
+    if step.compensation is None:
+        return NOTHING
+    return tries(step.compensation.retry, step.compensation.timeout)
+
+
+def _forward(definition: Definition, takes: Callable[[StepDefinition], Span]) -> Span:
+    """The longest way from the roots."""
+    ends: dict[str, Span] = {}
+    for name in definition.topological:
+        step = definition.by_name[name]
+        ends[name] = plus(longest([ends[one] for one in step.after]), takes(step))
+    return longest(list(ends.values()))
+
+
+def _backward(definition: Definition, takes: Callable[[StepDefinition], Span]) -> Span:
+    """The longest way back to the roots, in the order in which steps are undone."""
+    steps = [one for one in definition.steps if not definition.past_pivot(one.name)]
+    spans = [takes(one) for one in steps]
+    if definition.order is Order.PARALLEL:
+        return longest(spans)
+    if definition.order is Order.SEQUENTIAL:
+        total: Span = NOTHING
+        for span in spans:
+            total = plus(total, span)
+        return total
+    return _forward(definition, lambda step: takes(step) if step in steps else NOTHING)
+
+
+def plus(one: Span, other: Span) -> Span:
+    """The sum of two spans."""
+    return None if one is None or other is None else one + other
+
+
+def longest(spans: list[Span]) -> Span:
+    """The longest of these spans; nothing if there are none."""
+    found = NOTHING
+    for span in spans:
+        if span is None:
+            return None
+        found = max(found, span)
+    return found

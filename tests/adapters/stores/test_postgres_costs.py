@@ -1,0 +1,175 @@
+"""What an item costs the database does not depend on how many there are; counted, not timed.
+
+`python -m tests.benchmarks.items` measures the time of it, too.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.adapters.postgres.sql import Connection
+from sidecar.adapters.postgres.writing import write
+from sidecar.adapters.postgres.written import Written
+from sidecar.adapters.stores.postgres import PostgresStore
+from sidecar.ports.store import Batch, Claimed
+from sidecar.saga.definition import Definition
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import StepKey, WorkflowId
+from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
+from tests.benchmarks.metering import Cost, metered, rows_read
+from tests.conformance.store_language import fan, lines, taken_on
+from tests.conformance.store_play import Player, call, refused, register, settle, start_of
+
+__all__ = ["backend", "migrated"]
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
+
+FEW, MANY = 20, 1_000
+FEW_ROWS = 12
+
+
+@pytest.fixture
+async def player(backend: PostgresBackend) -> Player:
+    return Player(await backend.open_store())
+
+
+async def _begin(player: Player, definition: Definition, size: int) -> WorkflowId:
+    start = start_of(definition, body=lines(*range(size)))
+    await player.store.commit(player.batch(starts=[start]))
+    return start.id
+
+
+async def _held(player: Player) -> list[Claimed]:
+    return list((await player.store.commit(player.batch(due=10))).claimed)
+
+
+async def _go(player: Player, count: int) -> list[Claimed]:
+    """Settle so many items; return the next that are held."""
+    while claims := await _held(player):
+        if count <= 0 or claims[0].key == StepKey("last"):
+            break
+        count -= len(claims)
+        await player.store.commit(player.batch(transitions=[settle(one) for one in claims]))
+    return claims
+
+
+async def _settled(player: Player, claimed: Claimed) -> Cost:
+    with metered() as cost:
+        await player.store.commit(player.batch(transitions=[settle(claimed)]))
+    return cost
+
+
+async def _let_the_planner_count(backend: PostgresBackend) -> None:
+    for table in ("workflows", "steps", "items", "events"):
+        await backend.run(f"ANALYZE {table}")
+
+
+def _as_cheap(few: Cost, many: Cost) -> None:
+    assert (many.statements, many.written) == (few.statements, few.written)
+    for table in ("steps", "items", "events", "signals"):
+        # A planner that has counted a tiny table may even read a few rows more of it.
+        assert many.read[table] <= max(few.read[table], FEW_ROWS)
+
+
+def _same(few: Cost, many: Cost) -> None:
+    _as_cheap(few, many)
+    assert few.written["steps"] == 3  # the item, its step, and the item that comes next
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_an_item_costs_the_same_forward_and_on_the_way_back(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """Also by plans made when the tables were new, or when they were counted and tiny."""
+    definition = await register(player.store, fan("each", at_once=10), call("last"))
+    forward, back = [], []
+    for size in (FEW, MANY):
+        await _begin(player, definition, size)
+        claims = await _go(player, size // 2 - 10)
+        if size in counted:
+            await _let_the_planner_count(backend)
+        forward.append(await _settled(player, claims[0]))
+        await player.store.commit(player.batch(transitions=[settle(one) for one in claims[1:]]))
+        (last,) = await _go(player, size)
+        await player.store.commit(player.batch(transitions=[settle(last, refused())]))
+        claims = await _go(player, size // 2 - 10)
+        assert {one.action for one in claims} == {Action.COMPENSATE}
+        back.append(await _settled(player, claims[0]))
+        await player.store.commit(player.batch(transitions=[settle(one) for one in claims[1:]]))
+        await _go(player, size)
+    _same(*forward)
+    _same(*back)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["due", "named"])
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_a_claim_costs_the_same_however_many_items_there_are(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...], named: bool
+) -> None:
+    assert isinstance(player.store, PostgresStore)
+    definition = await register(player.store, fan("each", at_once=10), call("last"))
+    found: dict[int, int] = {}
+    async with (await player.store._new_writer()).connection as connection:
+        for size in (FEW, MANY):
+            workflow = await _begin(player, definition, size)
+            members = [settle(one) for one in await _go(player, size // 2 - 10)]
+            await player.store.commit(player.batch(transitions=members))
+            if size in counted:
+                await _let_the_planner_count(backend)
+            for at in range(6):  # more often than a statement is sent before its plan is kept
+                key = (workflow, StepKey("each", size // 2 + at))
+                batch = player.batch(keys=[key]) if named else player.batch(due=1)
+                claimed, found[size] = await _claimed(connection, batch)
+                await player.store.commit(player.batch(transitions=[settle(claimed)]))
+            await _go(player, size)
+    assert found[MANY] <= max(found[FEW], FEW_ROWS), found
+
+
+async def _claimed(connection: Connection, batch: Batch) -> tuple[Claimed, int]:
+    """Make a claim; return it, and how many rows of steps were read for it."""
+    await connection.execute("BEGIN")
+    before = await rows_read(connection)
+    (claimed,) = (await write(connection, batch, Written())).claimed
+    read = (await rows_read(connection))["steps"] - before.get("steps", 0)
+    await connection.execute("COMMIT")
+    return claimed, read
+
+
+async def test_a_plain_step_beside_many_items_costs_what_it_costs_beside_few(
+    player: Player, backend: PostgresBackend
+) -> None:
+    each = fan("each", at_once=10) | {"service": "inventory"}
+    definition = await register(player.store, each, call("beside", after=[]))
+    costs = []
+    for size in (FEW, MANY):
+        await _begin(player, definition, size)
+        (claimed,) = await _held(player)
+        await player.store.commit(player.batch(transitions=[settle(claimed, taken_on())]))
+        await _let_the_planner_count(backend)
+        assert isinstance(player.store, PostgresStore)
+        player.store._kept.forget_all()  # as at any other sidecar, which must read
+        costs.append(await _settled(player, claimed))
+    _as_cheap(*costs)
+
+
+async def test_the_steps_of_a_workflow_are_found_without_its_items(
+    player: Player, backend: PostgresBackend
+) -> None:
+    """The key of the table begins with what tells steps from items."""
+    definition = await register(player.store, fan("each", at_once=10), call("last"))
+    workflow = await _begin(player, definition, MANY)
+    await _go(player, MANY)
+    for counted in (False, True):
+        if counted:
+            await _let_the_planner_count(backend)
+        async with backend.session() as session:
+            await session.execute(b"SET enable_seqscan = off; SET enable_bitmapscan = off")
+            plan = await session.execute(
+                b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM steps"
+                b" WHERE workflow_id = %s AND idx = -1",
+                [workflow],
+            )
+            ((found,),) = await plan.fetchone() or ()
+        node = found["Plan"]
+        assert node["Index Name"] == "steps_pkey"
+        assert node["Shared Hit Blocks"] + node["Shared Read Blocks"] < 10

@@ -1,0 +1,201 @@
+"""Random graphs, random batches: PostgreSQL and the twin in memory come to the same.
+
+TWINS says how many sequences are played, TWINS_FROM with which seed they begin. With
+TWINS_COMPARED_AFTER=1 the first batch after which the two differ is found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from sidecar.ports.store import Batch, ClaimDue, ClaimKeys, Start, Transition
+from sidecar.saga.definition import Definition, JsonText, StepDefinition
+from sidecar.saga.events import DeadlinePassed, Event, LeaseEnded, SignalSent, TimerFired
+from sidecar.saga.states import CLAIMABLE, WORKFLOW_ENDS, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
+from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
+from tests.conformance.store_play import MARGIN
+from tests.servers.postgres import PostgresServer
+from tests.unit.saga.test_language_properties import answers, graph, verbs
+
+SEQUENCES = int(os.environ.get("TWINS", "200"))
+FROM = int(os.environ.get("TWINS_FROM", "0"))
+BATCHES = 60
+COMPARED_AFTER = int(os.environ.get("TWINS_COMPARED_AFTER", "5"))
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60 + SEQUENCES * 2)]
+
+
+@pytest.fixture(scope="module")
+def timed(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a database with the schema and a clock that is moved by hand."""
+    name = f"twins_{uuid.uuid4().hex}"
+    dsn = postgres_server.create_database(name)
+    prepare(dsn)
+    yield dsn
+    if postgres_server.alive:
+        postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def twins(timed: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
+    both = Twins(timed, monkeypatch)
+    await both.open()
+    yield both
+    await both.close()
+
+
+class _Sequence:
+    """One random sequence of batches."""
+
+    def __init__(self, seed: int, twins: Twins) -> None:
+        self.draw = random.Random(seed)
+        self.seed = seed
+        self.twins = twins
+        self.seen = Counter[str]()
+        self._ticket = 0
+        self._workflows: list[WorkflowId] = []
+
+    async def play(self) -> None:
+        """Play it to its end; compare what comes of every batch, and now and then all."""
+        definition = await self._define()
+        await self.twins.commit(0, self._batch("a", starts=self._starts(definition)))
+        for number in range(BATCHES):
+            if number % COMPARED_AFTER == 0:
+                await self.twins.compare(self._workflows)
+            if all(one.status in WORKFLOW_ENDS for one in self._wholes()):
+                break
+            await self._move()
+        await self.twins.compare(self._workflows)
+        for one in self._wholes():
+            self.seen[one.status] += 1
+
+    async def _define(self) -> Definition:
+        made = graph(self.draw)
+        steps = tuple(
+            # Two services, so that a settlement's own service has some of what comes next.
+            step if step.wait else _of_service(step, self.draw.choice("ab"))
+            for step in made.steps
+        )
+        return await self.twins.define(dataclasses.replace(made, steps=steps))
+
+    def _starts(self, definition: Definition) -> list[Start]:
+        self._workflows = [
+            WorkflowId(str(uuid.UUID(int=self.draw.getrandbits(128), version=4)))
+            for _ in range(self.draw.randint(1, 2))
+        ]
+        return [
+            Start(one, definition, JsonText("{}"), "hash", claim_next=self.draw.random() < 0.5)
+            for one in self._workflows
+        ]
+
+    def _wholes(self) -> list[Workflow]:
+        return [self.twins.whole(one) for one in self._workflows]
+
+    def _batch(self, service: str, **members: object) -> Batch:
+        self._ticket += 1
+        made: dict[str, object] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in members.items()
+        }
+        return Batch(
+            namespace=NAMESPACE,
+            service=service,
+            incarnation=f"{self.seed}-{service}",
+            ticket=self._ticket,
+            lease_margin=MARGIN,
+            **made,  # type: ignore[arg-type]
+        )
+
+    # -- what happens -------------------------------------------------------------------------
+
+    async def _move(self) -> None:
+        draw = self.draw
+        if draw.random() < 0.25:
+            await self.twins.pass_time(draw.choice((0.25, 0.6, 3, 40, 200)))
+        if draw.random() < 0.1:
+            await self.twins.beat(f"{self.seed}-{draw.choice('ab')}", "a")
+        if draw.random() < 0.02:
+            await self.twins.leave(f"{self.seed}-a")
+        lost = draw.random() < 0.15
+        service = draw.choice("ab")
+        kind = draw.random()
+        if kind < 0.3:
+            batch = self._batch(service, claim_due=ClaimDue(100))
+        elif kind < 0.45 and (keys := self._keys()):
+            batch = self._batch(service, claim_keys=ClaimKeys(tuple(keys)))
+        else:
+            batch = self._batch(service, transitions=self._transitions())
+        await self.twins.commit(draw.randint(0, 1), batch, lost=lost)
+
+    def _keys(self) -> list[tuple[WorkflowId, StepKey]]:
+        found = [
+            (one.id, key)
+            for one in self._wholes()
+            for key, step in one.steps.items()
+            if step.status in CLAIMABLE or self.draw.random() < 0.1
+        ]
+        return self.draw.sample(found, min(len(found), self.draw.randint(1, 3)))
+
+    def _transitions(self) -> list[Transition]:
+        """One to four events, some of them of one workflow, some of them of several items."""
+        found = [
+            Transition(workflow.id, event)
+            for workflow in self._wholes()
+            for event in self._events(workflow)
+        ]
+        many = self.draw.randint(1, 4) if self.draw.random() < 0.5 else 1
+        chosen = self.draw.sample(found, min(many, len(found)))
+        if len(chosen) == 1:
+            next_ = self.draw.random() < 0.5
+            wait = self.draw.random() < 0.2
+            chosen = [replace(chosen[0], claim_next=next_, wait=wait)]
+        return chosen
+
+    def _events(self, workflow: Workflow) -> list[Event]:
+        draw = self.draw
+        found: list[Event] = []
+        for key, one in workflow.steps.items():
+            if one.leased:
+                found += answers(draw, one)
+                if draw.random() < 0.1:
+                    found.append(LeaseEnded(key, one.action, one.run.attempt))
+            elif one.status is StepStatus.WAITING and one.due_at is not None:
+                found.append(TimerFired(key))
+            elif one.run.attempt and draw.random() < 0.1:
+                found += answers(draw, one)
+        stuck = workflow.paused or workflow.status is WorkflowStatus.ERROR
+        for _ in range(3 if stuck or not found else draw.random() < 0.15):
+            key = draw.choice(list(workflow.steps) or [StepKey("s0")])
+            found += verbs(draw, key)
+        if draw.random() < (0.5 if len(found) < 2 else 0.1):
+            found.append(
+                SignalSent("go", JsonText(str(draw.randint(1, 99))), "because", "somebody")
+            )
+        if workflow.deadline_at is not None and draw.random() < 0.2:
+            found.append(DeadlinePassed())
+        return found
+
+
+def _of_service(step: StepDefinition, service: str) -> StepDefinition:
+    return dataclasses.replace(step, service=service)
+
+
+async def test_the_same_batches_come_to_the_same(twins: Twins) -> None:
+    seen = Counter[str]()
+    for seed in range(FROM, FROM + SEQUENCES):
+        sequence = _Sequence(seed, twins)
+        try:
+            await sequence.play()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        seen += sequence.seen
+    assert {"completed", "rolled_back"} <= set(seen), seen

@@ -1,0 +1,277 @@
+"""Two sidecars, a real PostgreSQL and a real service: callbacks, questions, signals, timers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.chaos.sidecars import Sidecar
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(120)]
+
+WITHIN_S = 40.0
+HASTY = {"max_attempts": 1}
+ONCE_MORE = {"max_attempts": 2, "initial_interval": "50ms"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came in at the service; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Far:
+    """A service; `answers` says by path what it answers, 200 with no body otherwise."""
+
+    answers: dict[str, Callable[[Asked], tuple[int, Any]]] = field(default_factory=dict)
+    asked: Queue[Asked] = field(default_factory=Queue)
+
+    def __enter__(self) -> Self:
+        far = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked = Asked(self.command, self.path, headers, json.loads(raw) if raw else None)
+                status, body = far.answers.get(self.path, lambda _: (200, {}))(asked)
+                far.asked.put(asked)
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST  # noqa: N815 - the name that the server looks for
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def next(self) -> Asked:
+        """The next request that came in."""
+        return self.asked.get(timeout=WITHIN_S)
+
+
+@dataclass
+class Pair:
+    """The sidecars of two services that are one program, and a client."""
+
+    far: Far
+    payments: Sidecar
+    shipping: Sidecar
+
+    def ask(
+        self, at: Sidecar, path: str, body: Any = None, *, method: str = "POST"
+    ) -> tuple[int, Any]:
+        """Ask a sidecar as a client or as a service does."""
+        headers = {"Content-Type": "application/json", "GoConductor-Actor": "anna"}
+        data = None if method == "GET" else json.dumps({} if body is None else body).encode()
+        url = f"{at.api}{path}"
+        request = Request(url, data=data, headers=headers, method=method)  # noqa: S310
+        try:
+            with urlopen(request, timeout=60) as answer:  # noqa: S310
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def begin(self, *steps: dict[str, Any], body: Any = None, **more: Any) -> str:
+        """Register a definition and start a workflow of it; return its id."""
+        document = {"name": "later", "steps": steps, **more}
+        status, told = self.ask(self.payments, "/v1/definitions", document)
+        assert status in (200, 201), told
+        status, told = self.ask(
+            self.payments, "/v1/workflows", {"definition": "later", "input": body}
+        )
+        assert status == 201, told
+        return str(told["id"])
+
+    def ended(self, workflow: str) -> Any:
+        """The view of a workflow that has ended."""
+        _, view = self.ask(self.shipping, f"/v1/workflows/{workflow}?wait=40s", method="GET")
+        return view
+
+    def history(self, workflow: str) -> list[dict[str, Any]]:
+        """What happened to a workflow."""
+        path = f"/v1/workflows/{workflow}/events?limit=100"
+        told: list[dict[str, Any]] = self.ask(self.shipping, path, method="GET")[1]["events"]
+        return told
+
+
+@pytest.fixture
+def pair(database: str, tmp_path: Path) -> Iterator[Pair]:
+    migrate = (sys.executable, "-m", "sidecar.cli.main", "migrate", "--dsn", database)
+    subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL)
+    with Far() as far:
+        config = {"service_url": far.url, "store": {"dsn": database}}
+        both = [Sidecar(f"{one}-1", one, tmp_path, config) for one in ("payments", "shipping")]
+        try:
+            for sidecar in both:
+                sidecar.start()
+            for sidecar in both:
+                sidecar.process.wait_until(sidecar.ready, within_s=WITHIN_S)
+            yield Pair(far, *both)
+        finally:
+            for sidecar in both:
+                sidecar.end()
+
+
+def call(name: str, service: str = "payments", **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "service": service,
+        "execute": f"/{name}",
+        "compensate": f"/undo/{name}",
+        "timeout": "5s",
+        **more,
+    }
+
+
+def taken_on(_asked: Asked) -> tuple[int, Any]:
+    return 202, {"job": 7}
+
+
+def path_of(asked: Asked) -> str:
+    """Where the attempt is finished, at whatever sidecar."""
+    return "/v1/tasks/" + asked.headers["goconductor-callback"].rpartition("/")[2]
+
+
+def test_an_attempt_is_finished_at_another_sidecar(pair: Pair) -> None:
+    pair.far.answers["/charge"] = taken_on
+    workflow = pair.begin(call("charge"), call("ship", "shipping"))
+    asked = pair.far.next()
+    assert asked.headers["goconductor-callback"].startswith(f"{pair.payments.api}/v1/tasks/")
+    task = path_of(asked)
+    assert pair.ask(pair.shipping, f"{task}/fence", method="GET") == (200, {})
+    status, beat = pair.ask(pair.shipping, f"{task}/heartbeat")
+    assert status == 200
+    assert beat["deadline"]
+    for sidecar in (pair.shipping, pair.payments):
+        assert pair.ask(sidecar, f"{task}/complete", {"output": {"id": 7}}) == (200, {})
+    view = pair.ended(workflow)
+    assert (view["status"], view["steps"][0]["output"]) == ("completed", {"id": 7})
+    assert view["steps"][0]["attempt"] == 1
+    assert pair.ask(pair.payments, f"{task}/fail", {"message": "or not"})[0] == 409
+    assert pair.ask(pair.payments, f"{task}/fence", method="GET")[0] == 409
+    kinds = [one["kind"] for one in pair.history(workflow)]
+    assert kinds.count("late_answer") == 1
+    assert pair.far.next().path == "/ship"
+
+
+def test_what_is_not_finished_in_time_is_undone_and_then_too_late(pair: Pair) -> None:
+    pair.far.answers["/charge"] = taken_on
+    workflow = pair.begin(call("charge", callback_timeout="300ms", retry=HASTY))
+    task = path_of(pair.far.next())
+    view = pair.ended(workflow)
+    assert (view["status"], view["steps"][0]["error"]["code"]) == (
+        "rolled_back",
+        "callback_timeout",
+    )
+    undone = pair.far.next()
+    assert (undone.path, undone.body["outcome"]) == ("/undo/charge", "unknown")
+    status, problem = pair.ask(pair.shipping, f"{task}/complete", {"output": 1})
+    assert (status, problem["code"]) == (409, "conflict")
+    late = pair.history(workflow)[-1]
+    assert (late["kind"], late["cause"], late["actor"]) == ("late_answer", "done", "service")
+
+
+def test_what_is_unknown_is_asked_for(pair: Pair) -> None:
+    pair.far.answers["/charge"] = lambda _: (500, {})
+    pair.far.answers["/charge/status"] = lambda _: (
+        200,
+        {"outcome": "succeeded", "output": {"id": 1}},
+    )
+    workflow = pair.begin(call("charge", status="/charge/status", retry=ONCE_MORE))
+    view = pair.ended(workflow)
+    assert (view["status"], view["steps"][0]["output"]) == ("completed", {"id": 1})
+    first, second, question = pair.far.next(), pair.far.next(), pair.far.next()
+    assert (question.method, question.path, question.body) == ("GET", "/charge/status", None)
+    keys = {one.headers["idempotency-key"] for one in (first, second, question)}
+    assert keys == {f'"{workflow}/charge/execute"'}
+
+
+def test_an_approval_lets_a_fan_out_be_followed_by_what_was_waiting(pair: Pair) -> None:
+    workflow = pair.begin(
+        call("reserve", for_each="${input.lines}", max_parallel=2),
+        {"name": "rest", "wait": {"duration": "200ms"}},
+        {"name": "approve", "wait": {"signal": "approved", "timeout": "1h"}},
+        call("ship", "shipping", input="${steps.approve.output.payload}"),
+        body={"lines": ["a", "b", "c", "d"]},
+    )
+    url = f"/v1/workflows/{workflow}"
+    keys = {pair.far.next().headers["idempotency-key"] for _ in range(4)}
+    assert keys == {f'"{workflow}/reserve[{index}]/execute"' for index in range(4)}
+
+    def waits() -> bool:
+        lines = pair.ask(pair.shipping, url, method="GET")[1]["waiting_on"]
+        return any("waits for the signal approved" in line for line in lines)
+
+    pair.payments.process.wait_until(waits, within_s=WITHIN_S)
+    _, page = pair.ask(pair.shipping, f"{url}/steps/reserve/items?limit=3", method="GET")
+    assert [(one["index"], one["input"]) for one in page["items"]] == [(0, "a"), (1, "b"), (2, "c")]
+    status, _ = pair.ask(pair.shipping, f"{url}/pause", {"reason": "lunch"})
+    assert status == 202
+    body = {"payload": {"by": "anna"}, "reason": "looked at it"}
+    assert pair.ask(pair.shipping, f"{url}/signals/approved", body)[0] == 202
+    assert pair.ask(pair.payments, f"{url}/resume")[0] == 202
+    view = pair.ended(workflow)
+    assert view["status"] == "completed"
+    assert view["steps"][0]["items"] == {
+        "total": 4,
+        "pending": 0,
+        "open": 0,
+        "failed": 0,
+        "undoing": 0,
+        "not_undone": 0,
+    }
+    assert pair.far.next().body == {"by": "anna"}
+    said = [(one["actor"], one["details"]) for one in pair.history(workflow) if one["details"]]
+    assert said == [
+        ("anna", {"reason": "lunch"}),
+        ("anna", {"name": "approved", "reason": "looked at it"}),
+    ]
+
+
+def test_an_operator_ends_what_is_stuck(pair: Pair) -> None:
+    pair.far.answers["/ship"] = lambda _: (422, {"title": "no"})
+    pair.far.answers["/undo/charge"] = lambda _: (422, {"title": "too late"})
+    workflow = pair.begin(call("charge"), call("ship", "shipping"))
+    assert pair.ended(workflow)["status"] == "error"
+    url = f"/v1/workflows/{workflow}"
+    body = {"resolution": "compensated", "reason": "refunded by hand", "evidence": "statement"}
+    for _ in range(2):
+        status, view = pair.ask(pair.shipping, f"{url}/steps/charge/resolve", body)
+        assert (status, view["status"]) == (202, "rolled_back")
+    status, problem = pair.ask(pair.payments, f"{url}/terminate", {"reason": "late"})
+    assert (status, problem["code"]) == (409, "conflict")

@@ -1,0 +1,1 @@
+"""The checker: what it finds, and that it finds all there is."""
