@@ -206,6 +206,7 @@ async def _start(
         agent.waiting,
         namespace=config.namespace,
         hosts=None if names is None else Hosts(names),
+        oversight=agent.oversight,
     )
     app = build_app(face)
     faces = {

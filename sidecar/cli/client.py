@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -32,10 +32,11 @@ _NEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful answer."""
+    """A successful answer; `deprecated` says so of what was started."""
 
     status: int
     body: Any
+    deprecated: str | None = None
 
 
 class Client:
@@ -72,6 +73,10 @@ class Client:
         """Ask for something to be done."""
         return self._request("POST", path, query, body, content_type, wait)
 
+    def delete(self, *path: str) -> Answer:
+        """Ask for something to be deleted."""
+        return self._request("DELETE", path, (), None, None, 0)
+
     def _request(
         self,
         method: str,
@@ -100,7 +105,9 @@ class Client:
             _bound(connection, until)
             response = connection.getresponse()
             raw = _read(connection, response, until)
-        return _answer(response.status, raw)
+        return replace(
+            _answer(response.status, raw), deprecated=response.headers.get("GoConductor-Deprecated")
+        )
 
     @contextmanager
     def _connected(self) -> Iterator[http.client.HTTPConnection]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import definitions, operation, operators, workflows
+from sidecar.cli import debt, definitions, operation, operators, versions, workflows
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
@@ -50,6 +50,12 @@ for _command in (
     simulate,
     probe,
     definitions.apply,
+    versions.diff,
+    versions.versions,
+    versions.deprecate,
+    versions.retire,
+    versions.restore,
+    versions.delete,
     workflows.start,
     workflows.list_,
     workflows.show,
@@ -63,6 +69,7 @@ for _command in (
     operators.skip,
     operators.resolve,
     operators.terminate,
+    debt.debt,
     operation.version,
 ):
     main.add_command(_command)

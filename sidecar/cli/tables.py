@@ -31,6 +31,8 @@ _STYLES = {
     "failed": "red",
     "error": "bold red",
     "terminated": "bold red",
+    "deprecated": "yellow",
+    "retired": "red",
     "compensation_failed": "bold red",
 }
 _WIDE = 400
@@ -64,6 +66,44 @@ def workflows(page: Json) -> RenderableType:
             _time(one["ended_at"]),
         )
     return table
+
+
+def versions(page: Json) -> RenderableType:
+    """Return the versions of a definition."""
+    table = _table("version", "state", "open workflows", "registered", "hash")
+    for one in page["versions"]:
+        more = "+" if one["open_workflows_more"] else ""
+        table.add_row(
+            _text(one["version"]),
+            _status(one["state"]),
+            _text(f"{one['open_workflows']}{more}"),
+            _time(one["created_at"]),
+            _text(one["hash"][:12]),
+        )
+    return table
+
+
+def debt(page: Json) -> RenderableType:
+    """Return what is owed, by service and one by one."""
+    from rich.console import Group
+
+    services = _table("service", "owed", "overdue", "failed", "oldest")
+    for one in page["services"]:
+        counts = (_text(one[name]) for name in ("owed", "overdue", "failed"))
+        services.add_row(_text(one["service"]), *counts, _time(one["oldest_at"]))
+    entries = _table("since", "workflow", "is", "step", "service", "undoing", "tries", "error")
+    for one in page["entries"]:
+        entries.add_row(
+            _time(one["since"]),
+            _text(one["workflow"]),
+            _status(one["workflow_status"]),
+            _text(_step_name(one["step"], one["index"])),
+            _text(one["service"]),
+            _status(one["status"]),
+            _text(one["tries"]),
+            _text(_brief(one["error"])),
+        )
+    return Group(services, "", entries)
 
 
 def events(page: Json) -> RenderableType:

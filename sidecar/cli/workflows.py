@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sidecar.cli.failure import NotCompleted
+from sidecar.cli.failure import NotCompleted, printable
 from sidecar.cli.options import client_options, print_json, read_input
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def start(
         body=json.dumps(request).encode(),
         wait=seconds,
     )
+    if answer.deprecated is not None:
+        click.echo(f"  note: {printable(answer.deprecated)}", err=True)
     if not wait:
         _print_started(answer.body, existed=answer.status == 200, output=output)
         return

@@ -23,6 +23,7 @@ from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.courier import Courier
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
@@ -30,6 +31,7 @@ from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
 from sidecar.engine.identity import Identity
 from sidecar.engine.leadership import Leadership
+from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer, changes_of
@@ -38,6 +40,7 @@ from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.turns import Turns
 from sidecar.engine.verbs import Verbs
+from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
@@ -148,6 +151,9 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
+        self.oversight = Oversight(
+            Versioning(ports.store, self.compiled), DebtBook(ports.store, self.compiled, clock)
+        )
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -199,6 +205,7 @@ class Agent:
             self.ringer,
             self.identity,
             times,
+            compiled=self.compiled,
             spread=self._spread,
             look=self.turns.look,
             clock=ports.clock,

@@ -29,9 +29,9 @@ from sidecar.engine.intake import (
 from sidecar.engine.pinning import pinned
 from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, definition_view
-from sidecar.errors import StartKeyReused
+from sidecar.errors import Conflict, NotFound, StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Outdated, Start, StartResult, Store
+from sidecar.ports.store import KeyReused, Outdated, Retired, Start, StartResult, Store
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -111,7 +111,8 @@ class Commands:
         """Start a workflow; with a `start_key` used before and the same input, return that one.
 
         `trace` is a W3C traceparent, left out if it is none. `id` is one of `new_id`, for those
-        who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`.
+        who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`, and
+        `Conflict` for a version that is retired.
         """
         text = storable(input, "input")
         chosen = await self._runnable(namespace, definition, version)
@@ -140,7 +141,33 @@ class Commands:
                 f"The start key was used for workflow {result.workflow}, with another input.",
                 field="start_key",
             )
-        return StartedView(id=result.workflow, status=result.status, existed=result.existed)
+        if isinstance(result, Retired):
+            raise await self._retired(member.definition)
+        return StartedView(
+            id=result.workflow,
+            status=result.status,
+            existed=result.existed,
+            deprecated=self._deprecation(member.definition),
+        )
+
+    def _deprecation(self, definition: Definition) -> str | None:
+        """What whoever started it is to be told."""
+        ref = DefinitionRef(definition.namespace, definition.name, definition.version)
+        if not self._compiled.is_deprecated(ref):
+            return None
+        return f"Version {ref.version} of definition {ref.name} is deprecated."
+
+    async def _retired(self, definition: Definition) -> Conflict:
+        """Why a version cannot be started, and what can be instead."""
+        try:
+            latest = await self._compiled.latest(definition.namespace, definition.name)
+            instead = f"start version {latest.version}"
+        except (Conflict, NotFound):
+            instead = "apply a new one, or restore one"
+        return Conflict(
+            f"Version {definition.version} of definition {definition.name} is retired; {instead}.",
+            field="version",
+        )
 
     async def _submit(self, start: Start) -> StartResult:
         """Start it, and with it its first step if that is for the own service and a slot is free.

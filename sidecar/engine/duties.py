@@ -12,6 +12,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `letters`: brings what one workflow tells another and its sidecar did not bring
 - `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
+- `reviews`, `debts`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
 """
@@ -28,8 +29,11 @@ from datetime import timedelta
 import structlog
 
 from sidecar.engine.backing_off import BackingOff
+from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
+from sidecar.engine.overseeing import Overseer
 from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.errors import (
     SchemaMismatch,
@@ -64,6 +68,8 @@ _AFTER = {
     "letters": Site.AFTER_LETTERS,
     "turns": Site.AFTER_TURNS,
     "deadlines": Site.AFTER_DEADLINES,
+    "reviews": Site.AFTER_REVIEWS,
+    "debts": Site.AFTER_DEBTS,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
 }
@@ -79,13 +85,15 @@ PAUSE_GROWS = 1.5
 class DutyTimes:
     """`every` is the pause between rounds, growing to `idle_every` while there is nothing to do.
 
-    `ring_every` and `forget_every` say how often those duties are due, which need not be done in
+    `ring_every` and its like say how often those duties are due, which need not be done in
     each round; the others how long is too long.
     """
 
     every: timedelta = timedelta(seconds=1)
     idle_every: timedelta = timedelta(seconds=4)
     ring_every: timedelta = timedelta(seconds=5)
+    review_every: timedelta = timedelta(seconds=10)
+    debt_every: timedelta = timedelta(seconds=30)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
     letters_after: timedelta = timedelta(seconds=2)
@@ -114,6 +122,7 @@ class Duties:
         identity: Identity,
         times: DutyTimes,
         *,
+        compiled: CompiledDefinitions | None = None,
         spread: Callable[[Sequence[Changes]], None],
         look: Callable[[TurnKey], None],
         clock: Clock,
@@ -137,8 +146,12 @@ class Duties:
         self._pages: dict[str, Ringable] = {}
         self._periods = {
             "ring_again": times.ring_every.total_seconds(),
+            "reviews": times.review_every.total_seconds(),
+            "debts": times.debt_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
+        debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
+        self._overseer = Overseer(store, debts, telemetry, identity.namespace, self._apply)
         self._done_at: dict[str, float] = {}
         self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
@@ -147,6 +160,8 @@ class Duties:
             "letters": self._bring_letters,
             "turns": self._look_at_turns,
             "deadlines": self._end_overdue,
+            "reviews": self._overseer.review,
+            "debts": self._overseer.tell_debts,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
         }
@@ -174,6 +189,10 @@ class Duties:
         if interrupted is not None:
             raise interrupted
         return done
+
+    def stand_down(self) -> None:
+        """Tell nothing any more of what only a leader tells."""
+        self._overseer.stand_down()
 
     def _is_due(self, name: str) -> bool:
         """Whether the duty's period is over; it begins anew then, whatever becomes of the duty."""
@@ -208,6 +227,8 @@ class Duties:
             "turns": work.free_turns,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
+            "reviews": work.central_rollbacks,
+            "debts": work.debts or self._overseer.tells_debts,
         }
         if rings and not work.ringable_steps:
             self._pages = {}

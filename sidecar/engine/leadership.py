@@ -78,6 +78,7 @@ class Leadership:
             finally:
                 try:
                     self._set_leading(leading=False)
+                    self._duties.stand_down()
                     failpoint(Site.RESIGN)
                 finally:  # a term that is not given back would keep everybody from leading
                     await term.resign()

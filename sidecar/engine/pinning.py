@@ -12,7 +12,7 @@ import orjson
 from sidecar.definitions import ParsedDefinition
 from sidecar.definitions.documents import canonical, digest
 from sidecar.engine.compiled import CompiledDefinitions
-from sidecar.errors import DefinitionError, NotFound
+from sidecar.errors import Conflict, DefinitionError, NotFound
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import DefinitionRef
 
@@ -32,6 +32,8 @@ async def pinned(
         name, version = step["workflow"], step.get("version")
         try:
             found = await _find(compiled, namespace, name, version)
+        except Conflict as error:
+            problems.append((f"steps[{index}].workflow", error.message))
         except NotFound:
             which = f"definition {name}" if version is None else f"version {version} of {name}"
             field = "workflow" if version is None else "version"
@@ -50,4 +52,8 @@ async def _find(
 ) -> Definition:
     if version is None:
         return await compiled.latest(namespace, name)
-    return await compiled.get(DefinitionRef(namespace, name, version))
+    ref = DefinitionRef(namespace, name, version)
+    found = await compiled.get(ref)
+    if compiled.is_retired(ref):
+        raise Conflict(f"version {version} of {name} is retired; run another one")
+    return found

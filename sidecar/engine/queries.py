@@ -6,14 +6,15 @@ may be read on while it changes; what is there all the time is shown once.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.cursors import bad_cursor as _bad_cursor
+from sidecar.engine.cursors import cursor_of as _cursor
+from sidecar.engine.cursors import position_of as _position
 from sidecar.engine.views import (
     DefinitionView,
     EventView,
@@ -26,7 +27,7 @@ from sidecar.engine.views import (
     workflow_summary,
     workflow_view,
 )
-from sidecar.errors import InvalidRequest, NotFound
+from sidecar.errors import NotFound
 from sidecar.ports.clock import Clock
 from sidecar.ports.records import WorkflowFilter
 from sidecar.ports.store import Store
@@ -41,7 +42,6 @@ DEFAULT_PAGE = 50
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SEQUENCE = re.compile(r"[0-9]{1,9}")
-_MAX_CURSOR = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,24 +167,6 @@ def event_cursor(seq: int) -> str:
     return _cursor("e", str(seq))
 
 
-def _cursor(kind: str, position: str) -> str:
-    """The cursor that continues after `position`."""
-    return base64.urlsafe_b64encode(f"{kind}1:{position}".encode()).decode().rstrip("=")
-
-
-def _position(cursor: str, kind: str) -> str:
-    """The position in a cursor of this kind of list. Raises `InvalidRequest`."""
-    prefix = f"{kind}1:"
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise _bad_cursor() from None
-    if len(cursor) > _MAX_CURSOR or not text.startswith(prefix) or "\0" in text:
-        raise _bad_cursor()
-    return text.removeprefix(prefix)
-
-
 def _workflow(position: str) -> WorkflowId:
     """The id in a cursor. Raises `InvalidRequest`."""
     if _UUID.fullmatch(position) is None:
@@ -197,10 +179,3 @@ def _sequence(position: str) -> int:
     if _SEQUENCE.fullmatch(position) is None:
         raise _bad_cursor()
     return int(position)
-
-
-def _bad_cursor() -> InvalidRequest:
-    """The error for a cursor that no list of ours has given out."""
-    return InvalidRequest(
-        "The cursor is not one that this list returned; begin without it.", field="cursor"
-    )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sidecar.ports.records import StoredDefinition
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.explain import last_error, next_attempt_at, waiting_on
@@ -148,15 +148,20 @@ class DefinitionView:
     hash: str
     created_at: datetime
     document: JsonText | None
+    state: str = "active"
 
 
 @dataclass(frozen=True, slots=True)
 class StartedView:
-    """A workflow that was started; `existed`: an earlier request with this key started it."""
+    """A workflow that was started; `existed`: an earlier request with this key started it.
+
+    `deprecated` says so of the version that it runs.
+    """
 
     id: str
     status: str
     existed: bool
+    deprecated: str | None = None
 
 
 def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> WorkflowView:
@@ -213,7 +218,7 @@ def event_view(event: HistoryEvent) -> EventView:
         time=event.time,
         kind=event.kind,
         step=event.step,
-        index=_shown_index(event.index),
+        index=shown_index(event.index),
         action=event.action,
         before=event.before,
         after=event.after,
@@ -233,6 +238,7 @@ def definition_view(stored: StoredDefinition, *, with_document: bool = True) -> 
         hash=stored.hash,
         created_at=stored.created_at,
         document=stored.document if with_document else None,
+        state=stored.state,
     )
 
 
@@ -263,7 +269,7 @@ def _row_view(step: Step, body: JsonText | None) -> StepView:
     run = step.execute
     return StepView(
         name=step.key.step,
-        index=_shown_index(step.key.index),
+        index=shown_index(step.key.index),
         service=step.service or None,
         status=step.status,
         attempt=run.attempt,
@@ -304,6 +310,6 @@ def _compensation_view(step: Step) -> CompensationView:
     )
 
 
-def _shown_index(index: int) -> int | None:
+def shown_index(index: int) -> int | None:
     """An index as clients see it."""
     return None if index == NO_INDEX else index

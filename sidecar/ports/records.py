@@ -1,4 +1,4 @@
-"""What the store tells beside its batches: definitions, sidecars, and what a leader may heal."""
+"""What the store tells beside its batches: workflows, sidecars, and what a leader may heal."""
 
 from __future__ import annotations
 
@@ -8,21 +8,8 @@ from datetime import datetime
 
 from sidecar.ports.queue import Doorbell
 from sidecar.saga.changes import Letter
-from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDefinition:
-    """A version of a definition as it was given: `document` is canonical JSON."""
-
-    namespace: str
-    name: str
-    version: int
-    hash: str
-    document: JsonText
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +55,8 @@ class LeaderWork:
     free_turns: bool
     overdue_workflows: bool
     ringable_steps: bool
+    central_rollbacks: bool = False
+    debts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,17 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
     Lease,
     Ringable,
     SidecarBeat,
     SidecarRecord,
-    StoredDefinition,
     StoredLetter,
     WorkflowFilter,
 )
+from sidecar.ports.versions import StoredDefinition, Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
@@ -46,7 +47,8 @@ class Start(Struct, frozen=True):
 
     `input_hash` is the SHA-256 (hex) of the canonical input; with `start_key` it decides
     between "the same start again" and "another start under the same key". `latest`: only if no
-    later version of the definition exists when it is written, else the answer is `Outdated`.
+    later version of the definition may be started when it is written, else the answer is
+    `Outdated`; without it a version that is retired by then is answered by `Retired`.
     `claim_next`: as with a transition, if a slot is kept free for it.
     """
 
@@ -155,7 +157,11 @@ class KeyReused(Struct, frozen=True):
 
 
 class Outdated(Struct, frozen=True):
-    """There is a later version of the definition; nothing was written."""
+    """It is not the latest version of the definition that may be started; nothing was written."""
+
+
+class Retired(Struct, frozen=True):
+    """The version must not be started any more; nothing was written."""
 
 
 class Missing(StrEnum):
@@ -204,7 +210,7 @@ class Moved(Struct, frozen=True):
 TransitionResult = Moved | Missing | Exception
 """An exception is `IllegalTransition` or `RenderError`: that member wrote nothing."""
 
-StartResult = Started | KeyReused | Outdated
+StartResult = Started | KeyReused | Outdated | Retired
 
 
 class BatchResult(Struct, frozen=True):
@@ -223,7 +229,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Protocol):
+class Store(Versions, Debts, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -261,13 +267,13 @@ class Store(Protocol):
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
     ) -> StoredDefinition | None:
-        """Return a version, or the latest."""
+        """Return a version, or the latest that may be started, or else the latest."""
         ...
 
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name."""
+        """Return the latest version of each name, by name; one that may be started, if any is."""
         ...
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
@@ -336,9 +342,9 @@ class Store(Protocol):
     async def leader_work(
         self, namespace: str, unseen_for: timedelta, due_for: timedelta | None
     ) -> LeaderWork:
-        """Tell which of the next six questions would find anything, in one round trip.
+        """Tell which of the leader's questions would find anything, in one round trip.
 
-        Without `due_for` the last of them is left out, and told to find nothing.
+        Without `due_for` that for steps to ring is left out, and told to find nothing.
         """
         ...
 

@@ -81,6 +81,18 @@ DUTY_DONE = Metric("goconductor_duty_items_total", "counter", "What a duty did."
 DUTY_BEHIND = Metric(
     "goconductor_duty_behind_seconds", "gauge", "Age of the oldest item a duty found.", ("duty",)
 )
+DEBT = Metric(
+    "goconductor_compensation_debt",
+    "gauge",
+    "Effects owed their undoing: all (owed), the old ones (overdue), those for a person (failed).",
+    ("service", "state"),
+)
+DEBT_AGE = Metric(
+    "goconductor_compensation_debt_oldest_seconds",
+    "gauge",
+    "Age of the oldest effect owed its undoing.",
+    ("service",),
+)
 LOOP_LAG = Metric(
     "goconductor_loop_lag_seconds", "gauge", "How late the event loop wakes this process."
 )

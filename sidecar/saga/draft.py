@@ -23,6 +23,7 @@ from sidecar.saga.changes import (
     NewItems,
     Verdict,
 )
+from sidecar.saga.debts import may_owe, owes
 from sidecar.saga.definition import Definition, Each, JsonText, Render, Scope, Template
 from sidecar.saga.events import ChildTold, Told
 from sidecar.saga.seen import Own, Plain
@@ -341,6 +342,7 @@ class Draft:
             return Changes(workflow=self._original, verdict=verdict)
         workflow = replace(
             self._original,
+            owes_since=self._owes_since(),
             status=self.status,
             paused=self.paused,
             steps=self.steps,
@@ -372,6 +374,13 @@ class Draft:
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )
+
+    def _owes_since(self) -> datetime | None:
+        """Since when effects are owed their undoing; None if none is."""
+        if not may_owe(self.status, turning_back=self.turning_back):
+            return None
+        since = self._original.owes_since or self.now
+        return since if owes(self.definition, self.steps.values()) else None
 
 
 def _can_be_claimed(step: Step) -> bool:

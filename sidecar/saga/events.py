@@ -50,6 +50,12 @@ class DeadlinePassed(Struct, frozen=True):
     actor: str = "leader"
 
 
+class RollbackReviewed(Struct, frozen=True):
+    """An open rollback is looked at again, from the state alone: what should have begun begins."""
+
+    actor: str = "leader"
+
+
 class TimerFired(Struct, frozen=True):
     """A step has waited long enough: for its time, or in vain for its signal."""
 
@@ -179,6 +185,7 @@ Event = (
     | SignalSent
     | CancelRequested
     | DeadlinePassed
+    | RollbackReviewed
     | PauseRequested
     | ResumeRequested
     | TerminateRequested

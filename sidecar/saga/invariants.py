@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from sidecar.saga.debts import may_owe, owes
 from sidecar.saga.definition import Definition, Join, Order, StepDefinition
 from sidecar.saga.states import (
     CLAIMABLE,
@@ -43,7 +44,19 @@ def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
                 yield f"rolled back but {step.key} is still owed its compensation"
             if step.status is StepStatus.COMPENSATION_FAILED:
                 yield f"rolled back but the compensation of {step.key} failed"
+    yield from _of_debts(definition, workflow)
     yield from _of_direction(workflow, under_way=bool(open_steps))
+
+
+def _of_debts(definition: Definition, workflow: Workflow) -> Iterator[str]:
+    stands = may_owe(workflow.status, turning_back=workflow.turning_back)
+    owed = stands and owes(definition, workflow.steps.values())
+    if owed and workflow.owes_since is None:
+        yield "owes effects their undoing and does not say so"
+    if not owed and workflow.owes_since is not None:
+        yield "says that it owes effects their undoing, and owes none"
+    if owed and workflow.status in (WorkflowStatus.COMPLETED, WorkflowStatus.ROLLED_BACK):
+        yield f"{workflow.status} while effects are owed their undoing"
 
 
 def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:

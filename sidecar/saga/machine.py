@@ -33,10 +33,11 @@ from sidecar.saga.events import (
     LeaseEnded,
     ParentTerminated,
     ParentTurnedBack,
+    RollbackReviewed,
     SignalSent,
     TimerFired,
 )
-from sidecar.saga.rollback import turn_back
+from sidecar.saga.rollback import turn_back, unwind
 from sidecar.saga.states import (
     UNDOING,
     WORKFLOW_ENDS,
@@ -147,14 +148,16 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
             return _child_told(draft, event)
         case ParentTurnedBack() | ParentTerminated():
             return _told_by_parent(draft, event)
-        case Admitted() | CancelRequested() | DeadlinePassed():
+        case Admitted() | CancelRequested() | DeadlinePassed() | RollbackReviewed():
             return _of_workflow(draft, workflow, event)
         case _:
             return operators.apply(draft, event)
 
 
 def _of_workflow(
-    draft: Draft, workflow: Workflow, event: Admitted | CancelRequested | DeadlinePassed
+    draft: Draft,
+    workflow: Workflow,
+    event: Admitted | CancelRequested | DeadlinePassed | RollbackReviewed,
 ) -> Verdict:
     match event:
         case Admitted():
@@ -163,6 +166,8 @@ def _of_workflow(
             return _cancel(draft, event)
         case DeadlinePassed():
             return _deadline(draft, workflow)
+        case RollbackReviewed():
+            return _review(draft)
 
 
 def _signal_sent(draft: Draft, workflow: Workflow, event: SignalSent) -> Verdict:
@@ -261,6 +266,14 @@ def _deadline(draft: Draft, workflow: Workflow) -> Verdict:
         draft.note("deadline_ignored", "past_pivot")
     else:
         turn_back(draft, Reason.TIMED_OUT, cause="deadline_passed")
+    return Verdict.APPLIED
+
+
+def _review(draft: Draft) -> Verdict:
+    """Go on with a rollback as after any of its steps: mostly nothing is left to begin."""
+    if not draft.turning_back or draft.status in WORKFLOW_ENDS:
+        return Verdict.IGNORED
+    unwind(draft)
     return Verdict.APPLIED
 
 

@@ -171,7 +171,8 @@ class Workflow(Struct, frozen=True):
     `heard` are the ids of those that came, where an event asks for them.
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
-    those to be undone next.
+    those to be undone next. `owes_since` is set while it owes effects their undoing (see
+    `sidecar.saga.debts`).
     """
 
     id: WorkflowId
@@ -195,6 +196,7 @@ class Workflow(Struct, frozen=True):
     heard: frozenset[str] = frozenset()
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
     partial: bool = False
+    owes_since: datetime | None = None
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None

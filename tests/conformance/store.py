@@ -15,6 +15,7 @@ from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_callbacks import CallbackSuite
 from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
+from tests.conformance.store_debts import DebtSuite
 from tests.conformance.store_doubts import DoubtSuite
 from tests.conformance.store_fan_out import FanOutSuite
 from tests.conformance.store_fan_out_undo import FanOutUndoSuite
@@ -28,6 +29,7 @@ from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_turns import TurnSuite
+from tests.conformance.store_versions import VersionSuite
 from tests.conformance.store_waits import WaitSuite
 
 __all__ = ["Backend", "StoreSuite"]
@@ -42,6 +44,8 @@ class StoreSuite(
     QuerySuite,
     LeaderSuite,
     RingingSuite,
+    VersionSuite,
+    DebtSuite,
     CallbackSuite,
     WaitSuite,
     DoubtSuite,

@@ -28,6 +28,7 @@ from sidecar.ports.store import (
     Missing,
     Moved,
     Outdated,
+    Retired,
     Start,
     Started,
     Store,
@@ -201,7 +202,9 @@ class Player:
         """Commit, and let the judge look at every workflow that the batch named."""
         result = await self.store.commit(batch)
         assert_utc(result.now)
-        named = {one.workflow: None for one in result.starts if not isinstance(one, Outdated)}
+        named = {
+            one.workflow: None for one in result.starts if not isinstance(one, Outdated | Retired)
+        }
         named |= {one.workflow: None for one in batch.transitions}
         named |= {one.workflow: None for one in result.claimed}
         for workflow in named:

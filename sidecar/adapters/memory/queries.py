@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from sidecar.adapters.memory.checks import check_text
+from sidecar.adapters.memory.debts import MemoryDebts
 from sidecar.adapters.memory.tables import MemoryTables, turn_of, without_bodies, without_items
+from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.errors import StaleEpoch, StoreUnavailable
 from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
@@ -18,11 +20,11 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
-    StoredDefinition,
     StoredLetter,
     WorkflowFilter,
 )
 from sidecar.ports.store import Epoch, TurnKey
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
@@ -35,7 +37,7 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries:
+class MemoryQueries(MemoryVersions, MemoryDebts):
     """The part of the store that is not `commit`."""
 
     def __init__(self, tables: MemoryTables, clock: Clock) -> None:
@@ -75,7 +77,7 @@ class MemoryQueries:
         self.check_open()
         check_text(document)
         versions = self.tables.definitions.setdefault((namespace, name), [])
-        for stored in versions:
+        for stored in self.tables.versions(namespace, name):
             if stored.hash == digest:
                 return stored, False
         number, now = len(versions) + 1, self.clock.now()
@@ -88,9 +90,9 @@ class MemoryQueries:
     ) -> StoredDefinition | None:
         """Return a version, or the latest."""
         self.check_open()
-        versions = self.tables.definitions.get((namespace, name), [])
-        number = len(versions) if version is None else version
-        return self.tables.definition(DefinitionRef(namespace, name, number))
+        if version is None:
+            return self.tables.latest(namespace, name)
+        return self.tables.definition(DefinitionRef(namespace, name, version))
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
@@ -102,12 +104,13 @@ class MemoryQueries:
     ) -> Sequence[StoredDefinition]:
         """Return the latest version of each name, by name."""
         self.check_open()
-        latest = {
-            name: versions[-1]
-            for (within, name), versions in self.tables.definitions.items()
+        names = sorted(
+            name
+            for within, name in self.tables.definitions
             if within == namespace and (after is None or name > after)
-        }
-        return [latest[name] for name in sorted(latest)[:limit]]
+        )
+        latest = (self.tables.latest(namespace, name) for name in names)
+        return [one for one in latest if one is not None][:limit]
 
     # -- workflows ----------------------------------------------------------------------------
 
@@ -227,6 +230,8 @@ class MemoryQueries:
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
+            central_rollbacks=bool(await self.central_rollbacks(namespace, None, 1)),
+            debts=bool(await self.list_debts(namespace, None, None, 1)),
         )
 
     async def ended_leases(

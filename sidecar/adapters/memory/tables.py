@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.ports.records import SidecarRecord, StoredDefinition
+from sidecar.ports.records import SidecarRecord
 from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
+from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
@@ -162,8 +163,12 @@ class MemoryTables:
 
     rows: dict[WorkflowId, Row] = field(default_factory=dict)
     open: dict[WorkflowId, None] = field(default_factory=dict)
+    owing: dict[WorkflowId, None] = field(default_factory=dict)
+    central: dict[WorkflowId, None] = field(default_factory=dict)
     start_keys: dict[tuple[str, str, str], StartKey] = field(default_factory=dict)
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
+    deleted: set[tuple[str, str, int]] = field(default_factory=set)
+    retired_at: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
     sidecars: dict[str, SidecarRecord] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
@@ -179,6 +184,10 @@ class MemoryTables:
             self.open[known] = None
         else:
             self.open.pop(known, None)
+        if row.workflow.owes_since is not None:
+            self.owing[known] = None
+        else:
+            self.owing.pop(known, None)
 
     def waiting_for(self, turn: TurnKey) -> list[WorkflowId]:
         """Those that wait for their turn, the oldest first."""
@@ -188,14 +197,22 @@ class MemoryTables:
             if row.workflow.status is WorkflowStatus.QUEUED and turn_of(row.workflow) == turn
         )
 
-    def has_later(self, ref: DefinitionRef) -> bool:
-        """Whether there is a later version of a definition."""
-        return len(self.definitions.get((ref.namespace, ref.name), ())) > ref.version
+    def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
+        """The versions of a definition that were not deleted, in their order."""
+        found = self.definitions.get((namespace, name), ())
+        return [one for one in found if (namespace, name, one.version) not in self.deleted]
 
     def definition(self, ref: DefinitionRef) -> StoredDefinition | None:
         """Return one version of a definition."""
         versions = self.definitions.get((ref.namespace, ref.name), [])
-        return versions[ref.version - 1] if 1 <= ref.version <= len(versions) else None
+        known = 1 <= ref.version <= len(versions) and ref not in self.deleted
+        return versions[ref.version - 1] if known else None
+
+    def latest(self, namespace: str, name: str) -> StoredDefinition | None:
+        """Return the latest version that may be started, or else the latest."""
+        versions = self.versions(namespace, name)
+        fit = [one for one in versions if one.state is not VersionState.RETIRED]
+        return max(fit or versions, key=lambda one: one.version, default=None)
 
     def open_steps(self, namespace: str) -> Iterator[tuple[Row, Step]]:
         """Walk through the steps that are on their way."""

@@ -1,7 +1,7 @@
 -- name: wait
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
     turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
@@ -11,7 +11,7 @@ ORDER BY id FOR UPDATE
 -- name: skip_locked
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
-    created_at, deadline_at, ended_at, trace, kept_signals, last_signal,
+    created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
     turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error

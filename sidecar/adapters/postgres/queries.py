@@ -15,9 +15,11 @@ from typing import Any
 import orjson
 
 from sidecar.adapters.postgres import records, rows
+from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import ask, load, send
+from sidecar.adapters.postgres.versions import PostgresVersions, stored_definition
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
@@ -26,11 +28,11 @@ from sidecar.ports.records import (
     Ringable,
     SidecarBeat,
     SidecarRecord,
-    StoredDefinition,
     StoredLetter,
     WorkflowFilter,
 )
 from sidecar.ports.store import Epoch, TurnKey
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
@@ -39,7 +41,7 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries:
+class PostgresQueries(PostgresVersions, PostgresDebts):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:
@@ -70,7 +72,7 @@ class PostgresQueries:
             created = await new.fetchone() is not None
             kept = await send(connection, SQL["definition_by_hash"], **names)
             (row,) = await kept.fetchall()
-        return StoredDefinition(**row), created
+        return stored_definition(row), created
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
@@ -78,14 +80,14 @@ class PostgresQueries:
         """Return a version, or the latest."""
         names = {"namespace": namespace, "name": name, "version": version}
         found = await self._rows("definition_by_version", **names)
-        return StoredDefinition(**found[0]) if found else None
+        return stored_definition(found[0]) if found else None
 
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
         """Return the latest version of each name, by name."""
         names = {"namespace": namespace, "after": after, "limit": limit}
-        return [StoredDefinition(**row) for row in await self._rows("list_definitions", **names)]
+        return [stored_definition(row) for row in await self._rows("list_definitions", **names)]
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""

@@ -12,23 +12,32 @@ SELECT pg_advisory_xact_lock(24769, hashtext(%(namespace)s || '/' || %(name)s))
 
 -- name: definition_by_hash
 -- The version that holds this document.
-SELECT namespace, name, version, hash, document::text AS document, created_at
+SELECT namespace, name, version, hash, document::text AS document, created_at, state
 FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s AND hash = %(hash)s
 
 -- name: definition_by_version
--- One version, or the latest.
-SELECT namespace, name, version, hash, document::text AS document, created_at
+-- One version, or the latest that may be started, or else the latest.
+SELECT namespace, name, version, hash, document::text AS document, created_at, state
 FROM definitions
-WHERE namespace = %(namespace)s AND name = %(name)s
-  AND (%(version)s::integer IS NULL OR version = %(version)s)
-ORDER BY version DESC LIMIT 1
+WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
+  AND version = COALESCE(%(version)s::integer, (
+      SELECT version FROM definitions
+      WHERE namespace = %(namespace)s AND name = %(name)s AND state IN ('active', 'deprecated')
+      ORDER BY version DESC LIMIT 1
+  ), (
+      SELECT version FROM definitions
+      WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
+      ORDER BY version DESC LIMIT 1
+  ))
 
 -- name: list_definitions
--- The latest version of each name.
-SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at
+-- The latest version of each name: one that may be started comes before one that is retired.
+SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at,
+    state
 FROM definitions
 WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
-ORDER BY name, version DESC LIMIT %(limit)s
+  AND state <> 'deleted'
+ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
 
 -- name: get_workflows
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with
@@ -46,7 +55,7 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
-    w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit
+    w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
@@ -93,6 +102,7 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 -- Newest first; ids sort by time.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
+       owes_since,
        parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
        turn, turn_limit
 FROM workflows
@@ -142,7 +152,7 @@ ON CONFLICT (namespace) DO UPDATE SET epoch = leaders.epoch + 1, holder = EXCLUD
 RETURNING epoch
 
 -- name: leader_work
--- Whether the three questions below would find anything: mostly none does, and this is all that is
+-- Whether the questions of the leader would find anything: mostly none does, and this is all that is
 -- asked. What holds for their rows must hold here, too.
 SELECT EXISTS (
     SELECT FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
@@ -166,7 +176,12 @@ SELECT EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
-) AS overdue_workflows, %(due_for)s::interval IS NOT NULL AND EXISTS (
+) AS overdue_workflows, EXISTS (
+    SELECT FROM workflows
+    WHERE namespace = %(namespace)s AND central AND status IN ('rolling_back', 'error')
+) AS central_rollbacks, EXISTS (
+    SELECT FROM workflows WHERE namespace = %(namespace)s AND owes_since IS NOT NULL
+) AS debts, %(due_for)s::interval IS NOT NULL AND EXISTS (
     SELECT FROM (
         SELECT DISTINCT service FROM sidecars
         WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone

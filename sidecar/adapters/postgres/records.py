@@ -26,14 +26,17 @@ class NewRow(NamedTuple):
 
     Of those that wait for their turn, those of a higher `priority` come first.
 
-    `renders` says that its transitions need bodies; `reserve` that its start key is to be taken
-    with it, and that it is not to be written without; `latest` that it is not to be written if a
-    later version of its definition exists.
+    `renders` says that its transitions need bodies; `central` that its rollback is looked at again
+    and again; `reserve` that its start key is to be taken with it, and that it is not to be written
+    without; `checks` that it is not to be written if its version must not be started, and `latest`
+    nor if another is the latest.
     """
 
     renders: bool
+    central: bool
     input_hash: str
     reserve: bool
+    checks: bool
     latest: bool
     priority: int = 0
 
@@ -107,6 +110,7 @@ def moved_workflow_record(workflow: Workflow, before: Workflow | None = None) ->
         "ended_at": workflow.ended_at,
         "kept_signals": len(workflow.signals),
         "last_signal": workflow.last_signal,
+        "owes_since": workflow.owes_since,
         "output": body(workflow.output),
         "error": body(workflow.error),
     }

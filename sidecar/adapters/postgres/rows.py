@@ -103,6 +103,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         ),
         turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
+        owes_since=row["owes_since"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -194,6 +195,7 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         parent=_parent(*row[49:54]),
         turn=_turn(*row[54:56]),
         last_signal=row[48],
+        owes_since=row[56],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
     )
@@ -252,6 +254,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         parent=_parent(*row[50:55]),
         turn=_turn(*row[55:57]),
         last_signal=row[49],
+        owes_since=row[57],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],

@@ -1,5 +1,7 @@
 -- The whole present schema, for reading: the sum of all migrations (a test compares them).
 
+-- A version that was deleted keeps its row, without its document, so that its number is never given
+-- again. `state_at` is when the state was set last.
 CREATE TABLE definitions (
     namespace  text        NOT NULL,
     name       text        NOT NULL,
@@ -7,11 +9,16 @@ CREATE TABLE definitions (
     hash       text        NOT NULL,
     document   json        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    state      text        NOT NULL DEFAULT 'active'
+        CHECK (state IN ('active', 'deprecated', 'retired', 'deleted')),
+    state_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (namespace, name, version),
     UNIQUE (namespace, name, hash)
 );
 
 -- Half of each page stays free: every transition rewrites the row, mostly in its place (HOT).
+-- `owes_since` is set while something is owed its undoing and the workflow does not go forward any
+-- more.
 CREATE TABLE workflows (
     id           uuid        PRIMARY KEY,
     namespace    text        NOT NULL,
@@ -33,6 +40,8 @@ CREATE TABLE workflows (
     renders      boolean     NOT NULL,
     kept_signals integer     NOT NULL DEFAULT 0,
     last_signal  integer     NOT NULL DEFAULT 0,
+    central      boolean     NOT NULL DEFAULT false,
+    owes_since   timestamptz,
     parent_id    uuid,
     parent_step  text,
     parent_idx   integer,
@@ -53,6 +62,10 @@ CREATE INDEX workflows_by_label ON workflows USING gin (labels jsonb_path_ops)
     WHERE labels <> '{}';
 CREATE INDEX workflows_deadline ON workflows (namespace, deadline_at)
     WHERE status IN ('queued', 'in_progress') AND deadline_at IS NOT NULL AND NOT paused;
+CREATE INDEX workflows_by_version ON workflows (namespace, definition, version, status);
+CREATE INDEX workflows_owing ON workflows (namespace, owes_since, id) WHERE owes_since IS NOT NULL;
+CREATE INDEX workflows_central ON workflows (namespace, id)
+    WHERE central AND status IN ('rolling_back', 'error');
 
 CREATE INDEX workflows_waiting ON workflows (namespace, definition, turn, priority DESC, id)
     WHERE status = 'queued' AND turn IS NOT NULL;
@@ -187,6 +200,37 @@ CREATE TABLE keys (
     PRIMARY KEY (namespace, name)
 );
 
+-- A verb over many workflows, and what became of each of them; `result` is null until it had its
+-- turn. `holder` is the sidecar at work on it, `moved_at` when it last got on.
+CREATE TABLE bulk_jobs (
+    id         uuid        PRIMARY KEY,
+    namespace  text        NOT NULL,
+    verb       text        NOT NULL,
+    arguments  json        NOT NULL,
+    filter     json        NOT NULL,
+    actor      text        NOT NULL,
+    status     text        NOT NULL CHECK (status IN ('running', 'done', 'stopped')),
+    selected   integer     NOT NULL,
+    more       boolean     NOT NULL,
+    holder     text        NOT NULL,
+    moved_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz
+);
+
+CREATE INDEX bulk_jobs_running ON bulk_jobs (namespace, moved_at) WHERE status = 'running';
+CREATE INDEX bulk_jobs_ended ON bulk_jobs (namespace, ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE bulk_members (
+    job_id      uuid        NOT NULL,
+    number      integer     NOT NULL,
+    workflow_id uuid        NOT NULL,
+    result      text        CHECK (result IN ('done', 'refused', 'failed')),
+    detail      text,
+    PRIMARY KEY (job_id, number)
+);
+
+CREATE INDEX bulk_members_open ON bulk_members (job_id, number) WHERE result IS NULL;
 -- What parents and children tell each other, from the transaction that it tells of until it has
 -- been brought.
 CREATE TABLE letters (

@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.adapters.postgres import records
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.written import Written
-from sidecar.ports.store import Batch, KeyReused, Outdated, Start, Started, StartResult
+from sidecar.ports.store import Batch, KeyReused, Outdated, Retired, Start, Started, StartResult
 from sidecar.saga import machine
 from sidecar.saga.definition import Render
 from sidecar.saga.states import WorkflowStatus
@@ -35,10 +35,10 @@ class Starts:
         self._written = written
         self._known: Cursor | None = None
         self._keys: Cursor | None = None
-        self._later: Cursor | None = None
+        self._barred: Cursor | None = None
         self._statuses: dict[WorkflowId, WorkflowStatus] = {}
         self._holders: dict[tuple[str, str], _Holder] = {}
-        self._outdated: set[DefinitionRef] = set()
+        self._unfit: set[tuple[DefinitionRef, bool]] = set()
 
     async def ask(self, connection: Connection) -> None:
         """Send the questions. A start key that is being taken by another batch is waited for."""
@@ -46,10 +46,9 @@ class Starts:
         if not starts:
             return
         self._known = await send(connection, SQL["known"], ids=[one.id for one in starts])
-        latest = {_ref(one) for one in starts if one.latest}
-        if latest:
-            found = [_ref_record(one) for one in sorted(latest)]
-            self._later = await send(connection, SQL["outdated"], latest=records.packed(found))
+        wanted = sorted({(_ref(one), one.latest) for one in starts})
+        found = [_ref_record(ref) | {"latest": latest} for ref, latest in wanted]
+        self._barred = await send(connection, SQL["unfit"], wanted=records.packed(found))
         keyed = [one for one in starts if one.start_key is not None]
         if keyed:
             keyed.sort(key=lambda one: (one.definition.name, one.start_key))
@@ -61,8 +60,9 @@ class Starts:
         """Take the answers in."""
         for row in await self._known.fetchall() if self._known else ():
             self._statuses[WorkflowId(row["id"])] = WorkflowStatus(row["status"])
-        for row in await self._later.fetchall() if self._later else ():
-            self._outdated.add(DefinitionRef(row["namespace"], row["definition"], row["version"]))
+        for row in await self._barred.fetchall() if self._barred else ():
+            ref = DefinitionRef(row["namespace"], row["definition"], row["version"])
+            self._unfit.add((ref, row["latest"]))
         for row in await self._keys.fetchall() if self._keys else ():
             status = WorkflowStatus(row["status"]) if row["status"] else None
             holder = _Holder(WorkflowId(row["workflow_id"]), row["input_hash"], status)
@@ -82,8 +82,8 @@ class Starts:
             if holder.input_hash != start.input_hash or status is None:
                 return KeyReused(holder.workflow)
             return Started(holder.workflow, status, existed=True)
-        if start.latest and (_ref(start) in self._outdated or (start.start_key and not holder)):
-            return Outdated()
+        if (_ref(start), start.latest) in self._unfit or (start.start_key and not holder):
+            return Outdated() if start.latest else Retired()
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
         changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
         self._written.begin(start, changes, quick=False)

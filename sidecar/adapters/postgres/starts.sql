@@ -2,14 +2,21 @@
 -- Those that exist: an earlier try of the same batch had taken effect.
 SELECT id::text AS id, status FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 
--- name: outdated
--- Definitions of which a later version exists. It is asked before keys are taken: what it lets pass
--- may still get no key, but a key is never taken for what it does not let pass.
-SELECT v.namespace, v.definition, v.version
-FROM json_to_recordset(%(latest)s::json) AS v (namespace text, definition text, version integer)
-WHERE EXISTS (
+-- name: unfit
+-- Versions that must not be started: retired or gone, or not the latest where that was wanted. It is
+-- asked before keys are taken: what it lets pass may still get no key, but a key is never taken for
+-- what it does not let pass.
+SELECT v.namespace, v.definition, v.version, COALESCE(v.latest, false) AS latest
+FROM json_to_recordset(%(wanted)s::json) AS v (
+    namespace text, definition text, version integer, latest boolean)
+WHERE NOT EXISTS (
     SELECT FROM definitions d
-    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+      AND d.state IN ('active', 'deprecated'))
+  OR (v.latest AND EXISTS (
+    SELECT FROM definitions d
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
+      AND d.state IN ('active', 'deprecated')))
 
 -- name: reserve_keys
 -- Whoever comes first has the key. The keys come sorted, so that no two batches wait for each
@@ -19,9 +26,14 @@ SELECT v.namespace, v.definition, v.start_key, v.workflow_id, v.input_hash
 FROM json_to_recordset(%(keys)s::json) AS v (
     namespace text, definition text, start_key text, workflow_id uuid, input_hash text,
     latest boolean, version integer)
-WHERE v.latest IS NULL OR NOT EXISTS (
+WHERE EXISTS (
     SELECT FROM definitions d
-    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+      AND d.state IN ('active', 'deprecated'))
+  AND (v.latest IS NULL OR NOT EXISTS (
+    SELECT FROM definitions d
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
+      AND d.state IN ('active', 'deprecated')))
 ON CONFLICT (namespace, definition, start_key) DO NOTHING
 
 -- name: read_keys

@@ -9,7 +9,7 @@ moved AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(moved)s::json) AS v (
         id uuid, expected bigint, was_paused boolean, paused boolean, status text, reason text, revision bigint, last_seq integer,
         deadline_at timestamptz, ended_at timestamptz, kept_signals integer, last_signal integer,
-        output text, error text)
+        owes_since timestamptz, output text, error text)
     WHERE COALESCE(v.last_seq, 0) %% 1 = 0
 ), won AS MATERIALIZED (
     SELECT w.id FROM moved v JOIN workflows w ON w.id = v.id
@@ -29,7 +29,7 @@ moved AS MATERIALIZED (
     UPDATE workflows w SET status = v.status, reason = v.reason, revision = v.revision,
         last_seq = v.last_seq, deadline_at = v.deadline_at, ended_at = v.ended_at,
         paused = COALESCE(v.paused, false), kept_signals = COALESCE(v.kept_signals, 0),
-        last_signal = COALESCE(v.last_signal, 0),
+        last_signal = COALESCE(v.last_signal, 0), owes_since = v.owes_since,
         output = COALESCE(v.output::json, w.output), error = COALESCE(v.error::json, w.error)
     FROM moved v
     WHERE w.id = v.id AND (v.id IN (SELECT id FROM won)) IS TRUE
@@ -69,20 +69,28 @@ stepped AS (SELECT * FROM steps WHERE false)
 
 -- name: starts
 -- New workflows; one whose start key somebody else has loses. So does one that is there (its batch
--- had taken effect in part, and its members come again in others), and one that wants the latest
--- version where a later one exists.
+-- had taken effect in part, and its members come again in others), one whose version must not be
+-- started any more, and one that wants the latest version where it is another.
 starting AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(starting)s::json) AS v (
         id uuid, namespace text, definition text, version integer, status text, reason text,
         revision bigint, last_seq integer, created_at timestamptz, deadline_at timestamptz,
         ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
+        central boolean,
         parent_id uuid, parent_step text, parent_idx integer, root_id uuid, depth integer,
-        turn text, turn_limit integer, priority integer, input text, output text, error text, input_hash text, reserve boolean, latest boolean)
+        turn text, turn_limit integer, priority integer,
+        input text, output text, error text, input_hash text, reserve boolean, checks boolean,
+        latest boolean)
 ), fit AS MATERIALIZED (
     SELECT v.* FROM starting v
-    WHERE v.latest IS NULL OR NOT EXISTS (
+    WHERE v.checks IS NULL OR (EXISTS (
         SELECT FROM definitions d
-        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version)
+        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+          AND d.state IN ('active', 'deprecated')
+    ) AND (v.latest IS NULL OR NOT EXISTS (
+        SELECT FROM definitions d
+        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
+          AND d.state IN ('active', 'deprecated'))))
 ), reserved AS (
     INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
     SELECT v.namespace, v.definition, v.start_key, v.id, v.input_hash
@@ -91,11 +99,11 @@ starting AS MATERIALIZED (
     RETURNING workflow_id
 ), begun AS (
     INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
-        created_at, deadline_at, ended_at, labels, start_key, trace, renders, parent_id,
+        created_at, deadline_at, ended_at, labels, start_key, trace, renders, central, parent_id,
         parent_step, parent_idx, root_id, depth, turn, turn_limit, priority, input, output, error)
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
         v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
-        v.parent_id, v.parent_step, CASE WHEN v.parent_id IS NOT NULL
+        COALESCE(v.central, false), v.parent_id, v.parent_step, CASE WHEN v.parent_id IS NOT NULL
             THEN COALESCE(v.parent_idx, 0) END, v.root_id, v.depth,
         v.turn, v.turn_limit, COALESCE(v.priority, 0),
         v.input::json, v.output::json, v.error::json
@@ -358,7 +366,7 @@ LEFT JOIN (
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
         s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal,
         w.parent_id::text AS parent_id, w.parent_step, w.parent_idx, w.root_id::text AS root_id,
-        w.depth, w.turn, w.turn_limit
+        w.depth, w.turn, w.turn_limit, w.owes_since
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -371,7 +379,7 @@ LEFT JOIN (
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL
+        NULL, NULL, NULL
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
@@ -383,7 +391,7 @@ LEFT JOIN (
     SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL
     FROM refused f
 ) AS r ON true

@@ -58,8 +58,10 @@ class Written:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
         self.new[changes.workflow.id] = records.NewRow(
             renders=start.definition.renders,
+            central=start.definition.central,
             input_hash=start.input_hash,
             reserve=quick and start.start_key is not None,
+            checks=quick,
             latest=quick and start.latest,
             priority=start.definition.priority,
         )
@@ -69,8 +71,10 @@ class Written:
         """Keep a workflow that another one has started."""
         self.new[changes.workflow.id] = records.NewRow(
             renders=definition.renders,
+            central=definition.central,
             input_hash="",
             reserve=False,
+            checks=False,
             latest=False,
             priority=definition.priority,
         )

@@ -29,12 +29,14 @@ from sidecar.ports.store import (
     Missing,
     Moved,
     Outdated,
+    Retired,
     Start,
     Started,
     StartResult,
     Transition,
     TransitionResult,
 )
+from sidecar.ports.versions import VersionState
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
@@ -137,8 +139,10 @@ class _Transaction:
 
     def write(self) -> None:
         """Make it all visible."""
-        for row in self._rows.values():
+        for known, row in self._rows.items():
             self._tables.put(row)
+            if self._store.definition(row.workflow.definition).central:
+                self._tables.central[known] = None
         self._tables.start_keys.update(self._start_keys)
         self._outbox.write(self._tables)
 
@@ -153,13 +157,16 @@ class _Transaction:
             return Started(start.id, existing.workflow.status)
         wanted = start.definition
         ref = DefinitionRef(wanted.namespace, wanted.name, wanted.version)
+        stored = self._tables.definition(ref)
         name = (ref.namespace, ref.name, start.start_key or "")
         if start.start_key is not None:
             taken = self._start_keys.get(name) or self._tables.start_keys.get(name)
             if taken is not None:
                 return self._again(start, taken)
-        if start.latest and self._tables.has_later(ref):
+        if start.latest and self._tables.latest(ref.namespace, ref.name) != stored:
             return Outdated()
+        if stored is None or stored.state is VersionState.RETIRED:
+            return Outdated() if start.latest else Retired()
         if start.start_key is not None:
             self._start_keys[name] = StartKey(start.id, start.input_hash)
         new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)

@@ -12,9 +12,10 @@ from sidecar.api.rest import problems
 from sidecar.api.rest.encoding import encode
 from sidecar.api.rest.face import FACE, Face
 from sidecar.api.rest.openapi import document
+from sidecar.api.rest.operations import ROUTES
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.api.rest.reading import check_origin
-from sidecar.api.rest.routes import ROUTES, Route
+from sidecar.api.rest.routes import Route
 from sidecar.engine.intake import MAX_BYTES
 from sidecar.errors import GoConductorError
 

@@ -123,7 +123,8 @@ def _compensation_json(view: CompensationView | None) -> Json | None:
 
 def started_json(view: StartedView) -> Json:
     """Return what a start answers, as `StartedBody`."""
-    return {"id": view.id, "status": view.status}
+    body = {"id": view.id, "status": view.status}
+    return body if view.deprecated is None else body | {"deprecated": view.deprecated}
 
 
 def workflows_json(page: Page[WorkflowSummary]) -> Json:
@@ -176,23 +177,24 @@ def events_json(page: Page[EventView]) -> Json:
 
 def definition_json(view: DefinitionView) -> Json:
     """Return a version as `DefinitionBody`."""
-    return {**_line(view), "document": _raw(view.document)}
+    return {**definition_line(view), "document": _raw(view.document)}
 
 
 def definitions_json(page: Page[DefinitionView]) -> Json:
     """Return a page as `DefinitionPage`."""
     return {
-        "definitions": [_line(one) for one in page.items],
+        "definitions": [definition_line(one) for one in page.items],
         "next_cursor": page.next_cursor,
     }
 
 
-def _line(view: DefinitionView) -> Json:
-    """A version without its document."""
+def definition_line(view: DefinitionView) -> Json:
+    """Return a version without its document, as `DefinitionLine`."""
     return {
         "namespace": view.namespace,
         "name": view.name,
         "version": view.version,
         "hash": view.hash,
         "created_at": stamp(view.created_at),
+        "state": view.state,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from sidecar.api.rest.encoding import encode
 from sidecar.api.rest.hosts import Hosts
 from sidecar.api.rest.problems import NO_STORE
 from sidecar.engine.commands import Commands
+from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
@@ -31,6 +32,7 @@ class Face:
     hub: WaitHub
     namespace: str
     hosts: Hosts | None = None
+    oversight: Oversight = field(kw_only=True)
 
 
 FACE = web.AppKey("face", Face)

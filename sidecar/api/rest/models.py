@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from sidecar.ports.versions import VersionState
 from sidecar.saga.events import Resolution
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
 
@@ -124,6 +125,9 @@ class StartedBody(Body):
 
     id: str
     status: WorkflowStatus
+    deprecated: str | None = Field(
+        default=None, description="Only there if the version that it runs is deprecated."
+    )
 
 
 class CompensationBody(Body):
@@ -301,6 +305,7 @@ class DefinitionLine(Body):
     version: int
     hash: str
     created_at: datetime
+    state: VersionState
 
 
 class DefinitionBody(DefinitionLine):

@@ -12,9 +12,10 @@ from sidecar import __version__
 from sidecar.api.rest import models
 from sidecar.api.rest.definitions import MEDIA_TYPES
 from sidecar.api.rest.events import STREAM
+from sidecar.api.rest.operations import ANSWERS, ROUTES
 from sidecar.api.rest.problems import CONTENT_TYPE
 from sidecar.api.rest.reading import NAMESPACE_HEADER
-from sidecar.api.rest.routes import ROUTES, Parameter, Route
+from sidecar.api.rest.routes import Parameter, Route
 
 Json = dict[str, Any]
 
@@ -38,7 +39,7 @@ def document() -> Json:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     requests = dict.fromkeys(route.body for route in ROUTES if route.body is not None)
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (*requests, *models.ANSWERS)], ref_template=_REF
+        [(model, "validation") for model in (*requests, *ANSWERS)], ref_template=_REF
     )
     return {
         "openapi": "3.1.0",

@@ -204,7 +204,7 @@ ROUTES: tuple[Route, ...] = (
         "startWorkflow",
         "Start a workflow; with `wait`, answer with its view when it has ended",
         {201: models.StartedBody, 200: models.StartedBody},
-        problems=(400, 404, 413, 415, 422),
+        problems=(400, 404, 409, 413, 415, 422),
         query=(WAIT,),
         headers=(TRACE, ACTOR),
         body=models.StartRequest,

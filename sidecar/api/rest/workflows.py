@@ -13,6 +13,9 @@ from sidecar.engine.views import StartedView, WorkflowView
 from sidecar.errors import StoreError
 from sidecar.saga.states import WAIT_RETURNS
 
+DEPRECATED_HEADER = "GoConductor-Deprecated"
+"""Says of the version that a start began, whatever the body is, that it is deprecated."""
+
 
 async def start(request: web.Request) -> web.Response:
     """Start a workflow; with `wait`, answer with its view when it ended or the time is over."""
@@ -121,6 +124,7 @@ async def _view_after_start(
 
 def _started(started: StartedView, body: dict[str, object]) -> web.Response:
     """The answer to a start: 201, or 200 if it had been started before."""
+    told = {} if started.deprecated is None else {DEPRECATED_HEADER: started.deprecated}
     if started.existed:
-        return reply(body)
-    return reply(body, 201, {"Location": f"/v1/workflows/{started.id}"})
+        return reply(body, headers=told)
+    return reply(body, 201, {"Location": f"/v1/workflows/{started.id}", **told})

@@ -21,7 +21,7 @@ from sidecar.saga.workflow import WorkflowId
 from tests.servers.postgres import PostgresServer
 
 MOMENTS = {
-    "workflows": ("created_at", "deadline_at", "ended_at"),
+    "workflows": ("created_at", "deadline_at", "ended_at", "owes_since"),
     "steps": (
         "due_at",
         "lease_until",
@@ -37,10 +37,11 @@ MOMENTS = {
     "signals": ("sent_at",),
     "letters": ("sent_at",),
     "sidecars": ("started_at", "seen_at"),
+    "definitions": ("state_at",),
 }
 
 
-TABLES = (*MOMENTS, "definitions", "start_keys", "leaders", "items", "keys", "turns")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns")
 
 
 @dataclass

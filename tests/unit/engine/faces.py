@@ -20,15 +20,18 @@ from sidecar.definitions import render
 from sidecar.engine.callbacks import Attempt, Tokens
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.debt import DebtBook
 from sidecar.engine.group_commit import Committer
+from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.slots import Slots
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
+from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notice, Notices
-from sidecar.ports.records import StoredDefinition, WorkflowFilter
+from sidecar.ports.records import WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
     Missing,
@@ -40,6 +43,7 @@ from sidecar.ports.store import (
     Transition,
 )
 from sidecar.ports.telemetry import Telemetry
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.events import step_of
@@ -340,6 +344,9 @@ class Faces:
             may_claim=lambda: False,
         )
         self.verbs = Verbs(cast("Committer", self.store), self.queries, self.entropy)
+        self.oversight = Oversight(
+            Versioning(store, self.compiled), DebtBook(store, self.compiled, self.clock)
+        )
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(
             store,
@@ -359,7 +366,16 @@ class Faces:
 
     def face(self, hosts: Hosts | None = None) -> Face:
         """What an application is built on."""
-        return Face(self.commands, self.verbs, self.tasks, self.queries, self.hub, "default", hosts)
+        return Face(
+            self.commands,
+            self.verbs,
+            self.tasks,
+            self.queries,
+            self.hub,
+            "default",
+            hosts,
+            oversight=self.oversight,
+        )
 
     async def register(self, document: bytes = DOCUMENT) -> None:
         """Register a definition."""

@@ -26,9 +26,10 @@ from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer
 from sidecar.engine.slots import Slots
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
-from sidecar.ports.records import SidecarBeat, StoredDefinition
+from sidecar.ports.records import SidecarBeat
 from sidecar.ports.store import Batch, BatchResult, Claimed, Epoch, Started
 from sidecar.ports.telemetry import Metric
+from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 from tests.conformance.store_play import Player, register, start_of

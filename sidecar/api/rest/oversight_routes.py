@@ -1,0 +1,72 @@
+"""The table of the operations of oversight: versions of definitions, what is owed, bulk jobs."""
+
+from __future__ import annotations
+
+from sidecar.api.rest import debt, models, oversight_models, versions
+from sidecar.api.rest.routes import CURSOR, LIMIT, Parameter, Route
+
+OLDER_THAN = Parameter(
+    "older_than", "What counts as overdue: `30m`, `2h`.", {"type": "string", "default": "1h"}
+)
+SERVICE = Parameter("service", "Only entries of this service.", {"type": "string"})
+
+_VERSION = "/v1/definitions/{name}/versions/{version}"
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/v1/definitions/{name}/versions",
+        versions.list_,
+        "listVersions",
+        "List the versions of a definition, newest first, with their open workflows",
+        {200: oversight_models.VersionPage},
+        problems=(404, 422),
+        query=(CURSOR, LIMIT),
+    ),
+    Route(
+        "POST",
+        f"{_VERSION}/deprecate",
+        versions.deprecate,
+        "deprecateVersion",
+        "Tell whoever starts a version that it is deprecated; it still starts",
+        {200: models.DefinitionLine},
+        problems=(404, 422),
+    ),
+    Route(
+        "POST",
+        f"{_VERSION}/retire",
+        versions.retire,
+        "retireVersion",
+        "Refuse starts of a version; workflows that run it go on",
+        {200: models.DefinitionLine},
+        problems=(404, 422),
+    ),
+    Route(
+        "POST",
+        f"{_VERSION}/restore",
+        versions.restore,
+        "restoreVersion",
+        "Take back that a version is deprecated or retired",
+        {200: models.DefinitionLine},
+        problems=(404, 422),
+    ),
+    Route(
+        "DELETE",
+        _VERSION,
+        versions.delete,
+        "deleteVersion",
+        "Delete a retired version to which no workflow refers, open or ended",
+        {200: oversight_models.DeletedBody},
+        problems=(404, 409, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/debt",
+        debt.get,
+        "getDebt",
+        "Read which effects are owed their undoing: by service, and one by one",
+        {200: oversight_models.DebtBody},
+        problems=(422,),
+        query=(OLDER_THAN, SERVICE, CURSOR, LIMIT),
+    ),
+)

@@ -1,0 +1,75 @@
+"""What a leader does for those who oversee: it looks again at rollbacks, and tells what is owed.
+
+- `reviews`: has every open rollback of a `central` definition decided on anew, from its state alone
+- `debts`: sets the metrics of what is owed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from sidecar.engine.debt import DebtBook, totals
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.store import Epoch, Store, Transition
+from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.events import RollbackReviewed
+from sidecar.saga.workflow import WorkflowId
+
+PAGE = 200
+MOST_PAGES = 10
+"""What one round looks at; the next goes on where it ended."""
+
+Apply = Callable[[Epoch, list[Transition]], Awaitable[int]]
+"""Commits transitions under an epoch, as all duties do; says how many wrote anything."""
+
+
+class Overseer:
+    """The duties of oversight of one leader."""
+
+    def __init__(
+        self, store: Store, debts: DebtBook, telemetry: Telemetry, namespace: str, apply: Apply
+    ) -> None:
+        self._store = store
+        self._debts = debts
+        self._telemetry = telemetry
+        self._namespace = namespace
+        self._apply = apply
+        self._reviewed_to: WorkflowId | None = None
+        self._counts: dict[tuple[str, str], int] = {}
+        self._ages: dict[str, float] = {}
+
+    @property
+    def tells_debts(self) -> bool:
+        """Whether some metric says that something is owed."""
+        return bool(self._counts)
+
+    async def review(self, epoch: Epoch) -> int:
+        """Look again at open rollbacks; return how many of them had something to begin."""
+        begun = 0
+        for _ in range(MOST_PAGES):
+            page = await self._store.central_rollbacks(self._namespace, self._reviewed_to, PAGE)
+            begun += await self._apply(epoch, [Transition(one, RollbackReviewed()) for one in page])
+            if len(page) < PAGE:
+                self._reviewed_to = None
+                break
+            self._reviewed_to = page[-1]
+        return begun
+
+    async def tell_debts(self, epoch: Epoch) -> int:
+        """Set the gauges of what is owed; those of services that owe nothing any more to zero."""
+        del epoch  # nothing is written
+        summary = await self._debts.summary(self._namespace)
+        self._tell(totals(summary), {one.service: one.oldest_age_s for one in summary.services})
+        return 0
+
+    def stand_down(self) -> None:
+        """Tell nothing any more: another leader does."""
+        self._reviewed_to = None
+        self._tell({}, {})
+
+    def _tell(self, counts: dict[tuple[str, str], int], ages: dict[str, float]) -> None:
+        for (service, state), count in (dict.fromkeys(self._counts, 0) | counts).items():
+            self._telemetry.gauge(metrics.DEBT, count, service=service, state=state)
+        for service, age in (dict.fromkeys(self._ages, 0.0) | ages).items():
+            self._telemetry.gauge(metrics.DEBT_AGE, age, service=service)
+        self._counts, self._ages = counts, ages

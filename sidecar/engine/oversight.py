@@ -1,0 +1,16 @@
+"""What people who run workflows oversee, beyond the single workflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.engine.debt import DebtBook
+from sidecar.engine.versioning import Versioning
+
+
+@dataclass(frozen=True, slots=True)
+class Oversight:
+    """The versions of definitions, and what is owed."""
+
+    versions: Versioning
+    debt: DebtBook
