@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import structlog
 
+from sidecar.engine.bulk import Bulk
 from sidecar.engine.callbacks import KEY_NAME, Attempt, Tokens
 from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
@@ -148,9 +149,7 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries)
         self.tasks = self._made_tasks()
-        self.oversight = Oversight(
-            Versioning(ports.store, self.compiled), DebtBook(ports.store, self.compiled, clock)
-        )
+        self.oversight = self._made_oversight()
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -164,6 +163,23 @@ class Agent:
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
         )
+
+    def _made_oversight(self) -> Oversight:
+        ports = self._ports
+        return Oversight(
+            Versioning(ports.store, self.compiled),
+            DebtBook(ports.store, self.compiled, ports.clock),
+            Bulk(
+                ports.store,
+                self.verbs,
+                self.identity.incarnation,
+                ports.entropy,
+                ports.telemetry,
+            ),
+        )
+
+    def _work_on_bulk(self, job: str) -> None:
+        self.oversight.bulk.work_on(job)
 
     def _made_tasks(self) -> Tasks:
         return Tasks(
@@ -203,6 +219,7 @@ class Agent:
             self.identity,
             times,
             compiled=self.compiled,
+            take_bulk=self._work_on_bulk,
             deliver=self.courier.deliver,
             clock=ports.clock,
             entropy=ports.entropy,
@@ -259,7 +276,7 @@ class Agent:
         log.info("draining", in_flight=self.slots.used)
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await self._drain_stage(Site.DRAIN_BEGAN)
+                await self._drain_stage(Site.DRAIN_BEGAN, self.oversight.bulk.stop)
                 await self._drain_stage(Site.DRAIN_STOPPED_RECEIVING, self.receiver.stop)
                 await self._drain_stage(Site.DRAIN_LEFT_QUEUE, self._leave_queue)
                 await self._drain_stage(Site.DRAIN_RESIGNED, self.leadership.stop)
@@ -281,6 +298,7 @@ class Agent:
     async def stop(self) -> None:
         """Drain, and let go of everything."""
         await self.drain()
+        await self.oversight.bulk.stop()
         await self._following.stop()  # the budget may have ended before its turn came
         await self.leadership.stop()
         for task in self._tasks:

@@ -11,7 +11,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `timers`: lets steps go on that have waited long enough
 - `letters`: brings what one workflow tells another and its sidecar did not bring
 - `deadlines`: turns workflows back whose time is over
-- `reviews`, `debts`: see `sidecar.engine.overseeing`
+- `reviews`, `debts`, `bulk`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
 """
@@ -68,6 +68,7 @@ _AFTER = {
     "deadlines": Site.AFTER_DEADLINES,
     "reviews": Site.AFTER_REVIEWS,
     "debts": Site.AFTER_DEBTS,
+    "bulk": Site.AFTER_BULK,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
 }
@@ -92,6 +93,7 @@ class DutyTimes:
     ring_every: timedelta = timedelta(seconds=5)
     review_every: timedelta = timedelta(seconds=10)
     debt_every: timedelta = timedelta(seconds=30)
+    bulk_every: timedelta = timedelta(seconds=5)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
     letters_after: timedelta = timedelta(seconds=2)
@@ -121,6 +123,7 @@ class Duties:
         times: DutyTimes,
         *,
         compiled: CompiledDefinitions | None = None,
+        take_bulk: Callable[[str], None] | None = None,
         deliver: Callable[[Sequence[Changes]], None],
         clock: Clock,
         entropy: Entropy,
@@ -144,10 +147,13 @@ class Duties:
             "ring_again": times.ring_every.total_seconds(),
             "reviews": times.review_every.total_seconds(),
             "debts": times.debt_every.total_seconds(),
+            "bulk": times.bulk_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
         debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
-        self._overseer = Overseer(store, debts, telemetry, identity.namespace, self._apply)
+        self._overseer = Overseer(
+            store, debts, telemetry, identity.namespace, apply=self._apply, take_bulk=take_bulk
+        )
         self._done_at: dict[str, float] = {}
         self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
@@ -157,6 +163,7 @@ class Duties:
             "deadlines": self._end_overdue,
             "reviews": self._overseer.review,
             "debts": self._overseer.tell_debts,
+            "bulk": self._overseer.look_after_bulk,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
         }
@@ -223,6 +230,7 @@ class Duties:
             "ring_again": work.ringable_steps,
             "reviews": work.central_rollbacks,
             "debts": work.debts or self._overseer.tells_debts,
+            "bulk": work.bulk,
         }
         if rings and not work.ringable_steps:
             self._pages = {}

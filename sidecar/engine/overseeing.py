@@ -2,12 +2,14 @@
 
 - `reviews`: has every open rollback of a `central` definition decided on anew, from its state alone
 - `debts`: sets the metrics of what is owed
+- `bulk`: takes over bulk jobs whose sidecar has gone, and forgets those that ended long ago
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from sidecar.engine.bulk import FORGOTTEN_AFTER, QUIET_FOR
 from sidecar.engine.debt import DebtBook, totals
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.store import Epoch, Store, Transition
@@ -19,6 +21,10 @@ PAGE = 200
 MOST_PAGES = 10
 """What one round looks at; the next goes on where it ended."""
 
+JOBS = 10
+FORGOTTEN = 10_000
+"""How many jobs are taken over, and how many members of old ones forgotten, in one round."""
+
 Apply = Callable[[Epoch, list[Transition]], Awaitable[int]]
 """Commits transitions under an epoch, as all duties do; says how many wrote anything."""
 
@@ -27,13 +33,21 @@ class Overseer:
     """The duties of oversight of one leader."""
 
     def __init__(
-        self, store: Store, debts: DebtBook, telemetry: Telemetry, namespace: str, apply: Apply
+        self,
+        store: Store,
+        debts: DebtBook,
+        telemetry: Telemetry,
+        namespace: str,
+        *,
+        apply: Apply,
+        take_bulk: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._debts = debts
         self._telemetry = telemetry
         self._namespace = namespace
         self._apply = apply
+        self._take_bulk = take_bulk
         self._reviewed_to: WorkflowId | None = None
         self._counts: dict[tuple[str, str], int] = {}
         self._ages: dict[str, float] = {}
@@ -61,6 +75,15 @@ class Overseer:
         summary = await self._debts.summary(self._namespace)
         self._tell(totals(summary), {one.service: one.oldest_age_s for one in summary.services})
         return 0
+
+    async def look_after_bulk(self, epoch: Epoch) -> int:
+        """Work here on jobs that do not get on elsewhere, and forget old ones."""
+        quiet = await self._store.quiet_bulk(self._namespace, QUIET_FOR, JOBS)
+        if self._take_bulk is not None:
+            for job in quiet:
+                self._take_bulk(job)
+        old = await self._store.forget_bulk(self._namespace, FORGOTTEN_AFTER, epoch, FORGOTTEN)
+        return len(quiet) + old
 
     def stand_down(self) -> None:
         """Tell nothing any more: another leader does."""

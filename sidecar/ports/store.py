@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from sidecar.ports.bulk import BulkJobs
 from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
@@ -218,7 +219,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Debts, Protocol):
+class Store(Versions, Debts, BulkJobs, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
