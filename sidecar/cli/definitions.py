@@ -33,4 +33,8 @@ def apply(*, file: Path, server: str, namespace: str | None, output: str) -> Non
         if created
         else f"{name} is unchanged: version {version}"
     )
+    for one in answer.body.get("findings", ()):
+        if one["severity"] != "info":
+            where = one["step"] or one["path"] or name
+            click.echo(f"  {one['code']} {one['severity']}: {where}: {one['message']}", err=True)
     click.echo(f"  next: goconductor start {name} --input '{{...}}' --wait", err=True)

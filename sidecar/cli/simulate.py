@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from sidecar.definitions.simulator import PlannedSignal
-    from sidecar.saga.definition import Definition, JsonText
+    from sidecar.saga.definition import Definition, JsonText, StepDefinition
 
 _SIGNAL = re.compile(r"([a-z][a-z0-9_]*)(?:=(.*?))?(?:@([0-9.]+[a-z]+))?", re.DOTALL)
 
@@ -26,7 +27,10 @@ _SIGNAL = re.compile(r"([a-z][a-z0-9_]*)(?:=(.*?))?(?:@([0-9.]+[a-z]+))?", re.DO
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--input", "body", metavar="JSON|@FILE", help="The input  [default: made up]")
 @click.option(
-    "--outputs", multiple=True, metavar="STEP=JSON|@FILE", help="What a step answers; repeatable."
+    "--outputs",
+    multiple=True,
+    metavar="STEP=JSON|@FILE",
+    help="What a step answers; @FILE: an object of what steps answer; repeatable.",
 )
 @click.option(
     "--fault", "faults", multiple=True, metavar="STEP=FAULT", help="What goes wrong; repeatable."
@@ -71,7 +75,7 @@ def simulate(
     definition = _definition(file)
     scenario = Scenario(
         input=_input(definition, body),
-        outputs=dict(_output(definition, one) for one in outputs),
+        outputs={step: body for one in outputs for step, body in _outputs(definition, one)},
         faults=tuple(parse_fault(one, definition) for one in faults),
         signals=tuple(_signal(definition, one) for one in signals),
         cancel_at=None if cancel_at is None else _duration(cancel_at),
@@ -117,11 +121,28 @@ def _input(definition: Definition, text: str | None) -> JsonText | None:
     return body
 
 
-def _output(definition: Definition, text: str) -> tuple[str, JsonText]:
-    name, equals, body = text.partition("=")
-    if not equals or name not in definition.by_name:
+def _outputs(definition: Definition, text: str) -> Iterator[tuple[str, JsonText]]:
+    if text.startswith("@"):
+        given = read_input(text, "--outputs")
+        if not isinstance(given, dict):
+            raise Failure(f"--outputs {text}: the file holds no object of outputs by step.")
+    else:
+        name, equals, body = text.partition("=")
+        given = {name: read_input(body, "--outputs")} if equals else {}
+    for name, body in given.items():
+        if name not in definition.by_name:
+            raise Failure(f"--outputs: there is no step {name!r}.")
+        yield name, _output(definition.by_name[name], _text(body))
+    if not given:
         raise Failure(f"--outputs {text!r} is not STEP=JSON with the name of a step.")
-    return name, _json("--outputs", body)
+
+
+def _output(step: StepDefinition, body: JsonText) -> JsonText:
+    problems = step.output_check.problems(body) if step.output_check else []
+    if problems:
+        where, what = problems[0]
+        raise Failure(f"--outputs {step.name} does not satisfy the schema: {where or 'it'}: {what}")
+    return body
 
 
 def _signal(definition: Definition, text: str) -> PlannedSignal:
@@ -149,6 +170,10 @@ def _duration(text: str) -> timedelta:
 
 
 def _json(option: str, text: str) -> JsonText:
+    return _text(read_input(text, option))
+
+
+def _text(body: Any) -> JsonText:
     from sidecar.saga.definition import JsonText
 
-    return JsonText(json.dumps(read_input(text, option), ensure_ascii=False))
+    return JsonText(json.dumps(body, ensure_ascii=False))

@@ -50,7 +50,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
 
 NOT_YET: dict[str, dict[str, str]] = {
     "definition": {
-        "concurrency": "`concurrency`",
         "priority": "`priority`",
     },
     "step": {},

@@ -12,19 +12,17 @@ its lease, and ended at once by a leader because this incarnation said goodbye.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
 
-from sidecar.engine.bulk import Bulk
 from sidecar.engine.callbacks import KEY_NAME, Attempt, Tokens
 from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.courier import Courier
-from sidecar.engine.debt import DebtBook
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
@@ -39,8 +37,8 @@ from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
+from sidecar.engine.turns import Turns
 from sidecar.engine.verbs import Verbs
-from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
@@ -52,6 +50,7 @@ from sidecar.ports.queue import Queue
 from sidecar.ports.service import Service
 from sidecar.ports.store import Batch, BatchResult, Claimed, Store
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.changes import Changes
 
 log = structlog.get_logger("sidecar.agent")
 
@@ -127,6 +126,7 @@ class Agent:
             telemetry=telemetry,
         )
         self.courier = Courier(self.committer)
+        self.turns = Turns(ports.store, self.committer)
         self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
@@ -147,9 +147,11 @@ class Agent:
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
-        self.verbs = Verbs(self.committer, self.queries)
+        self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
-        self.oversight = self._made_oversight()
+        self.oversight = Oversight.over(
+            ports.store, self.compiled, self.verbs, identity.incarnation, telemetry, clock, entropy
+        )
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -162,20 +164,6 @@ class Agent:
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
-        )
-
-    def _made_oversight(self) -> Oversight:
-        ports = self._ports
-        return Oversight(
-            Versioning(ports.store, self.compiled),
-            DebtBook(ports.store, self.compiled, ports.clock),
-            Bulk(
-                ports.store,
-                self.verbs,
-                self.identity.incarnation,
-                ports.entropy,
-                ports.telemetry,
-            ),
         )
 
     def _work_on_bulk(self, job: str) -> None:
@@ -220,7 +208,8 @@ class Agent:
             times,
             compiled=self.compiled,
             take_bulk=self._work_on_bulk,
-            deliver=self.courier.deliver,
+            spread=self._spread,
+            look=self.turns.look,
             clock=ports.clock,
             entropy=ports.entropy,
             telemetry=ports.telemetry,
@@ -307,6 +296,7 @@ class Agent:
         self.caller.give_back_from_now_on()
         await self.caller.stop()
         await self.courier.stop()
+        await self.turns.stop()
         await self.committer.stop()
         await self.caller.stop()  # what the last commit claimed
         await self.ringer.stop()
@@ -337,7 +327,12 @@ class Agent:
         for claimed in result.claimed:
             self.caller.take(claimed, began)
         self.ringer.after(batch, result)
-        self.courier.deliver(changes_of(result))
+        self._spread(changes_of(result))
+
+    def _spread(self, changes: Sequence[Changes]) -> None:
+        """Bring what transitions mean for other workflows."""
+        self.courier.deliver(changes)
+        self.turns.follow(changes)
 
     def _gate_changed(self, *, is_open: bool, reason: str) -> None:
         log.info("gate_open" if is_open else "gate_closed", reason=reason)

@@ -28,7 +28,7 @@ from sidecar.ports.entropy import Entropy
 from sidecar.ports.service import Call, Service
 from sidecar.ports.store import Claimed, Missing, Transition
 from sidecar.ports.telemetry import Telemetry
-from sidecar.saga.bodies import error_body
+from sidecar.saga.bodies import error_body, misfit
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered
 from sidecar.saga.outcomes import Outcome, OutcomeKind
@@ -39,9 +39,6 @@ from sidecar.saga.workflow import DefinitionRef, WorkflowId
 log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
-
-MOST_TOLD = 1_000
-"""How many characters are told of an output that does not fit its schema."""
 
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
@@ -244,11 +241,9 @@ def _checked(definition: Definition, claimed: Claimed, outcome: Outcome) -> Outc
     done = outcome.kind is OutcomeKind.DONE and claimed.action is not Action.COMPENSATE
     if check is None or not done:
         return outcome
-    problems = check.problems(outcome.output or JsonText("null"))
-    if not problems:
+    error = misfit(check, outcome.output, "output")
+    if error is None:
         return outcome
-    told = "; ".join(f"{path or 'the output'} {text}" for path, text in problems)
-    error = error_body("output_invalid", f"the output does not fit its schema: {told}"[:MOST_TOLD])
     return Outcome(OutcomeKind.UNUSABLE, error=error, may_have_effect=True)
 
 

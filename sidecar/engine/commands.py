@@ -13,8 +13,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from sidecar.definitions import compile_stored, parse_definition
+from sidecar.definitions.checker import Report
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.failpoints import Site, failpoint
+from sidecar.engine.findings import findings
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.intake import (
     canonical,
@@ -65,17 +67,23 @@ class Commands:
         """Return an id to start a workflow with."""
         return self._entropy.workflow_id()
 
-    async def check_definition(self, namespace: str, text: bytes, content_type: str) -> Definition:
-        """Return what a document would become, as version 0. Raises `DefinitionError`."""
+    async def check_definition(
+        self, namespace: str, text: bytes, content_type: str
+    ) -> tuple[Definition, Report]:
+        """Return what a document would become, as version 0, and what the checker finds in it.
+
+        Raises `DefinitionError`.
+        """
         parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
-        return compile_stored(parsed.document, namespace, parsed.name, 0)
+        compiled = compile_stored(parsed.document, namespace, parsed.name, 0)
+        return compiled, await findings(compiled, self._compiled)
 
     async def register_definition(
         self, namespace: str, text: bytes, content_type: str
-    ) -> tuple[DefinitionView, bool]:
+    ) -> tuple[DefinitionView, bool, Report]:
         """Keep a definition; True if it is a new version, False if it is the latest again.
 
-        Raises `DefinitionError`.
+        What the checker finds in it is told, and refuses nothing. Raises `DefinitionError`.
         """
         parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
         # Before it is stored: a latest version that cannot be read back would stop the name.
@@ -84,8 +92,8 @@ class Commands:
             namespace, parsed.name, parsed.document, parsed.digest
         )
         failpoint(Site.AFTER_REGISTER)
-        self._compiled.compile(stored)
-        return definition_view(stored), created
+        compiled = self._compiled.compile(stored)
+        return definition_view(stored), created, await findings(compiled, self._compiled)
 
     async def start(
         self,

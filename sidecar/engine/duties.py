@@ -10,6 +10,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `leases`: ends the leases that ran out, and at once those of sidecars that fell silent
 - `timers`: lets steps go on that have waited long enough
 - `letters`: brings what one workflow tells another and its sidecar did not bring
+- `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
 - `reviews`, `debts`, `bulk`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,7 +33,7 @@ from sidecar.engine.debt import DebtBook
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.overseeing import Overseer
-from sidecar.engine.ringing import Ringer, changes_of
+from sidecar.engine.ringing import Ringer, changes_of, full_pages
 from sidecar.errors import (
     SchemaMismatch,
     StaleEpoch,
@@ -46,7 +46,7 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition, TurnKey
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
@@ -65,6 +65,7 @@ _AFTER = {
     "leases": Site.AFTER_LEASES,
     "timers": Site.AFTER_TIMERS,
     "letters": Site.AFTER_LETTERS,
+    "turns": Site.AFTER_TURNS,
     "deadlines": Site.AFTER_DEADLINES,
     "reviews": Site.AFTER_REVIEWS,
     "debts": Site.AFTER_DEBTS,
@@ -124,12 +125,14 @@ class Duties:
         *,
         compiled: CompiledDefinitions | None = None,
         take_bulk: Callable[[str], None] | None = None,
-        deliver: Callable[[Sequence[Changes]], None],
+        spread: Callable[[Sequence[Changes]], None],
+        look: Callable[[TurnKey], None],
         clock: Clock,
         entropy: Entropy,
         telemetry: Telemetry,
     ) -> None:
-        self._deliver = deliver
+        self._spread = spread
+        self._look = look
         self._store = store
         self._ringer = ringer
         self._identity = identity
@@ -160,10 +163,9 @@ class Duties:
             "leases": self._end_leases,
             "timers": self._fire_timers,
             "letters": self._bring_letters,
+            "turns": self._look_at_turns,
             "deadlines": self._end_overdue,
-            "reviews": self._overseer.review,
-            "debts": self._overseer.tell_debts,
-            "bulk": self._overseer.look_after_bulk,
+            **self._overseer.duties,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
         }
@@ -226,11 +228,10 @@ class Duties:
             "leases": work.ended_leases,
             "timers": work.due_timers,
             "letters": work.waiting_letters,
+            "turns": work.free_turns,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
-            "reviews": work.central_rollbacks,
-            "debts": work.debts or self._overseer.tells_debts,
-            "bulk": work.bulk,
+            **self._overseer.asked(work),
         }
         if rings and not work.ringable_steps:
             self._pages = {}
@@ -289,6 +290,13 @@ class Duties:
             ],
         )
 
+    async def _look_at_turns(self, epoch: Epoch) -> int:
+        del epoch  # whoever looks takes a place only if there is one
+        free = await self._store.free_turns(self._identity.namespace, BATCH_MAX)
+        for turn in free:
+            self._look(turn)
+        return len(free)
+
     async def _end_overdue(self, epoch: Epoch) -> int:
         overdue = await self._store.overdue_workflows(self._identity.namespace, self._most)
         return await self._apply(epoch, [Transition(one, DeadlinePassed()) for one in overdue])
@@ -308,7 +316,7 @@ class Duties:
             RING_PER_SERVICE,
             self._pages,
         )
-        self._pages = _full_pages(found)
+        self._pages = full_pages(found, RING_PER_SERVICE)
         now = self._clock.monotonic()
         due = [one.doorbell for one in found if not self._rung.waits(one.doorbell, now)]
         for doorbell in due:
@@ -352,7 +360,7 @@ class Duties:
         moved = [one for one in result.transitions if isinstance(one, Moved)]
         changes = changes_of(result)
         self._ringer.conclude(changes, result.now)
-        self._deliver(changes)
+        self._spread(changes)
         return sum(1 for one in moved if one.changes.writes)
 
     def _put_off(self, one: Transition, error: Exception) -> None:
@@ -383,10 +391,3 @@ async def _nothing(epoch: Epoch) -> int:
     """A duty for which there is nothing to do."""
     del epoch
     return 0
-
-
-def _full_pages(found: Sequence[Ringable]) -> dict[str, Ringable]:
-    """Where the next page of each service begins; one whose page was not full begins anew."""
-    sizes = Counter(one.doorbell.service for one in found)
-    ends = {one.doorbell.service: one for one in found}
-    return {name: end for name, end in ends.items() if sizes[name] >= RING_PER_SERVICE}

@@ -148,6 +148,8 @@ class Site(StrEnum):
     """The leader has told what is owed."""
     AFTER_LETTERS = "after_letters"
     """The leader has brought the letters that nobody had."""
+    AFTER_TURNS = "after_turns"
+    """The leader has looked who can begin."""
     AFTER_DEADLINES = "after_deadlines"
     """The duty that fires deadlines is done for this round."""
     AFTER_RING_AGAIN = "after_ring_again"

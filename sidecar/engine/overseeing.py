@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from sidecar.engine.bulk import FORGOTTEN_AFTER, QUIET_FOR
 from sidecar.engine.debt import DebtBook, totals
 from sidecar.ports import telemetry as metrics
+from sidecar.ports.records import LeaderWork
 from sidecar.ports.store import Epoch, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.events import RollbackReviewed
@@ -53,9 +54,14 @@ class Overseer:
         self._ages: dict[str, float] = {}
 
     @property
-    def tells_debts(self) -> bool:
-        """Whether some metric says that something is owed."""
-        return bool(self._counts)
+    def duties(self) -> dict[str, Callable[[Epoch], Awaitable[int]]]:
+        """The duties by their names."""
+        return {"reviews": self.review, "debts": self.tell_debts, "bulk": self.look_after_bulk}
+
+    def asked(self, work: LeaderWork) -> dict[str, bool]:
+        """Which of them have something to do: also what is not owed any more has to be told."""
+        debts = work.debts or bool(self._counts)
+        return {"reviews": work.central_rollbacks, "debts": debts, "bulk": work.bulk}
 
     async def review(self, epoch: Epoch) -> int:
         """Look again at open rollbacks; return how many of them had something to begin."""

@@ -13,6 +13,7 @@ from sidecar.engine.intake import storable
 from sidecar.engine.queries import Queries, workflow_id
 from sidecar.engine.views import WorkflowView
 from sidecar.errors import Conflict, IllegalTransition, InvalidRequest, NotFound, RenderError
+from sidecar.ports.entropy import Entropy
 from sidecar.ports.store import Missing, Transition
 from sidecar.saga.definition import JsonText
 from sidecar.saga.events import (
@@ -43,7 +44,8 @@ class Verbs:
     raise `InvalidRequest`.
     """
 
-    def __init__(self, committer: Committer, queries: Queries) -> None:
+    def __init__(self, committer: Committer, queries: Queries, entropy: Entropy) -> None:
+        self._entropy = entropy
         self._committer = committer
         self._queries = queries
 
@@ -144,7 +146,9 @@ class Verbs:
         actor: str = "api",
     ) -> WorkflowView:
         """Send a signal; it is kept until a step waits for it."""
-        event = SignalSent(name, storable(payload, "payload"), checked_reason(reason), actor)
+        # So that it is one signal, however often its transaction has to be offered.
+        known = self._entropy.workflow_id()
+        event = SignalSent(name, storable(payload, "payload"), checked_reason(reason), actor, known)
         return await self._apply(namespace, workflow, event, "signalled")
 
     async def _apply(self, namespace: str, workflow: str, event: Event, done: str) -> WorkflowView:

@@ -52,6 +52,7 @@ class LeaderWork:
     ended_leases: bool
     due_timers: bool
     waiting_letters: bool
+    free_turns: bool
     overdue_workflows: bool
     ringable_steps: bool
     central_rollbacks: bool = False

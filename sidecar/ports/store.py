@@ -33,7 +33,7 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.versions import StoredDefinition, Versions
+from sidecar.ports.versions import Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
@@ -73,13 +73,23 @@ class LetterId(NamedTuple):
     to: WorkflowId
 
 
+class TurnKey(NamedTuple):
+    """Those who share places: workflows of one definition with one key."""
+
+    namespace: str
+    definition: str
+    key: str
+
+
 class Transition(Struct, frozen=True):
     """An event for a workflow that exists.
 
     `claim_next`: if the transition makes a step of `Batch.service` claimable at once, claim
     one such step in the same transaction (the settled call's slot is free for it). `wait`:
     wait for the workflow's lock instead of answering `Locked`. `letter`: the event was kept as
-    a letter, which is forgotten together with what it brings about, if that is anything.
+    a letter, which is forgotten together with what it brings about, if that is anything. `turn`:
+    the event admits the workflow, if there is a place among those of this key; else the verdict is
+    `ignored`.
     """
 
     workflow: WorkflowId
@@ -87,6 +97,7 @@ class Transition(Struct, frozen=True):
     claim_next: bool = False
     wait: bool = False
     letter: LetterId | None = None
+    turn: TurnKey | None = None
 
 
 class ClaimKeys(Struct, frozen=True):
@@ -246,25 +257,7 @@ class Store(Versions, Debts, BulkJobs, Protocol):
         """Raise `StoreUnavailable` unless the store answers."""
         ...
 
-    # definitions
-
-    async def put_definition(
-        self, namespace: str, name: str, document: JsonText, digest: str
-    ) -> tuple[StoredDefinition, bool]:
-        """Keep a definition. The same digest again is the same version; True if it is new."""
-        ...
-
-    async def get_definition(
-        self, namespace: str, name: str, version: int | None = None
-    ) -> StoredDefinition | None:
-        """Return a version, or the latest that may be started, or else the latest."""
-        ...
-
-    async def list_definitions(
-        self, namespace: str, after: str | None, limit: int
-    ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name; one that may be started, if any is."""
-        ...
+    # definitions: see `Versions`
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""
@@ -352,6 +345,18 @@ class Store(Versions, Debts, BulkJobs, Protocol):
         self, namespace: str, older_than: timedelta, limit: int
     ) -> Sequence[StoredLetter]:
         """Return letters that nobody has brought for so long, the oldest first."""
+        ...
+
+    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return those that can be admitted now, the most urgent and then the oldest first."""
+        ...
+
+    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place."""
+        ...
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return the workflows that have the places, at most some of them."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

@@ -353,10 +353,12 @@ def _undo_policy(defined: StepDefinition) -> RetryPolicy:
 
 
 def _policy(draft: Draft, defined: StepDefinition, step: Step) -> RetryPolicy:
-    """Where the way back is closed, a step is tried as stubbornly as a compensation."""
-    if draft.definition.past_pivot(defined.name) or (defined.pivot and step.may_have_effect):
-        return _undo_policy(defined)
-    return defined.retry
+    """Where the way back is closed, a step is tried as stubbornly as a compensation.
+
+    One that is optional is not: it would hold up the rest.
+    """
+    closed = draft.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
+    return _undo_policy(defined) if closed and not defined.optional else defined.retry
 
 
 def _next_try(draft: Draft, policy: RetryPolicy, step: Step, end: _End) -> datetime | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import BodyCheck, JsonText
+
+MOST_TOLD = 1_000
+"""So many characters of what a schema finds wrong are kept."""
 
 
 def error_body(code: str, message: str, **more: object) -> JsonText:
@@ -16,3 +19,12 @@ def at_step(error: JsonText | None, step: str) -> JsonText:
     """Return an error of a step as the error of its workflow: the same, naming the step."""
     details = json.loads(error) if error else {"code": "failed", "message": "the step failed"}
     return JsonText(json.dumps({**details, "step": step}, ensure_ascii=False))
+
+
+def misfit(check: BodyCheck | None, body: JsonText | None, what: str) -> JsonText | None:
+    """Return the error of a body (`what`: input, output) that does not fit its schema, or None."""
+    problems = [] if check is None else check.problems(body or JsonText("null"))
+    if not problems:
+        return None
+    told = "; ".join(f"{path or f'the {what}'} {text}" for path, text in problems)
+    return error_body(f"{what}_invalid", f"the {what} does not fit its schema: {told}"[:MOST_TOLD])

@@ -93,7 +93,8 @@ class Changes(Struct, frozen=True):
     were taken out of the reach of a claim, so that their rows must be locked before the
     decision is made. `items` are the elements of fan-outs that have begun. `kept` are signals to
     be kept, `taken` the numbers of those that were kept and are not any more. `children` are to be
-    started in the same transaction, and `letters` to be kept in it. `ended` is true
+    started in the same transaction, and `letters` to be kept in it. `admitted` takes a place among
+    those with the workflow's turn, `released` gives it back. `ended` is true
     when the workflow has just reached a status at which waiting for it returns.
     """
 
@@ -107,6 +108,8 @@ class Changes(Struct, frozen=True):
     taken: tuple[int, ...] = ()
     children: tuple[ChildStart, ...] = ()
     letters: tuple[Letter, ...] = ()
+    admitted: bool = False
+    released: bool = False
     takes_away: bool = False
     ended: bool = False
 

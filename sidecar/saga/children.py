@@ -13,7 +13,7 @@ import hashlib
 from msgspec.structs import replace
 
 from sidecar.errors import RenderError
-from sidecar.saga.bodies import error_body
+from sidecar.saga.bodies import error_body, misfit
 from sidecar.saga.changes import ChildStart, Verdict
 from sidecar.saga.definition import JsonText, StepDefinition
 from sidecar.saga.draft import Draft
@@ -86,7 +86,7 @@ def told(draft: Draft, event: ChildTold) -> tuple[Step, Verdict]:
         return step, Verdict.DUPLICATE
     match event.status:
         case WorkflowStatus.COMPLETED if not undoing and not event.kept:
-            moved = draft.move(step, StepSignal.SUCCEED, "child_completed", output=event.output)
+            moved = _completed(draft, step, event)
         case WorkflowStatus.ROLLED_BACK if undoing:
             moved = draft.move(step, StepSignal.UNDO, "child_rolled_back")
         case WorkflowStatus.ROLLED_BACK:
@@ -99,6 +99,15 @@ def told(draft: Draft, event: ChildTold) -> tuple[Step, Verdict]:
         case _:
             return _stands(draft, step, event), Verdict.APPLIED
     return moved, Verdict.APPLIED
+
+
+def _completed(draft: Draft, step: Step, event: ChildTold) -> Step:
+    """End a step by its child; one whose output cannot be used failed, and is still to be undone."""
+    check = draft.definition.by_name[step.key.step].output_check
+    error = misfit(check, event.output, "output")
+    if error is None:
+        return draft.move(step, StepSignal.SUCCEED, "child_completed", output=event.output)
+    return draft.move(step, StepSignal.FAIL, "output_invalid", error=error)
 
 
 def _stands(draft: Draft, step: Step, event: ChildTold) -> Step:

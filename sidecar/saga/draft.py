@@ -124,6 +124,14 @@ class Draft:
         if self._original.partial:
             raise IncompleteState
 
+    def past_pivot(self, name: str) -> bool:
+        """Whether step `name` comes after a pivot that was not skipped."""
+        before = self.definition.ancestors[name]
+        return any(
+            pivot in before and self.named(pivot).status is not StepStatus.SKIPPED
+            for pivot in self.definition.pivots
+        )
+
     @property
     def input(self) -> JsonText:
         """The input of the workflow, where the definition renders anything."""
@@ -232,11 +240,6 @@ class Draft:
         self._fields["last_signal"] = number
         return number
 
-    def hear(self, signal_id: str) -> None:
-        """Remember that a signal has come."""
-        heard = self._fields.get("heard", self._original.heard)
-        self._fields["heard"] = heard | {signal_id}
-
     def keep_signal(self, signal: Signal) -> None:
         """Keep a signal for a step that will wait for it."""
         self.signals.append(signal)
@@ -323,6 +326,13 @@ class Draft:
                 outputs[item.key.index] = item.output
         return JsonText(f"[{','.join(outputs)}]")
 
+    @property
+    def _gives_its_place_back(self) -> bool:
+        turns = self.definition.concurrency
+        if self.status is WorkflowStatus.ERROR:
+            return turns is not None and turns.release_on_error
+        return self.status in WORKFLOW_ENDS
+
     # -- ending -------------------------------------------------------------------------------
 
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
@@ -346,6 +356,7 @@ class Draft:
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
+        begins = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
         rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
@@ -358,6 +369,8 @@ class Draft:
             taken=tuple(self._taken),
             children=tuple(self._children),
             letters=tuple(self._letters),
+            admitted=begins and self.status is WorkflowStatus.IN_PROGRESS,
+            released=self._original.turn is not None and self._gives_its_place_back,
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )

@@ -143,6 +143,12 @@ class ResolveRequested(Struct, frozen=True):
     actor: str = "api"
 
 
+class Admitted(Struct, frozen=True):
+    """There is a place for a workflow that waits for its turn."""
+
+    actor: str = "turns"
+
+
 class ChildTold(Struct, frozen=True, tag="child_told"):
     """A child tells its parent's step how it stands: at its end, or in need of a person.
 
@@ -186,6 +192,7 @@ Event = (
     | RetryRequested
     | SkipRequested
     | ResolveRequested
+    | Admitted
     | ChildTold
     | ParentTurnedBack
     | ParentTerminated

@@ -17,6 +17,9 @@ def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> lis
     """Return one line for each thing that has to happen next; empty at an end."""
     if workflow.paused:
         return ["paused: an operator must resume it"]
+    if workflow.status is WorkflowStatus.QUEUED and workflow.turn is not None:
+        turn = workflow.turn
+        return [f"waits for its turn: {turn.limit} at a time with the key {turn.key}"]
     lines = [
         line
         for step in _in_order(definition, workflow)

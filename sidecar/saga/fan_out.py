@@ -64,7 +64,7 @@ def tolerates(draft: Draft, step: Step) -> bool:
 def must_go_on(draft: Draft, step: Step) -> bool:
     """Whether only a person can help a step that fails: the way back is closed."""
     optional = draft.definition.by_name[step.key.step].optional
-    return draft.definition.past_pivot(step.key.step) and not optional
+    return draft.past_pivot(step.key.step) and not optional
 
 
 def close(draft: Draft, step: Step, cause: str) -> Step:
@@ -127,7 +127,7 @@ def _ended_if_none_is_open(draft: Draft, step: Step) -> Step:
     if fan is None or fan.open or step.status is not StepStatus.WAITING:
         return step
     if not tolerates(draft, step):
-        if must_go_on(draft, step):
+        if must_go_on(draft, step) and not draft.turning_back:
             return step  # a person retries or skips the items
         body = error_body("items_failed", f"{fan.failed} of {fan.total} items failed")
         return draft.move(step, StepSignal.FAIL, "items_failed", error=body, due_at=None)

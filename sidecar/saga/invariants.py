@@ -69,6 +69,8 @@ def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:
 
 def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
     status = workflow.status
+    if status is WorkflowStatus.QUEUED and (workflow.turn is None or workflow.steps):
+        yield "queued without a turn to wait for, or with steps"
     moving = (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
     if status in moving and not under_way:
         yield f"{status} but nothing is under way: limbo"
@@ -138,6 +140,9 @@ def _of_items(workflow: Workflow, step: Step, fan: Fan) -> Iterator[str]:
         yield f"has items beyond the {fan.opened} of {fan.total} that had their turn"
     if step.status is StepStatus.SUCCEEDED and (fan.open or fan.opened < fan.total):
         yield "succeeded before all of its items ended"
+    moving = workflow.status in (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
+    if moving and step.status is StepStatus.WAITING and not forward:
+        yield "waits for items, but none is under way: limbo"
     effects = any(one.may_have_effect for one in items)
     if effects and not step.may_have_effect and not forward:
         yield "does not know of the effects of its items"

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sidecar.errors import IllegalTransition
+from sidecar.errors import IllegalTransition, RenderError
 from sidecar.saga import children, forward, operators, waits
 from sidecar.saga.answers import answered, heartbeat, item_ended, lease_ended, undone
-from sidecar.saga.bodies import error_body
+from sidecar.saga.bodies import error_body, misfit
 from sidecar.saga.changes import Changes, ChildStart, Verdict
-from sidecar.saga.definition import Definition, JsonText, Render
+from sidecar.saga.definition import Concurrency, Definition, JsonText, Render
 from sidecar.saga.draft import Circumstances, Draft
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     Attempted,
     CancelRequested,
@@ -45,7 +46,7 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import DefinitionRef, Parent, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _deadline_of(definition: Definition, new: NewWorkflow, now: datetime) -> dat
 def start(
     definition: Definition, new: NewWorkflow, *, now: datetime, render: Render, actor: str = "api"
 ) -> Changes:
-    """Begin a workflow: admit it and queue its roots."""
+    """Begin a workflow: admit it and queue its roots, or let it wait for its turn."""
     workflow = Workflow(
         id=new.id,
         definition=DefinitionRef(definition.namespace, definition.name, definition.version),
@@ -95,9 +96,36 @@ def start(
         input=new.input,
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
-    draft.signal(WorkflowSignal.ADMIT, "started")
-    forward.begin(draft)
+    # Who starts a root is told that its input does not fit; a child can only tell its parent.
+    error = misfit(definition.input_check, new.input, "input") if new.parent else None
+    if error is not None:
+        turn_back(draft, Reason.FAILED, cause="input_invalid", error=error)
+    elif definition.concurrency is not None:
+        _wait_for_turn(draft, definition.concurrency)
+    else:
+        draft.signal(WorkflowSignal.ADMIT, "started")
+        forward.begin(draft)
     return draft.changes()
+
+
+def _wait_for_turn(draft: Draft, concurrency: Concurrency) -> None:
+    """Let a new workflow wait until there is a place for it."""
+    try:
+        key = draft.rendered(concurrency.key)
+    except RenderError as error:
+        body = error_body(error.code, f"concurrency.key: {error.message}")
+        turn_back(draft, Reason.FAILED, cause=error.code, error=body)
+        return
+    draft.set(turn=Turn(key, concurrency.limit))
+    draft.note("workflow", "waits_for_its_turn", after=draft.status)
+
+
+def _admitted(draft: Draft) -> Verdict:
+    if draft.status is not WorkflowStatus.QUEUED:
+        return Verdict.IGNORED
+    draft.signal(WorkflowSignal.ADMIT, "its_turn")
+    forward.begin(draft)
+    return Verdict.APPLIED
 
 
 def advance(
@@ -115,32 +143,42 @@ def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:
         case TimerFired():
             return _timer_fired(draft, event)
         case SignalSent():
-            if event.id in workflow.heard:
-                return Verdict.DUPLICATE
-            step = waits.signal_sent(draft, event)
-            if step is not None:
-                forward.concluded(draft, step)
-            return Verdict.APPLIED
+            return _signal_sent(draft, workflow, event)
         case ChildTold():
             return _child_told(draft, event)
         case ParentTurnedBack() | ParentTerminated():
             return _told_by_parent(draft, event)
-        case CancelRequested():
-            return _cancel(draft, event)
-        case DeadlinePassed() | RollbackReviewed():
-            return _looked_at(draft, workflow, event)
+        case Admitted() | CancelRequested() | DeadlinePassed() | RollbackReviewed():
+            return _of_workflow(draft, workflow, event)
         case _:
             return operators.apply(draft, event)
 
 
-def _looked_at(
-    draft: Draft, workflow: Workflow, event: DeadlinePassed | RollbackReviewed
+def _of_workflow(
+    draft: Draft,
+    workflow: Workflow,
+    event: Admitted | CancelRequested | DeadlinePassed | RollbackReviewed,
 ) -> Verdict:
     match event:
+        case Admitted():
+            return _admitted(draft)
+        case CancelRequested():
+            return _cancel(draft, event)
         case DeadlinePassed():
             return _deadline(draft, workflow)
         case RollbackReviewed():
             return _review(draft)
+
+
+def _signal_sent(draft: Draft, workflow: Workflow, event: SignalSent) -> Verdict:
+    if event.id in workflow.heard:
+        return Verdict.DUPLICATE
+    if event.id:
+        draft.set(heard=workflow.heard | {event.id})
+    step = waits.signal_sent(draft, event)
+    if step is not None:
+        forward.concluded(draft, step)
+    return Verdict.APPLIED
 
 
 def _attempted(draft: Draft, event: Attempted) -> Verdict:

@@ -208,7 +208,7 @@ def _is_stuck(draft: Draft, step: Step) -> bool:
     if step.is_item:
         return _waits_for_items(draft, draft.named(step.key.step))
     defined = draft.definition.by_name[step.key.step]
-    past = draft.definition.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
+    past = draft.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
     return past and not draft.turning_back and not defined.optional
 
 

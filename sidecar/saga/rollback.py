@@ -32,7 +32,7 @@ def failed(draft: Draft, step: Step, error: JsonText | None = None) -> None:
     error = error or at_step(step.error, str(step.key))
     if draft.turning_back:
         unwind(draft)
-    elif draft.definition.past_pivot(defined.name) or (defined.pivot and step.may_have_effect):
+    elif draft.past_pivot(defined.name) or (defined.pivot and step.may_have_effect):
         if draft.status is WorkflowStatus.IN_PROGRESS:
             draft.signal(WorkflowSignal.BREAK, "failed_past_pivot", error=error)
     else:

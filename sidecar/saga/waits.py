@@ -69,8 +69,6 @@ def signal_sent(draft: Draft, event: SignalSent) -> Step | None:
         sent_at=draft.now,
     )
     said = {"name": event.name, "id": event.id, "reason": event.reason}
-    if event.id:
-        draft.hear(event.id)
     waiting = [] if draft.paused else _waiting_for(draft, event.name)
     if not waiting and len(draft.signals) >= MOST_KEPT:
         raise IllegalTransition("workflow", f"keeping {MOST_KEPT} signals", f"signal {event.name}")

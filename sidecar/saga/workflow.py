@@ -157,6 +157,13 @@ class Parent(NamedTuple):
     depth: int
 
 
+class Turn(NamedTuple):
+    """What a workflow needs to begin: one of `limit` places that those of its `key` share."""
+
+    key: str
+    limit: int
+
+
 class Workflow(Struct, frozen=True):
     """One run of a definition. `revision` counts its transitions, `last_seq` its events.
 
@@ -183,6 +190,7 @@ class Workflow(Struct, frozen=True):
     start_key: str | None = None
     trace: str | None = None
     parent: Parent | None = None
+    turn: Turn | None = None
     signals: tuple[Signal, ...] = ()
     last_signal: int = 0
     heard: frozenset[str] = frozenset()

@@ -29,6 +29,7 @@ from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_transitions import TransitionSuite
+from tests.conformance.store_turns import TurnSuite
 from tests.conformance.store_versions import VersionSuite
 from tests.conformance.store_waits import WaitSuite
 
@@ -55,5 +56,6 @@ class StoreSuite(
     FanOutSuite,
     FanOutUndoSuite,
     ChildSuite,
+    TurnSuite,
 ):
     """Everything that a store promises."""

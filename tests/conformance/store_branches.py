@@ -141,7 +141,7 @@ class BranchSuite(StoreFixtures):
         queued = [one.step for one in await payments.events(workflow) if one.after == "queued"]
         assert queued.count("next") == 1
 
-    async def test_an_optional_step_that_fails_stops_nothing_and_is_undone_if_it_may_have_acted(
+    async def test_an_optional_failure_stops_nothing_and_is_undone_if_it_may_have_acted(
         self, store: Store, payments: Player
     ) -> None:
         definition = await register(

@@ -94,6 +94,34 @@ class ChildSuite(StoreFixtures):
         assert (paid.status, paid.output) == (StepStatus.SUCCEEDED, '{"paid":5}')
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
 
+    async def test_a_child_that_its_input_ends_at_once_tells_its_parent(
+        self, store: Store, payments: Player
+    ) -> None:
+        wants = {"schema": {"type": "object", "required": ["amount"]}}
+        await register(store, call("a"), name="child", input=wants)
+        parent = await register(store, call("charge"), runs(input={"sum": 1}))
+        workflow = await payments.start(parent)
+        await payments.answer(await payments.claim_one())
+        assert await payments.status(child_id(workflow, PAY)) is WorkflowStatus.ROLLED_BACK
+        await bring_all(payments)
+        paid = await payments.see_step(workflow, "pay")
+        assert paid.status is StepStatus.FAILED
+        assert "input_invalid" in (paid.error or "")
+        assert await payments.status(workflow) is WorkflowStatus.ROLLING_BACK
+
+    async def test_what_a_child_gives_is_held_against_the_schema_of_its_step(
+        self, store: Store, payments: Player
+    ) -> None:
+        wants = {"type": "object", "required": ["paid"]}
+        workflow = await payments.start(await family(store, runs(output_schema=wants)))
+        await payments.answer(await payments.claim_one(), done('{"owed":5}'))
+        await bring_all(payments)
+        paid = await payments.see_step(workflow, "pay")
+        assert (paid.status, paid.may_have_effect) == (StepStatus.COMPENSATING, True)
+        assert "output_invalid" in (paid.error or "")
+        child = child_id(workflow, PAY)
+        assert await payments.status(child) is WorkflowStatus.ROLLING_BACK
+
     async def test_a_letter_waits_until_it_is_brought_and_is_brought_once(
         self, store: Store, payments: Player, backend: Backend
     ) -> None:

@@ -177,7 +177,7 @@ class FanOutUndoSuite(StoreFixtures):
                 verdict(await payments.apply(workflow, skip("each", index=at)))
         assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
-    async def test_what_cannot_be_rendered_is_left_for_a_person_and_the_next_takes_its_turn(
+    async def test_what_cannot_be_rendered_leaves_its_turn_to_the_next(
         self, store: Store, payments: Player
     ) -> None:
         undo = {"path": "/undo", "input": "${steps.each.output.id}"}

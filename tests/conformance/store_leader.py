@@ -244,6 +244,7 @@ class LeaderSuite(StoreFixtures):
             ended_leases=False,
             due_timers=False,
             waiting_letters=False,
+            free_turns=False,
             overdue_workflows=False,
             ringable_steps=False,
         )
@@ -258,6 +259,7 @@ class LeaderSuite(StoreFixtures):
             ended_leases=True,
             due_timers=False,
             waiting_letters=False,
+            free_turns=False,
             overdue_workflows=True,
             ringable_steps=True,
         )

@@ -64,7 +64,7 @@ class OperatorSuite(StoreFixtures):
 
     # -- pause and resume ---------------------------------------------------------------------
 
-    async def test_nothing_is_claimed_while_paused_and_all_that_is_due_is_rung_for_at_the_resume(
+    async def test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then(
         self, store: Store, payments: Player
     ) -> None:
         definition = await register(store, call("a"), call("b", after=[]), call("c", after=["a"]))
@@ -119,7 +119,7 @@ class OperatorSuite(StoreFixtures):
 
     # -- terminate ----------------------------------------------------------------------------
 
-    async def test_what_is_terminated_stops_where_it_stands_and_calls_in_flight_are_only_noted(
+    async def test_what_is_terminated_stops_where_it_stands_and_late_answers_are_noted(
         self, store: Store, payments: Player
     ) -> None:
         definition = await register(

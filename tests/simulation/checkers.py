@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables, Row
+from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
 from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
 from sidecar.ports.store import Batch, BatchResult, Epoch, Moved
@@ -84,6 +84,11 @@ class Checkers:
                     *_one_way(self._definition(after.definition), before, after, self._clock.now()),
                     *self._attempts(before, after),
                 ]
+            turn = turn_of(after)
+            if turn is not None and after.turn is not None:
+                taken = len(self._tables.turns.get(turn, {}))
+                if taken > after.turn.limit:
+                    wrong.append(f"{taken} have a place of {turn.key}, {after.turn.limit} may")
             self._before[after.id] = after
             for text in wrong:
                 self._complain(f"{after.id}: {text}")

@@ -46,6 +46,12 @@ def varied(draw: random.Random, steps: list[dict[str, Any]], *, whole: dict[str,
         _read(step, unsure)
     if draw.random() < 0.3:
         whole["compensation"] = {"order": draw.choice(("sequential", "parallel"))}
+    if draw.random() < 0.25:
+        whole["concurrency"] = {
+            "key": "${string(input.client % 2)}",
+            "limit": draw.choice((1, 1, 2)),
+            "release_on_error": draw.random() < 0.5,
+        }
     if draw.random() < 0.3:
         whole["output"] = {step["name"]: f"${{steps.{step['name']}.status}}" for step in steps}
 

@@ -14,7 +14,8 @@ from sidecar.adapters.services.memory import Act
 from sidecar.errors import Conflict, GoConductorError, NotFound
 from sidecar.ports.service import Call
 from sidecar.saga.outcomes import OutcomeKind
-from sidecar.saga.workflow import WorkflowId
+from sidecar.saga.states import StepStatus
+from sidecar.saga.workflow import Workflow, WorkflowId
 from tests.simulation.language import SIGNAL
 from tests.simulation.node import Node, NodeDied
 from tests.simulation.sides import NAMESPACE
@@ -82,11 +83,28 @@ class Talk:
                 return  # it has ended, or turned back
 
     async def look_again(self) -> None:
-        """Resume what a request to pause has paused that came after the one to resume."""
+        """Help on what waits for a person who does not know of it.
+
+        A request to pause may come after the one to resume, and whoever was not told that the
+        start took effect sends no signals.
+        """
         for row in list(self._world.tables.rows.values()):
+            known = row.workflow.id
             if row.workflow.paused:
-                known = row.workflow.id
                 await self._insist(lambda node, it=known: node.agent.verbs.resume(NAMESPACE, it), 5)
+            elif self._waits_for_a_signal(row.workflow):
+                await self._insist(
+                    lambda node, it=known: node.agent.verbs.signal(NAMESPACE, it, SIGNAL, 1), 5
+                )
+
+    def _waits_for_a_signal(self, workflow: Workflow) -> bool:
+        definition = self._world.store.definition(workflow.definition)
+        return any(
+            step.status is StepStatus.WAITING
+            and (wait := definition.by_name[step.key.step].wait) is not None
+            and wait.signal is not None
+            for step in workflow.steps.values()
+        )
 
     def _signals(self, workflow: WorkflowId) -> int:
         ref = self._world.tables.rows[workflow].workflow.definition

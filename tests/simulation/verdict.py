@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sidecar.adapters.memory.tables import MemoryTables
+from sidecar.adapters.memory.tables import MemoryTables, turn_of
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.saga.definition import Definition, Join, Order
-from sidecar.saga.states import OPEN, WAIT_RETURNS, Action, StepStatus, WorkflowStatus
+from sidecar.saga.states import (
+    OPEN,
+    WAIT_RETURNS,
+    WORKFLOW_ENDS,
+    Action,
+    StepStatus,
+    WorkflowStatus,
+)
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.workload import Answers, Fate
 
@@ -29,8 +36,8 @@ def unrest(tables: MemoryTables) -> Iterator[str]:
             for key, step in workflow.steps.items()
             if step.status in OPEN and not _waits_for_a_person(workflow, step)
         }
-        if workflow.id in stuck:
-            continue  # its child stands in what it waits for
+        if workflow.id in stuck or _waits_in_vain(tables, workflow, stuck):
+            continue  # what it waits for needs a person
         if workflow.status not in WAIT_RETURNS or steps:
             yield f"{workflow.id}: never ended: {workflow.status}, {steps}"
 
@@ -40,6 +47,20 @@ def _waits_for_a_person(workflow: Workflow, step: Step) -> bool:
     waits = step.status is StepStatus.WAITING and not step.leased and step.due_at is None
     items = step.fan is not None and step.fan.open == 0
     return workflow.status is WorkflowStatus.ERROR and waits and items
+
+
+def _waits_in_vain(tables: MemoryTables, workflow: Workflow, stuck: set[WorkflowId]) -> bool:
+    """Whether a workflow waits for its turn behind some that need a person."""
+    turn = turn_of(workflow)
+    if workflow.status is not WorkflowStatus.QUEUED or turn is None or workflow.turn is None:
+        return False
+    holders = tables.turns.get(turn, {})
+    needy = [
+        one
+        for one in holders
+        if one in stuck or tables.rows[one].workflow.status is WorkflowStatus.ERROR
+    ]
+    return len(needy) == len(holders) == workflow.turn.limit
 
 
 def _stuck_children(tables: MemoryTables) -> set[WorkflowId]:
@@ -79,6 +100,7 @@ class Verdict:
                 yield f"{name}: had its effect {entry.effects} times"
         stuck = _stuck_children(self._tables)
         yield from self._families(stuck)
+        yield from self._places()
         for row in self._tables.rows.values():
             workflow = row.workflow
             definition = self._definition(workflow.definition)
@@ -90,13 +112,21 @@ class Verdict:
                     found = self._rolled_back(definition, effects)
                 case WorkflowStatus.TERMINATED:
                     found = iter(())  # a person wanted no more of it
-                case _ if workflow.id in stuck:
+                case _ if workflow.id in stuck or _waits_in_vain(self._tables, workflow, stuck):
                     found = iter(())  # so is its child
                 case _:
                     found = self._broken(definition, workflow)
             yield from (f"{workflow.id}: {text}" for text in found)
             order = _order(definition, workflow, effects)
             yield from (f"{workflow.id}: {text}" for text in order)
+
+    def _places(self) -> Iterator[str]:
+        """Whoever has a place is under way; nobody else has one."""
+        for turn, holders in self._tables.turns.items():
+            for one in holders:
+                status = self._tables.rows[one].workflow.status
+                if status in WORKFLOW_ENDS or status is WorkflowStatus.QUEUED:
+                    yield f"{one}: {status}, and has a place of {turn.key}"
 
     def _families(self, stuck: set[WorkflowId]) -> Iterator[str]:
         """Children end as their parents do."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from sidecar.adapters.memory.tables import MemoryTables, Row
-from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult
+from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
+from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult, TurnKey
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Letter
 from sidecar.saga.definition import Definition, Render
@@ -21,12 +21,15 @@ class Outbox:
         definition: Callable[[DefinitionRef], Definition],
         render: Render,
         now: datetime,
+        tables: MemoryTables,
         rows: dict[WorkflowId, Row],
     ) -> None:
         self._definition = definition
         self._render = render
         self._now = now
+        self._tables = tables
         self._rows = rows
+        self._turns: dict[TurnKey, dict[WorkflowId, None]] = {}
         self._letters: dict[LetterId, Letter] = {}
         self.children: list[Changes] = []
         self._brought: set[LetterId] = set()
@@ -34,6 +37,11 @@ class Outbox:
     def send(self, changes: Changes) -> None:
         """Keep the letters of a transition, and start its children, and theirs."""
         workflow = changes.workflow
+        turn = turn_of(workflow)
+        if turn is not None and changes.admitted:
+            self._places(turn)[workflow.id] = None
+        elif turn is not None and changes.released:
+            self._places(turn).pop(workflow.id, None)
         for letter in changes.letters:
             self._letters[LetterId(workflow.id, workflow.revision, letter.to)] = letter
         for child in changes.children:
@@ -48,6 +56,15 @@ class Outbox:
             self.children.append(begun)
             self.send(begun)
 
+    def has_place(self, turn: TurnKey, limit: int) -> bool:
+        """Whether there is a place for one more, as the batch has it so far."""
+        return len(self._places(turn)) < limit
+
+    def _places(self, turn: TurnKey) -> dict[WorkflowId, None]:
+        if turn not in self._turns:
+            self._turns[turn] = dict(self._tables.turns.get(turn, {}))
+        return self._turns[turn]
+
     def forget(
         self, transitions: Iterable[Transition], results: Iterable[TransitionResult]
     ) -> None:
@@ -58,6 +75,7 @@ class Outbox:
 
     def write(self, tables: MemoryTables) -> None:
         """Make it visible."""
+        tables.turns.update(self._turns)
         for known, letter in self._letters.items():
             tables.letters[known] = (self._now, letter)
         for known in self._brought:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sidecar.adapters.memory.bulk import MemoryBulk
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
-from sidecar.adapters.memory.tables import without_bodies, without_items
+from sidecar.adapters.memory.tables import turn_of, without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
@@ -22,13 +22,14 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch
+from sidecar.ports.store import Epoch, TurnKey
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
+HOLDERS_TOLD = 10
 LETTERS_AFTER = timedelta(seconds=2)
 """A letter that waits for so long is a leader's."""
 
@@ -196,6 +197,7 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
             bool(await self.ended_leases(namespace, unseen_for, 1)),
             bool(await self.due_timers(namespace, 1)),
             bool(await self.waiting_letters(namespace, LETTERS_AFTER, 1)),
+            bool(await self.free_turns(namespace, 1)),
             bool(await self.overdue_workflows(namespace, 1)),
             due_for is not None
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
@@ -253,6 +255,33 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
             if sent_at <= before and rows[known.sender].namespace == namespace
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])[:limit]]
+
+    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return those that can be admitted now, the oldest first."""
+        self.check_open()
+        waiting = self.tables.waiting_for(turn)
+        if not waiting:
+            return []
+        first = self.tables.rows[waiting[0]].workflow.turn
+        free = (first.limit if first else 0) - len(self.tables.turns.get(turn, ()))
+        return waiting[: max(0, free)]
+
+    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place."""
+        self.check_open()
+        keys = {
+            turn
+            for row in self.tables.rows.values()
+            if row.namespace == namespace
+            and row.workflow.status is WorkflowStatus.QUEUED
+            and (turn := turn_of(row.workflow)) is not None
+        }
+        return [turn for turn in sorted(keys) if await self.next_turns(turn)][:limit]
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return the workflows that have the places."""
+        self.check_open()
+        return sorted(self.tables.turns.get(turn, ()))[:HOLDERS_TOLD]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

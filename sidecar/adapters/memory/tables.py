@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from sidecar.ports.bulk import BulkJob, BulkMember
 from sidecar.ports.records import SidecarRecord
-from sidecar.ports.store import Batch, Claimed, LetterId, Missing
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
-from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
+from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
 BODIES = (
@@ -183,6 +183,7 @@ class MemoryTables:
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    turns: dict[TurnKey, dict[WorkflowId, None]] = field(default_factory=dict)
     letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
@@ -197,6 +198,14 @@ class MemoryTables:
             self.owing[known] = None
         else:
             self.owing.pop(known, None)
+
+    def waiting_for(self, turn: TurnKey) -> list[WorkflowId]:
+        """Those that wait for their turn, the oldest first."""
+        return sorted(
+            known
+            for known, row in self.rows.items()
+            if row.workflow.status is WorkflowStatus.QUEUED and turn_of(row.workflow) == turn
+        )
 
     def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
         """The versions of a definition that were not deleted, in their order."""
@@ -223,6 +232,14 @@ class MemoryTables:
                 for step in row.workflow.steps.values():
                     if step.status in OPEN:
                         yield row, step
+
+
+def turn_of(workflow: Workflow) -> TurnKey | None:
+    """The turn that a workflow needs to begin."""
+    if workflow.turn is None:
+        return None
+    ref = workflow.definition
+    return TurnKey(ref.namespace, ref.name, workflow.turn.key)
 
 
 def without_bodies(workflow: Workflow) -> Workflow:

@@ -37,9 +37,10 @@ from sidecar.ports.store import (
     StartResult,
     Transition,
     TransitionResult,
+    TurnKey,
 )
 from sidecar.saga import machine
-from sidecar.saga.changes import Changes
+from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Render
 from sidecar.saga.events import step_of
 from sidecar.saga.workflow import Workflow, WorkflowId
@@ -68,6 +69,7 @@ class Transaction:
         self._repeated = repeated
         self._now = _LONG_AGO
         self._incomplete: set[WorkflowId] = set()
+        self._taken: dict[TurnKey, int] = {}
         self.written = Written()
         self.starts: tuple[StartResult, ...] = ()
         self.transitions: tuple[TransitionResult, ...] = ()
@@ -176,6 +178,7 @@ class Transaction:
 
     def _advance_all(self) -> list[TransitionResult]:
         present = dict(self._locked.workflows)
+        self._taken = dict(self._locked.taken)
         return [self._advance(one, present) for one in self._batch.transitions]
 
     def _advance(self, one: Transition, present: dict[WorkflowId, Workflow]) -> TransitionResult:
@@ -187,6 +190,9 @@ class Transaction:
         key = step_of(event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
+        limit = workflow.turn.limit if workflow.turn else 0
+        if one.turn is not None and self._taken.get(one.turn, 0) >= limit:
+            return Moved(Changes(workflow, Verdict.IGNORED))
         try:
             changes = machine.advance(
                 definition, workflow, event, now=self._now, render=self._render
@@ -197,6 +203,8 @@ class Transaction:
             self._incomplete.add(one.workflow)
             return Missing.LOCKED
         present[one.workflow] = changes.workflow
+        if one.turn is not None and changes.admitted:
+            self._taken[one.turn] = self._taken.get(one.turn, 0) + 1
         return Moved(changes)
 
 

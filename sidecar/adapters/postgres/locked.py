@@ -1,8 +1,8 @@
 """The workflows that a batch's transitions speak of, under their row locks.
 
-Lock order: workflow rows that are waited for, workflow rows that are not, and then, for those
-alone from which steps are taken away, their open step rows. What is decided on is read after
-the last of these locks.
+Lock order: keys of turns, workflow rows that are waited for, workflow rows that are not, and then,
+for those alone from which steps are taken away, their open step rows. What is decided on is read
+after the last of these locks.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
 from sidecar.adapters.postgres.items import all_items, some_items
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
-from sidecar.ports.store import Transition
+from sidecar.ports.store import Transition, TurnKey
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import SignalSent, step_of
 from sidecar.saga.partial import fans_of
@@ -48,6 +48,9 @@ class LockedWorkflows:
         self._connection = connection
         self._compiled = definitions
         self._definitions: dict[DefinitionRef, Definition] = {}
+        turns = {one.turn for one in transitions if one.turn is not None}
+        self._turns = [records.turn_record(turn) for turn in sorted(turns)]
+        self.taken: dict[TurnKey, int] = {}
         self._locks: list[Cursor] = []
         self._steps: Cursor | None = None
         self._whole: set[WorkflowId] = set()
@@ -56,6 +59,8 @@ class LockedWorkflows:
 
     async def ask(self) -> None:
         """Send for the locks, and for the steps behind them."""
+        if self._turns:
+            await send(self._connection, SQL["lock_turns"], turns=records.packed(self._turns))
         for name, ids in (("wait", self._wait), ("skip_locked", self._skip)):
             if ids:
                 self._locks.append(await send(self._connection, SQL[name], ids=ids))
@@ -80,6 +85,8 @@ class LockedWorkflows:
         if unlocked:
             cursor = await send(self._connection, SQL["which_exist"], ids=unlocked)
             self.elsewhere = {WorkflowId(row["id"]) for row in await cursor.fetchall()}
+        if self._turns:
+            await self._count_turns()
         if signalled:
             await self._read_signals(signalled)
         await self._read_heard(sorted(self._hearing & self.workflows.keys()))
@@ -128,6 +135,12 @@ class LockedWorkflows:
             items = await all_items(self._connection, [one.id for one in wholly])
             for one in wholly:
                 self.workflows[one.id] = items.added_to(one, partial=False)
+
+    async def _count_turns(self) -> None:
+        cursor = await send(self._connection, SQL["taken_turns"], turns=records.packed(self._turns))
+        for row in await cursor.fetchall():
+            turn = TurnKey(row["namespace"], row["definition"], row["turn"])
+            self.taken[turn] = row["taken"]
 
     async def _read_signals(self, ids: list[WorkflowId]) -> None:
         found: dict[WorkflowId, list[Signal]] = {}

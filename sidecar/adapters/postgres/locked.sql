@@ -3,6 +3,7 @@
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
     created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE
@@ -12,9 +13,23 @@ ORDER BY id FOR UPDATE
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
     created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+    turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
 FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
+
+-- name: lock_turns
+-- One key after the other, and before any workflow: nobody else can take a place of these.
+SELECT pg_advisory_xact_lock(24770, hashtext(v.namespace || '/' || v.definition || '/' || v.turn))
+FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
+ORDER BY v.namespace, v.definition, v.turn
+
+-- name: taken_turns
+-- How many places are taken.
+SELECT v.namespace, v.definition, v.turn,
+    (SELECT count(*) FROM turns t WHERE t.namespace = v.namespace
+       AND t.definition = v.definition AND t.turn = v.turn) AS taken
+FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
 
 -- name: which_exist
 -- Tells a locked workflow from an unknown one.

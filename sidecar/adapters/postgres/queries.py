@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from sidecar.adapters.postgres import rows
+from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.bulk import PostgresBulk
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
@@ -32,7 +32,7 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch
+from sidecar.ports.store import Epoch, TurnKey
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
@@ -229,6 +229,21 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
         """Return letters that nobody has brought for so long, the oldest first."""
         values = {"namespace": namespace, "older_than": older_than, "limit": limit}
         return [rows.letter_of(row) for row in await self._vital_rows("waiting_letters", **values)]
+
+    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return those that can be admitted now, the most urgent and then the oldest first."""
+        found = await self._vital_rows("next_turns", **records.turn_record(turn))
+        return [WorkflowId(row["id"]) for row in found]
+
+    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place."""
+        found = await self._vital_rows("free_turns", namespace=namespace, limit=limit)
+        return [TurnKey(row["namespace"], row["definition"], row["turn"]) for row in found]
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
+        """Return the workflows that have the places, at most some of them."""
+        found = await self._rows("turn_holders", **records.turn_record(turn))
+        return [WorkflowId(row["id"]) for row in found]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""

@@ -55,7 +55,7 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.output::text END,
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
-    w.parent_idx, w.root_id::text, w.depth, w.owes_since
+    w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
@@ -103,7 +103,8 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
        owes_since,
-       parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth
+       parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
+       turn, turn_limit
 FROM workflows
 WHERE namespace = %(namespace)s
   AND (%(after)s::uuid IS NULL OR id < %(after)s::uuid)
@@ -167,6 +168,11 @@ SELECT EXISTS (
     SELECT FROM letters
     WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - interval '2 seconds'
 ) AS waiting_letters, EXISTS (
+    SELECT FROM workflows w
+    WHERE w.namespace = %(namespace)s AND w.status = 'queued' AND w.turn IS NOT NULL
+      AND (SELECT count(*) FROM turns t WHERE t.namespace = w.namespace
+             AND t.definition = w.definition AND t.turn = w.turn) < w.turn_limit
+) AS free_turns, EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
       AND deadline_at IS NOT NULL AND NOT paused AND deadline_at <= statement_timestamp()
@@ -219,6 +225,35 @@ SELECT recipient::text AS recipient, sender::text AS sender, revision, event::te
 FROM letters
 WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - %(older_than)s::interval
 ORDER BY sent_at LIMIT %(limit)s
+
+-- name: next_turns
+-- As many of those that wait as there are places: the most urgent, and of these the oldest.
+SELECT w.id::text AS id FROM workflows w
+WHERE w.namespace = %(namespace)s AND w.definition = %(definition)s AND w.turn = %(turn)s
+  AND w.status = 'queued'
+ORDER BY w.priority DESC, w.id
+LIMIT GREATEST(0, (
+    SELECT max(q.turn_limit) FROM workflows q
+    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s AND q.turn = %(turn)s
+      AND q.status = 'queued'
+) - (
+    SELECT count(*) FROM turns t
+    WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s AND t.turn = %(turn)s
+))
+
+-- name: free_turns
+-- Where somebody waits although there is a place.
+SELECT DISTINCT w.namespace, w.definition, w.turn FROM workflows w
+WHERE w.namespace = %(namespace)s AND w.status = 'queued' AND w.turn IS NOT NULL
+  AND (SELECT count(*) FROM turns t WHERE t.namespace = w.namespace
+         AND t.definition = w.definition AND t.turn = w.turn) < w.turn_limit
+LIMIT %(limit)s
+
+-- name: turn_holders
+-- Who has the places.
+SELECT workflow_id::text AS id FROM turns
+WHERE namespace = %(namespace)s AND definition = %(definition)s AND turn = %(turn)s
+ORDER BY admitted_at LIMIT 10
 
 -- name: overdue_workflows
 -- Deadlines that have passed.

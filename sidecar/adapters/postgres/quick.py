@@ -76,7 +76,7 @@ class QuickDecisions:
                 start.definition, new, now=now, render=self._render, actor=start.actor
             )
             if changes.children:
-                continue
+                continue  # they are read, and started, in a transaction
             quick.written.begin(start, changes, quick=True)
             quick.starts[place] = Started(start.id, changes.workflow.status, changes=changes)
 

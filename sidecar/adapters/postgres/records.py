@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import LetterId
+from sidecar.ports.store import LetterId, TurnKey
 from sidecar.saga.changes import HistoryEvent, Letter, NewItems
 from sidecar.saga.definition import JsonText
 from sidecar.saga.workflow import Parent, Signal, Step, Workflow, WorkflowId
@@ -23,6 +23,8 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 class NewRow(NamedTuple):
     """What only the first row of a workflow is told.
+
+    Of those that wait for their turn, those of a higher `priority` come first.
 
     `renders` says that its transitions need bodies; `central` that its rollback is looked at again
     and again; `reserve` that its start key is to be taken with it, and that it is not to be written
@@ -36,6 +38,7 @@ class NewRow(NamedTuple):
     reserve: bool
     checks: bool
     latest: bool
+    priority: int = 0
 
 
 def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
@@ -50,6 +53,8 @@ def new_workflow_record(workflow: Workflow, new: NewRow) -> dict[str, Any]:
         "start_key": workflow.start_key,
         "trace": workflow.trace,
         "input": body(workflow.input),
+        "turn": workflow.turn.key if workflow.turn else None,
+        "turn_limit": workflow.turn.limit if workflow.turn else None,
         **_parent(workflow.parent),
         **new._asdict(),
     }
@@ -75,6 +80,11 @@ def letter_record(workflow: Workflow, letter: Letter) -> dict[str, Any]:
         "revision": workflow.revision,
         "event": body(JsonText(msgspec.json.encode(letter.event).decode())),
     }
+
+
+def turn_record(turn: TurnKey) -> dict[str, Any]:
+    """Return what names those who share places."""
+    return {"namespace": turn.namespace, "definition": turn.definition, "turn": turn.key}
 
 
 def letter_id_record(letter: LetterId) -> dict[str, Any]:

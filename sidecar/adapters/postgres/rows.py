@@ -21,6 +21,7 @@ from sidecar.saga.workflow import (
     Signal,
     Step,
     StepKey,
+    Turn,
     Workflow,
     WorkflowId,
 )
@@ -100,6 +101,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         parent=_parent(
             row["parent_id"], row["parent_step"], row["parent_idx"], row["root_id"], row["depth"]
         ),
+        turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
         owes_since=row["owes_since"],
         input=row.get("input"),
@@ -138,6 +140,10 @@ def _parent(known: str | None, step: str, index: int, root: str, depth: int) -> 
     if known is None:
         return None
     return Parent(WorkflowId(known), StepKey(step, index), WorkflowId(root), depth)
+
+
+def _turn(key: str | None, limit: int) -> Turn | None:
+    return None if key is None else Turn(key, limit)
 
 
 def letter_of(row: Row) -> StoredLetter:
@@ -187,8 +193,9 @@ def held_workflow(row: Answered, steps: Collection[Step]) -> Workflow:
         ended_at=row[40],
         trace=row[41],
         parent=_parent(*row[49:54]),
+        turn=_turn(*row[54:56]),
         last_signal=row[48],
-        owes_since=row[54],
+        owes_since=row[56],
         partial=any(step.fan is not None for step in steps),
         input=row[43],
     )
@@ -245,8 +252,9 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         start_key=row[41],
         trace=row[42],
         parent=_parent(*row[50:55]),
+        turn=_turn(*row[55:57]),
         last_signal=row[49],
-        owes_since=row[55],
+        owes_since=row[57],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],

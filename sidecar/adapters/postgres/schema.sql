@@ -47,6 +47,9 @@ CREATE TABLE workflows (
     parent_idx   integer,
     root_id      uuid,
     depth        integer,
+    turn         text,
+    turn_limit   integer,
+    priority     integer     NOT NULL DEFAULT 0,
     input        json        NOT NULL,
     output       json,
     error        json
@@ -63,6 +66,9 @@ CREATE INDEX workflows_by_version ON workflows (namespace, definition, version, 
 CREATE INDEX workflows_owing ON workflows (namespace, owes_since, id) WHERE owes_since IS NOT NULL;
 CREATE INDEX workflows_central ON workflows (namespace, id)
     WHERE central AND status IN ('rolling_back', 'error');
+
+CREATE INDEX workflows_waiting ON workflows (namespace, definition, turn, priority DESC, id)
+    WHERE status = 'queued' AND turn IS NOT NULL;
 
 CREATE TABLE start_keys (
     namespace   text        NOT NULL,
@@ -242,3 +248,13 @@ CREATE TABLE letters (
     PRIMARY KEY (recipient, sender, revision)
 );
 CREATE INDEX letters_waiting ON letters (namespace, sent_at);
+
+-- Places of workflows that take turns, from their admission to their end.
+CREATE TABLE turns (
+    workflow_id uuid        PRIMARY KEY,
+    namespace   text        NOT NULL,
+    definition  text        NOT NULL,
+    turn        text        NOT NULL,
+    admitted_at timestamptz NOT NULL
+);
+CREATE INDEX turns_taken ON turns (namespace, definition, turn);

@@ -104,6 +104,8 @@ def _written_parts(written: Written) -> Iterator[str]:
         yield "letters"
     if written.brought:
         yield "brought"
+    if written.placed or written.freed:
+        yield "turns"
 
 
 def _claimed_parts(due: bool, named: bool) -> Iterator[str]:  # noqa: FBT001

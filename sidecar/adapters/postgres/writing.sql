@@ -78,6 +78,7 @@ starting AS MATERIALIZED (
         ended_at timestamptz, labels jsonb, start_key text, trace text, renders boolean,
         central boolean,
         parent_id uuid, parent_step text, parent_idx integer, root_id uuid, depth integer,
+        turn text, turn_limit integer, priority integer,
         input text, output text, error text, input_hash text, reserve boolean, checks boolean,
         latest boolean)
 ), fit AS MATERIALIZED (
@@ -99,11 +100,12 @@ starting AS MATERIALIZED (
 ), begun AS (
     INSERT INTO workflows (id, namespace, definition, version, status, reason, revision, last_seq,
         created_at, deadline_at, ended_at, labels, start_key, trace, renders, central, parent_id,
-        parent_step, parent_idx, root_id, depth, input, output, error)
+        parent_step, parent_idx, root_id, depth, turn, turn_limit, priority, input, output, error)
     SELECT v.id, v.namespace, v.definition, v.version, v.status, v.reason, v.revision, v.last_seq,
         v.created_at, v.deadline_at, v.ended_at, COALESCE(v.labels, '{}'), v.start_key, v.trace, COALESCE(v.renders, false),
         COALESCE(v.central, false), v.parent_id, v.parent_step, CASE WHEN v.parent_id IS NOT NULL
             THEN COALESCE(v.parent_idx, 0) END, v.root_id, v.depth,
+        v.turn, v.turn_limit, COALESCE(v.priority, 0),
         v.input::json, v.output::json, v.error::json
     FROM fit v
     WHERE v.reserve IS NULL OR (v.id IN (SELECT workflow_id FROM reserved)) IS TRUE
@@ -207,6 +209,20 @@ brought AS (
     DELETE FROM letters l
     USING json_to_recordset(%(brought)s::json) AS v (recipient uuid, sender uuid, revision bigint)
     WHERE l.recipient = v.recipient AND l.sender = v.sender AND l.revision = v.revision
+)
+
+-- name: turns
+-- Places that are taken, and given back.
+placed AS (
+    INSERT INTO turns (workflow_id, namespace, definition, turn, admitted_at)
+    SELECT v.workflow_id, v.namespace, v.definition, v.turn, statement_timestamp()
+    FROM json_to_recordset(%(placed)s::json) AS v (
+        workflow_id uuid, namespace text, definition text, turn text)
+    WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+    ON CONFLICT (workflow_id) DO NOTHING
+), freed AS (
+    DELETE FROM turns t USING json_to_recordset(%(freed)s::json) AS v (workflow_id uuid)
+    WHERE t.workflow_id = v.workflow_id AND (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
 )
 
 -- name: no_history
@@ -350,7 +366,7 @@ LEFT JOIN (
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
         s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal,
         w.parent_id::text AS parent_id, w.parent_step, w.parent_idx, w.root_id::text AS root_id,
-        w.depth, w.owes_since
+        w.depth, w.turn, w.turn_limit, w.owes_since
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -363,7 +379,7 @@ LEFT JOIN (
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL
+        NULL, NULL, NULL
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
@@ -375,6 +391,7 @@ LEFT JOIN (
     SELECT f.kind, f.workflow_id::text, f.step, f.idx, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL
     FROM refused f
 ) AS r ON true

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from sidecar.adapters.postgres import records
-from sidecar.ports.store import Batch, LetterId, Start
+from sidecar.ports.store import Batch, LetterId, Start, TurnKey
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition
 from sidecar.saga.states import CLAIMABLE, Action, StepStatus
@@ -51,6 +51,8 @@ class Written:
     children: list[Changes] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
     brought: list[dict[str, Any]] = field(default_factory=list)
+    placed: list[dict[str, Any]] = field(default_factory=list)
+    freed: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
@@ -61,6 +63,7 @@ class Written:
             reserve=quick and start.start_key is not None,
             checks=quick,
             latest=quick and start.latest,
+            priority=start.definition.priority,
         )
         self._add(changes, ())
 
@@ -73,6 +76,7 @@ class Written:
             reserve=False,
             checks=False,
             latest=False,
+            priority=definition.priority,
         )
         self.children.append(changes)
         self._add(changes, ())
@@ -105,12 +109,25 @@ class Written:
 
         for new in changes.items:
             self.items.append(records.items_record(known, new))
+        self._place(changes)
         self.letters += [records.letter_record(workflow, letter) for letter in changes.letters]
         for signal in changes.kept:
             self.kept[known, signal.number] = records.signal_record(known, signal)
         for number in changes.taken:
             if self.kept.pop((known, number), None) is None:
                 self.unkept.append({"workflow_id": known, "number": number})
+
+    def _place(self, changes: Changes) -> None:
+        """Take or give back the place of a workflow that takes turns."""
+        workflow = changes.workflow
+        if workflow.turn is None:
+            return
+        if changes.admitted:
+            ref = workflow.definition
+            turn = TurnKey(ref.namespace, ref.name, workflow.turn.key)
+            self.placed.append({"workflow_id": workflow.id, **records.turn_record(turn)})
+        elif changes.released:
+            self.freed.append({"workflow_id": workflow.id})
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
         """Claim one step that a transition queued for the batch's own service.
@@ -174,6 +191,8 @@ class Written:
             "unkept": records.packed(self.unkept),
             "letters": records.packed(self.letters),
             "brought": records.packed(self.brought),
+            "placed": records.packed(self.placed),
+            "freed": records.packed(self.freed),
         }
 
 

@@ -38,6 +38,7 @@ from sidecar.ports.store import (
 )
 from sidecar.ports.versions import VersionState
 from sidecar.saga import machine
+from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
@@ -106,7 +107,7 @@ class _Transaction:
         self._rows: dict[WorkflowId, Row] = {}
         self._start_keys: dict[tuple[str, str, str], StartKey] = {}
         self._claims = Claims(self._tables, self._rows, batch, self._now, store.locked)
-        self._outbox = Outbox(store.definition, store.render, self._now, self._rows)
+        self._outbox = Outbox(store.definition, store.render, self._now, self._tables, self._rows)
 
     def run(self) -> BatchResult:
         """Decide everything; write nothing."""
@@ -193,6 +194,9 @@ class _Transaction:
         key = step_of(transition.event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
+        turn, limit = transition.turn, row.workflow.turn.limit if row.workflow.turn else 0
+        if turn is not None and not self._outbox.has_place(turn, limit):
+            return Moved(Changes(row.workflow, Verdict.IGNORED))
         try:
             changes = advanced(
                 definition, row, transition.event, now=self._now, render=self._store.render

@@ -25,21 +25,32 @@ async def register(request: web.Request) -> web.Response:
     namespace = reading.namespace(request, face.namespace)
     reading.only(request)
     text = await reading.body(request, MEDIA_TYPES)
-    view, created = await face.commands.register_definition(namespace, text, request.content_type)
-    body = {"name": view.name, "version": view.version, "hash": view.hash}
+    view, created, report = await face.commands.register_definition(
+        namespace, text, request.content_type
+    )
+    body = {
+        "name": view.name,
+        "version": view.version,
+        "hash": view.hash,
+        "verdict": report.verdict.value,
+        "findings": [one.told() for one in report.findings],
+    }
     if not created:
         return reply(body)
     return reply(body, 201, {"Location": f"/v1/definitions/{view.name}/versions/{view.version}"})
 
 
 async def check(request: web.Request) -> web.Response:
-    """Say whether a document could be registered; nothing is kept."""
+    """Say whether a document could be registered, and what is weak in it; nothing is kept."""
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
     reading.only(request)
     text = await reading.body(request, MEDIA_TYPES)
-    found = await face.commands.check_definition(namespace, text, request.content_type)
-    return reply({"name": found.name, "steps": [step.name for step in found.steps]})
+    found, report = await face.commands.check_definition(namespace, text, request.content_type)
+    steps = [step.name for step in found.steps]
+    told = report.told()
+    del told["definition"]
+    return reply({"name": found.name, "steps": steps, **told})
 
 
 async def list_(request: web.Request) -> web.Response:

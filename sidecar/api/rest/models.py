@@ -254,19 +254,47 @@ class EventPage(Body):
     next_cursor: str | None
 
 
+class FindingBody(Body):
+    """Something that the checker found; `way` is how it comes about, `drawing` what it looks like.
+
+    `docs/checker.md` lists the codes.
+    """
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    path: str
+    step: str | None
+    message: str
+    advice: str
+    way: list[str]
+    drawing: str | None
+
+
 class RegisteredBody(Body):
-    """The version that a document has been given."""
+    """The version that a document has been given, and what the checker found in it."""
 
     name: str
     version: int
     hash: str
+    verdict: str
+    findings: list[FindingBody]
 
 
 class CheckedBody(Body):
-    """A document that can be registered, and the steps that it holds."""
+    """A document that can be registered, the steps that it holds, and what is weak in it.
+
+    `times` are spans like `1m30s`, null where there is no end.
+    """
 
     name: str
     steps: list[str]
+    verdict: str
+    method: str
+    states: int
+    transitions: int
+    findings: list[FindingBody]
+    assumptions: list[str]
+    times: dict[str, str | None]
 
 
 class DefinitionLine(Body):

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from sidecar.definitions.checker.checking import check, check_text
 from sidecar.definitions.checker.codes import CODES, Severity
-from sidecar.definitions.checker.exploring import Limits
+from sidecar.definitions.checker.exploring import QUICK, Limits
 from sidecar.definitions.checker.report import Finding, Report, Verdict, text
 from sidecar.definitions.checker.sarif import sarif
 
 __all__ = [
     "CODES",
+    "QUICK",
     "Finding",
     "Limits",
     "Report",

@@ -203,6 +203,8 @@ class Oracle:
     def _choose(self, many: int, of: tuple[int, ...]) -> int:
         place = len(self.taken)
         pick = self.script[place] if place < len(self.script) else 0
+        if pick >= many:  # a script from another way, on which something else was asked here
+            pick = 0
         self.taken.append((pick, many))
         return of[pick]
 

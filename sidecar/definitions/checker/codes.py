@@ -83,8 +83,8 @@ CODES: dict[str, Code] = {
             "GC109",
             _W,
             "A pivot that may be skipped",
-            "take the `when` off the pivot: the steps after it have no way back even if it is "
-            "skipped",
+            "take the `when` off the pivot, so that it is plain where there is no way back: if it "
+            "is skipped there still is one",
         ),
         Code(
             "GC110",

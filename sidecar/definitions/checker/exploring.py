@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from sidecar.definitions.checker.abstraction import Absent
 from sidecar.definitions.checker.keys import Key, Keys
-from sidecar.definitions.checker.moves import Move, Node, Space
+from sidecar.definitions.checker.moves import Move, Node, Space, What
 from sidecar.saga.definition import Definition
 from sidecar.saga.states import OPEN, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Step, Workflow
@@ -55,6 +55,10 @@ class Limits:
     """Of the second one."""
     seconds: float = 10.0
     clock: Callable[[], float] | None = None
+
+
+QUICK = Limits(full=2_000, ample=8_000, seconds=2.0)
+"""For who waits for the answer, as at a registration: two seconds at most for a usual graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class _Search:
         while self._queue:
             key, node = self._queue.popleft()
             moves = self._space.moves(node, ample=ample)
-            if not moves:
+            if all(what is What.CANCEL for what, _ in moves):
                 self._ended(key, node.workflow)
             for what, step in moves:
                 # One transition alone may ask for very many choices.
@@ -163,6 +167,7 @@ class _Search:
             self._before[key] = (before, move)
             found.states += 1
             self._queue.append((key, node))
+        if len(found.opened) < len(self._space.definition.steps):
             found.opened.update(
                 step.key.step
                 for step in node.workflow.steps.values()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sidecar.definitions.checker.proof import can_fail
 from sidecar.definitions.checker.report import Finding, finding
-from sidecar.definitions.checker.times import Times
+from sidecar.definitions.checker.times import Times, beside_moments
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Path
 from sidecar.saga.definition import Definition, Join, StepDefinition
@@ -17,7 +17,7 @@ def findings(
     definition: Definition, times: Times, children: Mapping[str, Definition]
 ) -> Iterator[Finding]:
     """All of them."""
-    yield from _of_times(definition, times)
+    yield from _of_times(definition, times, children)
     yield from _of_refusals(definition)
     for number, step in enumerate(definition.steps):
         path: Path = ("steps", number)
@@ -42,7 +42,9 @@ def no_way_back(definition: Definition, step: StepDefinition) -> bool:
     return step.pivot or definition.past_pivot(step.name)
 
 
-def _of_times(definition: Definition, times: Times) -> Iterator[Finding]:
+def _of_times(
+    definition: Definition, times: Times, children: Mapping[str, Definition]
+) -> Iterator[Finding]:
     timeout = definition.timeout
     if timeout is None:
         return
@@ -50,8 +52,10 @@ def _of_times(definition: Definition, times: Times) -> Iterator[Finding]:
     if times.best is not None and times.best > timeout:
         text = f"the pauses alone take {duration_text(times.best)}, but `timeout` is {given}"
         yield finding("GC131", ("timeout",), text)
-    elif times.worst is None or times.worst > timeout:
-        worst = "without end" if times.worst is None else duration_text(times.worst)
+        return
+    known = beside_moments(definition, children)
+    if known is None or known > timeout:
+        worst = "without end" if known is None else duration_text(known)
         text = f"the worst case is {worst}, but `timeout` is {given}: then it turns back"
         yield finding("GC132", ("timeout",), text)
 

@@ -18,6 +18,8 @@ NOTHING = timedelta()
 _MOST_TRIES = 100_000
 """More are not added up: they take as long as they may."""
 
+Span = timedelta | None
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -45,7 +47,14 @@ def times(definition: Definition, children: Mapping[str, Definition] | None = No
     )
 
 
-Span = timedelta | None
+def beside_moments(definition: Definition, children: Mapping[str, Definition]) -> Span:
+    """The worst case if every moment that is waited for has passed: it may be any."""
+
+    def takes(step: StepDefinition) -> Span:
+        moment = step.wait is not None and step.wait.until is not None
+        return NOTHING if moment else _worst(definition, step, children)
+
+    return _forward(definition, takes)
 
 
 def tries(policy: RetryPolicy, timeout: timedelta) -> Span:

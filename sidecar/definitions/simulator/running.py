@@ -23,6 +23,7 @@ from sidecar.errors import IllegalTransition
 from sidecar.saga.changes import Changes, HistoryEvent, Verdict
 from sidecar.saga.definition import Compensation, Definition, JsonText, Render, Scope, Template
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     CancelRequested,
     DeadlinePassed,
@@ -147,6 +148,8 @@ class _Simulation:
         began = start(definition, new, now=self._now, render=self._render, actor="simulation")
         self._workflow = began.workflow
         self._look(began)
+        if self._workflow.turn is not None:  # nobody else has a place
+            self._at(EPOCH, partial(self._apply, Admitted()))
 
     def run(self) -> Run:
         """Let everything happen that will."""

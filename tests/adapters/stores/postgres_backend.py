@@ -42,7 +42,7 @@ MOMENTS = {
 }
 
 
-TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "bulk_members")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns", "bulk_members")
 
 
 @dataclass

@@ -199,12 +199,8 @@ async def test_a_callback_that_races_the_end_of_its_time_has_one_winner(
         ended = LeaseEnded(claimed.key, claimed.action, claimed.attempt)
         answer, lease = await race(
             turn,
-            here.insist(settle(claimed)),
-            behind(
-                there.store,
-                turn // 2,
-                lambda one=claimed, end=ended: there.insist(Transition(one.workflow, end)),
-            ),
+            behind(here.store, turn, lambda one=claimed: here.insist(settle(one))),
+            there.insist(Transition(claimed.workflow, ended)),
         )
         in_time = verdict(answer) is Verdict.APPLIED
         assert verdict(lease) is (Verdict.IGNORED if in_time else Verdict.APPLIED)

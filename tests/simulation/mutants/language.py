@@ -139,7 +139,7 @@ WAITS = (
     ),
     tested(
         "a signal that is sent again is another",
-        "sidecar.saga.machine:_apply",
+        "sidecar.saga.machine:_signal_sent",
         "if event.id in workflow.heard:",
         "if False:",
         f"{SUITE}::test_the_same_signal_again_is_no_other",
@@ -180,7 +180,7 @@ BRANCHES = (
         f"{FORWARD}:failed",
         "by_name[step.key.step].optional and not draft.turning_back",
         "by_name[step.key.step].optional and draft.turning_back",
-        f"{SUITE}::test_an_optional_step_that_fails_stops_nothing_and_is_undone_if_it_may_have_acted",
+        f"{SUITE}::test_an_optional_failure_stops_nothing_and_is_undone_if_it_may_have_acted",
     ),
     tested(
         "an output that cannot be told loses the end of its workflow",
@@ -197,7 +197,7 @@ VERBS = (
         f"{OPERATORS}:resume",
         "if step.status in CLAIMABLE and not step.leased:",
         "if False:",
-        f"{SUITE}::test_nothing_is_claimed_while_paused_and_all_that_is_due_is_rung_for_at_the_resume",
+        f"{SUITE}::test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then",
     ),
     tested(
         "a step is skipped while it is being called",
@@ -239,7 +239,7 @@ VERBS = (
         f"{OPERATORS}:_cut_off",
         "if under_way(step):",
         "if False:",
-        f"{SUITE}::test_what_is_terminated_stops_where_it_stands_and_calls_in_flight_are_only_noted",
+        f"{SUITE}::test_what_is_terminated_stops_where_it_stands_and_late_answers_are_noted",
     ),
     tested(
         "a verb reads the steps in whatever order they were stored",
@@ -307,7 +307,7 @@ ITEMS = (
         f"{FAN_OUT}:_undo_next",
         "if fan.undoing < at_once and fan.kept > before:",
         "if False:",
-        f"{SUITE}::test_what_cannot_be_rendered_is_left_for_a_person_and_the_next_takes_its_turn",
+        f"{SUITE}::test_what_cannot_be_rendered_leaves_its_turn_to_the_next",
     ),
     tested(
         "an item that could not be undone is forgotten",
@@ -321,12 +321,12 @@ ITEMS = (
         f"{FORWARD}:_failed_item",
         "return failed[-1] if failed else item",
         "return item",
-        "tests/unit/saga/test_language.py::test_an_item_that_cannot_be_sent_is_the_one_that_is_named",
+        "tests/unit/saga/test_language.py::test_the_item_that_cannot_be_sent_is_the_one_named",
     ),
     tested(
         "an item sees the outputs of all as its own when it is undone",
         "sidecar.saga.draft:Draft.rendered",
-        "outputs=_Own(scope.outputs, own, item.output),",
+        "outputs=Own(scope.outputs, own, item.output),",
         "",
         f"{SUITE}::test_items_are_undone_as_many_at_a_time_as_were_called",
     ),

@@ -34,8 +34,25 @@ async def test_a_document_that_is_wrong_is_refused_with_every_problem(rest: Chec
 
 async def test_checking_keeps_nothing(rest: Checked) -> None:
     status, checked = await rest.ask("POST", "/v1/definitions/check", data=OTHER, headers=YAML)
-    assert (status, checked) == (200, {"name": "billing", "steps": ["charge", "ship"]})
+    assert (status, checked["name"], checked["steps"]) == (200, "billing", ["charge", "ship"])
+    assert (checked["verdict"], checked["findings"]) == ("proved", [])
     assert (await rest.get("/v1/definitions/billing"))[0] == 404
+
+
+async def test_what_the_checker_finds_is_told_and_refuses_nothing(rest: Checked) -> None:
+    weak = b"""
+name: weak
+steps:
+  - { name: mail, service: mail, execute: /mails }
+  - { name: charge, service: payments, execute: /charges, compensate: /refunds }
+"""
+    status, registered = await rest.ask("POST", "/v1/definitions", data=weak, headers=YAML)
+    assert (status, registered["verdict"]) == (201, "refuted")
+    first = registered["findings"][0]
+    assert (first["code"], first["severity"], first["step"]) == ("GC101", "error", "mail")
+    assert first["way"]
+    _, checked = await rest.ask("POST", "/v1/definitions/check", data=weak, headers=YAML)
+    assert checked["findings"] == registered["findings"]
 
 
 async def test_a_document_of_another_type_is_refused(rest: Checked) -> None:

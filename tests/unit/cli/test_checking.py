@@ -97,7 +97,8 @@ def test_all_faults_are_a_line_each(folder: Path, name: str, code: int) -> None:
         (("--fault", "x=refused"), "there is no step"),
         (("--input", "{"), "--input is not JSON"),
         (("--input", "@nowhere.json"), "cannot be read"),
-        (("--outputs", "x=1"), "with the name of a step"),
+        (("--outputs", "x=1"), "there is no step 'x'"),
+        (("--outputs", "x"), "with the name of a step"),
         (("--signal", "go=1@3s"), "the signals are: none"),
         (("--cancel", "soon"), "is not a span of time"),
     ],
@@ -113,3 +114,18 @@ def test_an_input_that_the_schema_refuses_is_told(folder: Path) -> None:
     file.write_text(GOOD + "input: {schema: {type: object, required: [id]}}\n")
     assert "does not satisfy the schema" in run("simulate", file, "--input", "{}").stderr
     assert run("simulate", file, "--input", '{"id": 1}').exit_code == 0
+
+
+def test_what_steps_answer_is_read_from_a_file(folder: Path) -> None:
+    definition, answers = folder / "good.yaml", folder / "answers.json"
+    shown = "output: {e: '${steps.a.output.e}'}\n"
+    definition.write_text(GOOD.replace("}]", ", output_schema: {required: [e]}}]") + shown)
+    said = {}
+    for body in ('{"a": {"e": 2.718}}', '{"b": 1}', '{"a": {}}', "[]", "{}"):
+        answers.write_text(body)
+        said[body] = run("simulate", definition, "--outputs", f"@{answers}")
+    assert [one.exit_code for one in said.values()] == [0, 1, 1, 1, 1]
+    assert 'output: {"e":2.718}' in said['{"a": {"e": 2.718}}'].stdout
+    assert "there is no step 'b'" in said['{"b": 1}'].stderr
+    assert "--outputs a does not satisfy the schema" in said['{"a": {}}'].stderr
+    assert "holds no object" in said["[]"].stderr

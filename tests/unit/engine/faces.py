@@ -344,7 +344,7 @@ class Faces:
             "payments",
             may_claim=lambda: False,
         )
-        self.verbs = Verbs(cast("Committer", self.store), self.queries)
+        self.verbs = Verbs(cast("Committer", self.store), self.queries, self.entropy)
         self.oversight = Oversight(
             Versioning(store, self.compiled),
             DebtBook(store, self.compiled, self.clock),

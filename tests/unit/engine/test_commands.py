@@ -33,7 +33,7 @@ async def faces() -> Faces:
 
 
 async def test_the_same_document_again_is_the_same_version(faces: Faces) -> None:
-    again, created = await faces.commands.register_definition(
+    again, created, _ = await faces.commands.register_definition(
         "default", DOCUMENT, "application/yaml"
     )
     assert (again.version, created) == (1, False)

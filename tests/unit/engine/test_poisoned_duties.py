@@ -60,7 +60,8 @@ class Leader:
             self.ringer,  # type: ignore[arg-type]
             Identity("default", "payments", "me", "host", "0"),
             DutyTimes(ring_every=timedelta(), forget_every=timedelta()),
-            deliver=lambda changes: None,
+            spread=lambda changes: None,
+            look=lambda turn: None,
             clock=self.clock,
             entropy=self.entropy,
             telemetry=self.telemetry,
@@ -231,6 +232,7 @@ async def test_a_round_without_work_is_one_question(
         ended_leases=False,
         due_timers=False,
         waiting_letters=False,
+        free_turns=False,
         overdue_workflows=False,
         ringable_steps=False,
     )
@@ -295,7 +297,8 @@ async def test_duties_that_are_not_due_are_left_out(leader: Leader) -> None:
         leader.ringer,  # type: ignore[arg-type]
         Identity("default", "payments", "me", "host", "0"),
         DutyTimes(),
-        deliver=lambda changes: None,
+        spread=lambda changes: None,
+        look=lambda turn: None,
         clock=leader.clock,
         entropy=leader.entropy,
         telemetry=leader.telemetry,

@@ -233,6 +233,55 @@ def test_a_child_in_error_is_seen_at_its_parent() -> None:
     assert "stuck" in str(paying.error)
 
 
+class Wants:
+    """A schema that wants one body and no other."""
+
+    def __init__(self, body: str) -> None:
+        self._body = body
+
+    def problems(self, body: JsonText) -> list[tuple[str, str]]:
+        return [] if body == self._body else [("", f"must be {self._body}")]
+
+
+@pytest.mark.parametrize(("wanted", "fits"), [('{"paid":1}', True), ('{"paid":2}', False)])
+@pytest.mark.parametrize("items", [False, True])
+def test_what_a_child_gives_must_fit_the_schema_of_its_step(
+    wanted: str, fits: bool, items: bool
+) -> None:
+    fan_out = FanOut(Template(JsonText("[7]"), constant=True)) if items else None
+    house = family(runs("pay", output_check=Wants(wanted), fan_out=fan_out), step("ship", "pay"))
+    key = StepKey("pay", 0) if items else PAY
+    child = child_id(ROOT, key)
+    house.answer(child, "a")
+    house.bring_all()
+    paid = house.members[ROOT].steps[key]
+    assert house.status() is (WorkflowStatus.IN_PROGRESS if fits else WorkflowStatus.ROLLING_BACK)
+    if fits:
+        assert paid.status is StepStatus.SUCCEEDED
+        return
+    assert "the output must be" in (paid.error or "")
+    assert house.status(child) is WorkflowStatus.ROLLING_BACK, "what it did is undone"
+    house.answer(child, "a")
+    house.bring_all()
+    assert house.status() is WorkflowStatus.ROLLED_BACK
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_a_child_is_given_must_fit_its_schema(fits: bool) -> None:
+    wants = Wants("{}" if fits else "[]")
+    named = Definition("child", 1, CHILD.steps, output=CHILD.output, input_check=wants)
+    house = Family(root=definition(runs("pay")), child=named)
+    house.bring_all()
+    if fits:
+        assert house.status() is WorkflowStatus.IN_PROGRESS
+        return
+    child = house.members[child_id(ROOT, PAY)]
+    assert child.status is WorkflowStatus.ROLLED_BACK
+    assert child.steps[StepKey("a")].status is StepStatus.CANCELLED
+    assert "the input must be []" in (house.members[ROOT].error or "")
+    assert house.status() is WorkflowStatus.ROLLED_BACK
+
+
 def test_terminating_a_parent_terminates_its_children() -> None:
     house = family(runs("pay"))
     house.apply(ROOT, TerminateRequested("enough"))

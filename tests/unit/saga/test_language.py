@@ -34,7 +34,7 @@ def test_verbs_tell_their_story_in_one_order() -> None:
         assert len(told[0]) > 3
 
 
-def test_an_item_that_cannot_be_sent_is_the_one_that_is_named() -> None:
+def test_the_item_that_cannot_be_sent_is_the_one_named() -> None:
     """The end of an item opens the next, which may be one failure too many."""
     odd = Template(JsonText("odd"), constant=False)
     run = Run(definition(step("f", input=odd, fan_out=FanOut(LIST, max_parallel=1))))
@@ -45,7 +45,7 @@ def test_an_item_that_cannot_be_sent_is_the_one_that_is_named() -> None:
     assert (error["step"], error["code"]) == ("f[1]", "render_failed")
 
 
-def test_an_item_that_cannot_be_undone_is_the_one_that_is_named() -> None:
+def test_an_item_that_cannot_be_undone_is_the_one_named() -> None:
     undo = Compensation("/undo", retry=RetryPolicy(max_attempts=1))
     run = Run(
         definition(

@@ -84,7 +84,7 @@ def _any_step(draw: random.Random, name: str, after: list[str], *, pivot: bool) 
     if draw.random() < 0.2:
         when = Template(JsonText(draw.choice(("true", "false", "!"))), constant=False)
     if pivot:
-        return step(name, *after, pivot=True, join=join)
+        return step(name, *after, pivot=True, join=join, when=when)
     kind = draw.random()
     if kind < 0.2:
         wait = draw.choice(

@@ -64,4 +64,6 @@ def test_both_searches_find_the_same_in_larger_definitions(seed: int) -> None:
     full = explore(definition, Limits(full=100_000))
     ample = explore(definition, AMPLE)
     assert _flaws(full) == _flaws(ample)
+    assert set(full.absent) == set(ample.absent)
+    assert full.opened == ample.opened
     assert all(len(way.moves) >= len(full.ways[which].moves) for which, way in ample.ways.items())

@@ -84,6 +84,22 @@ def test_a_child_that_cannot_be_turned_back_is_an_effect_like_any_other() -> Non
     assert {one.code for one in found.findings} >= {"GC101", "GC133"}
 
 
+def test_a_machine_that_forgets_to_undo_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.saga.rollback.owes_compensation", lambda *_: False)
+    found = check(flow(call("a"), call("b", "a")))
+    assert found.verdict is Verdict.REFUTED
+    assert ["the workflow starts", "what became of a stays unknown"] in [
+        list(one.way) for one in found.findings
+    ]
+
+
+def test_a_machine_that_comes_to_a_halt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.saga.forward._complete_if_finished", lambda _: None)
+    found = check(flow(call("a")))
+    assert {one.code for one in found.findings} == {"GC108"}
+    assert list(found.findings[0].way) == ["the workflow starts", "a succeeds"]
+
+
 def test_a_search_that_reaches_its_bound_says_so() -> None:
     wide = flow(*(call(f"s{number}", optional=number % 2 == 0) for number in range(9)))
     found = check(wide, limits=Limits(full=10, ample=50))

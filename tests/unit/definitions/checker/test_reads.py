@@ -7,10 +7,11 @@ import json
 import pytest
 
 from sidecar.definitions import compile_stored, parse_definition, render
+from sidecar.definitions.checker.abstraction import Oracle, Roles
 from sidecar.definitions.checker.reads import condition, needs
 from sidecar.errors import RenderError
 from sidecar.saga.definition import JsonText, Scope, Template
-from tests.unit.definitions.checker.drawing import template
+from tests.unit.definitions.checker.drawing import call, flow, template
 
 
 def compiled(text: str) -> Template:
@@ -83,3 +84,12 @@ def test_other_conditions_ask_for_themselves(text: str) -> None:
 
 def test_a_status_may_change_from_one_condition_to_the_next() -> None:
     assert condition(template("${steps.a.status == 'failed'}")) is None
+
+
+def test_a_script_from_another_way_still_chooses() -> None:
+    asked = flow(call("a", when=template("${input.x}")))
+    oracle = Oracle(Roles(asked), (), script=(2,))
+    when = asked.steps[0].when
+    assert when is not None
+    assert oracle(when, Scope("w", "flow", 1, JsonText("{}"), {}, {})) == "true"
+    assert oracle.taken == [(0, 2)]

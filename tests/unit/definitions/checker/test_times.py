@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from sidecar.definitions.checker import check
 from sidecar.definitions.checker.times import Times, times, tries
-from sidecar.saga.definition import Compensation, Order, StepDefinition, Wait
+from sidecar.saga.definition import Compensation, JsonText, Order, StepDefinition, Template, Wait
 from sidecar.saga.policy import RetryPolicy
 from tests.unit.definitions.checker.drawing import call, flow
 
@@ -59,3 +60,14 @@ def test_what_may_take_for_ever_has_no_end() -> None:
     signal = StepDefinition("a", wait=Wait(signal="go"), no_effect=True)
     assert times(flow(signal)).worst is None
     assert times(flow(call("a", pivot=True, compensation=None))).worst is None
+
+
+@pytest.mark.parametrize(("timeout", "codes"), [(300, set()), (30, {"GC132"})])
+def test_a_moment_alone_does_not_make_a_time_out_too_short(timeout: int, codes: set[str]) -> None:
+    moment = StepDefinition(
+        "day", wait=Wait(until=Template(JsonText('"${input.day}"'), constant=False))
+    )
+    steps = [moment, call("a", "day", timeout=s(40), retry=policy(2))]
+    found = check(flow(*steps, timeout=s(timeout))).findings
+    assert {one.code for one in found} == codes
+    assert times(flow(*steps)).worst is None

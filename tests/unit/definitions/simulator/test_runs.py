@@ -149,6 +149,18 @@ def test_a_slip_in_a_fault_is_told(text: str, says: str) -> None:
         parse_fault(text, definition())
 
 
+def test_a_workflow_that_takes_turns_has_its_turn_at_once() -> None:
+    turns = 'concurrency: {key: "${input.account}"}\ntimeout: 1h\nsteps:'
+    text = "name: turns\n{} [{{name: a, service: s, execute: /a, compensate: /b}}]"
+    parsed = parse_definition(text.format(turns))
+    run = simulate(compile_stored(parsed.document, "default", "turns", 1), Scenario())
+    assert (run.workflow.status, run.timeline[1].text) == (
+        "completed",
+        "queued -> in_progress  its_turn",
+    )
+    assert run.timeline[1].after == timedelta()
+
+
 # -- all of them ----------------------------------------------------------------------------------
 
 

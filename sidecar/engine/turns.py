@@ -1,0 +1,79 @@
+"""Lets workflows begin that wait for their turn, when there is a place for them.
+
+A place is given back in the transaction that ends its workflow, and taken in another one, which
+counts the places under a lock of their key. So however many sidecars try, there are never more at
+a time than the definition says; and what nobody tries, because a sidecar died in between, a leader
+finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from sidecar.engine.group_commit import Committer
+from sidecar.errors import GoConductorError
+from sidecar.ports.store import Store, Transition, TurnKey
+from sidecar.saga.changes import Changes
+from sidecar.saga.events import Admitted
+from sidecar.saga.states import WorkflowStatus
+
+log = structlog.get_logger("sidecar.turns")
+
+ADMIT_WITHIN_S = 10.0
+
+
+class Turns:
+    """Looks, after each commit of this sidecar, whether somebody can begin."""
+
+    def __init__(self, store: Store, committer: Committer) -> None:
+        self._store = store
+        self._committer = committer
+        self._looking: dict[TurnKey, asyncio.Task[None]] = {}
+        self._again: set[TurnKey] = set()
+
+    def follow(self, changes: Iterable[Changes]) -> None:
+        """Look at the keys for which somebody waits now, or has given a place back."""
+        for one in changes:
+            workflow = one.workflow
+            waits = workflow.status is WorkflowStatus.QUEUED
+            if workflow.turn is not None and (waits or one.released):
+                ref = workflow.definition
+                self.look(TurnKey(ref.namespace, ref.name, workflow.turn.key))
+
+    def look(self, turn: TurnKey) -> None:
+        """Admit whoever has a place of this key, soon; one look at a time."""
+        if turn in self._looking:
+            self._again.add(turn)
+            return
+        task = asyncio.create_task(self._admit(turn))
+        self._looking[turn] = task
+        task.add_done_callback(lambda _: self._ended(turn))
+
+    async def stop(self) -> None:
+        """Leave what is under way to the leader."""
+        self._again.clear()
+        tasks = list(self._looking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, turn: TurnKey) -> None:
+        del self._looking[turn]
+        if turn in self._again:
+            self._again.discard(turn)
+            self.look(turn)
+
+    async def _admit(self, turn: TurnKey) -> None:
+        try:
+            waiting = await self._store.next_turns(turn)
+            for workflow in waiting:
+                await self._committer.submit(
+                    Transition(workflow, Admitted(), turn=turn), within=ADMIT_WITHIN_S
+                )
+        except GoConductorError as error:
+            log.warning("turn_left_to_the_leader", key=turn.key, error=error.message)
+        except Exception:
+            log.exception("turn_left_to_the_leader", key=turn.key)

@@ -1,0 +1,125 @@
+"""Turns: workflows with the same key wait for a place, and never more than may have one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from sidecar.ports.store import Moved, Store, Transition, TurnKey
+from sidecar.saga.changes import Verdict
+from sidecar.saga.events import Admitted, CancelRequested
+from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.workflow import WorkflowId
+from tests.conformance.store_play import (
+    NAMESPACE,
+    Player,
+    StoreFixtures,
+    call,
+    refused,
+    register,
+)
+
+UNSEEN = timedelta(seconds=20)
+ACCOUNT = TurnKey(NAMESPACE, "order", '"acme"')
+BODY = '{"account":"acme"}'
+
+
+async def taking_turns(store: Store, limit: int = 1, **more: Any) -> Any:
+    """A definition whose workflows take turns by account."""
+    turns = {"key": "${input.account}", "limit": limit, **more}
+    return await register(store, call("a"), concurrency=turns)
+
+
+async def admit(player: Player, workflow: WorkflowId, turn: TurnKey = ACCOUNT) -> Verdict:
+    """Try to admit one workflow."""
+    member = Transition(workflow, Admitted(), turn=turn)
+    (result,) = (await player.commit(player.batch(transitions=[member]))).transitions
+    assert isinstance(result, Moved)
+    return result.changes.verdict
+
+
+class TurnSuite(StoreFixtures):
+    """What a store promises about turns."""
+
+    async def test_a_workflow_waits_until_it_is_admitted(
+        self, store: Store, payments: Player
+    ) -> None:
+        workflow = await payments.start(await taking_turns(store), body=BODY)
+        seen = await payments.see(workflow)
+        assert (seen.status, seen.turn) == (WorkflowStatus.QUEUED, ('"acme"', 1))
+        assert await payments.claim() == []
+        assert (await store.leader_work(NAMESPACE, UNSEEN, None)).free_turns
+        assert await store.free_turns(NAMESPACE, 10) == [ACCOUNT]
+        assert await store.next_turns(ACCOUNT) == [workflow]
+        assert await admit(payments, workflow) is Verdict.APPLIED
+        assert await admit(payments, workflow) is Verdict.IGNORED
+        assert await store.turn_holders(ACCOUNT) == [workflow]
+        assert await store.free_turns(NAMESPACE, 10) == []
+        await payments.answer(await payments.claim_one())
+        assert await payments.status(workflow) is WorkflowStatus.COMPLETED
+        assert await store.turn_holders(ACCOUNT) == []
+
+    async def test_the_oldest_comes_next_when_a_place_is_given_back(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await taking_turns(store, limit=2)
+        some = [await payments.start(definition, body=BODY) for _ in range(4)]
+        other = await payments.start(definition, body='{"account":"other"}')
+        assert await store.next_turns(ACCOUNT) == some[:2]
+        for one in some[:2]:
+            assert await admit(payments, one) is Verdict.APPLIED
+        assert await admit(payments, some[2]) is Verdict.IGNORED
+        assert await payments.status(some[2]) is WorkflowStatus.QUEUED
+        assert await store.next_turns(ACCOUNT) == []
+        assert await admit(payments, other, ACCOUNT._replace(key='"other"')) is Verdict.APPLIED
+        await payments.apply(some[1], CancelRequested())
+        assert await store.next_turns(ACCOUNT) == [some[2]]
+        assert await admit(payments, some[2]) is Verdict.APPLIED
+
+    async def test_who_is_cancelled_while_waiting_took_no_place(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await taking_turns(store)
+        first, second = [await payments.start(definition, body=BODY) for _ in range(2)]
+        await payments.apply(first, CancelRequested())
+        assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
+        assert await store.next_turns(ACCOUNT) == [second]
+
+    async def test_an_error_keeps_the_place_unless_it_is_to_be_released(
+        self, store: Store, payments: Player
+    ) -> None:
+        for release in (False, True):
+            turns = {"key": "${input.account}", "release_on_error": release}
+            definition = await register(
+                store,
+                call("a", compensate={"path": "/undo/a", "retry": {"max_attempts": 1}}),
+                call("b"),
+                name=f"order_{release}".lower(),
+                concurrency=turns,
+            )
+            turn = TurnKey(NAMESPACE, definition.name, '"acme"')
+            workflow = await payments.start(definition, body=BODY)
+            await admit(payments, workflow, turn)
+            await payments.answer(await payments.claim_one())
+            await payments.answer(await payments.claim_one(), refused())
+            await payments.answer(await payments.claim_one(), refused())
+            assert await payments.status(workflow) is WorkflowStatus.ERROR
+            assert list(await store.turn_holders(turn)) == ([] if release else [workflow])
+
+    async def test_a_key_that_cannot_be_rendered_ends_the_workflow_at_once(
+        self, store: Store, payments: Player
+    ) -> None:
+        workflow = await payments.start(await taking_turns(store), body="{}")
+        seen = await payments.see(workflow)
+        assert seen.status is WorkflowStatus.ROLLED_BACK
+        assert "concurrency.key" in str(seen.error)
+
+    async def test_two_who_admit_at_once_take_one_place(
+        self, store: Store, payments: Player, inventory: Player
+    ) -> None:
+        definition = await taking_turns(store)
+        some = [await payments.start(definition, body=BODY) for _ in range(2)]
+        verdicts = await asyncio.gather(admit(payments, some[0]), admit(inventory, some[1]))
+        assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
+        assert len(await store.turn_holders(ACCOUNT)) == 1
