@@ -32,6 +32,8 @@ _STYLES = {
     "error": "bold red",
     "terminated": "bold red",
     "deprecated": "yellow",
+    "refused": "yellow",
+    "done": "green",
     "retired": "red",
     "compensation_failed": "bold red",
 }
@@ -80,6 +82,33 @@ def versions(page: Json) -> RenderableType:
             _time(one["created_at"]),
             _text(one["hash"][:12]),
         )
+    return table
+
+
+def jobs(found: list[Json]) -> RenderableType:
+    """Return bulk jobs."""
+    counts = ("selected", "open", "done", "refused", "failed")
+    table = _table("job", "verb", "status", *counts, "began", "ended", "actor")
+    for one in found:
+        more = "+" if one["more"] else ""
+        table.add_row(
+            _text(one["id"]),
+            _text(one["verb"]),
+            _status(one["status"]),
+            _text(f"{one['selected']}{more}"),
+            *(_text(one[name]) for name in counts[1:]),
+            _time(one["created_at"]),
+            _time(one["ended_at"]),
+            _text(one["actor"]),
+        )
+    return table
+
+
+def bulk_members(job: Json) -> RenderableType:
+    """Return what became of the workflows of a job."""
+    table = _table("id", "result", "why")
+    for one in job["workflows"]:
+        table.add_row(_text(one["id"]), _status(one["result"]), _text(one["detail"] or ""))
     return table
 
 

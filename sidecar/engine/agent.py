@@ -23,7 +23,6 @@ from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.courier import Courier
-from sidecar.engine.debt import DebtBook
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
@@ -40,7 +39,6 @@ from sidecar.engine.supervision import LongTask
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.turns import Turns
 from sidecar.engine.verbs import Verbs
-from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
 from sidecar.ports import telemetry as metrics
@@ -151,8 +149,8 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
-        self.oversight = Oversight(
-            Versioning(ports.store, self.compiled), DebtBook(ports.store, self.compiled, clock)
+        self.oversight = Oversight.over(
+            ports.store, self.compiled, self.verbs, identity.incarnation, telemetry, clock, entropy
         )
 
     def _made_caller(self) -> Caller:
@@ -167,6 +165,9 @@ class Agent:
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
         )
+
+    def _work_on_bulk(self, job: str) -> None:
+        self.oversight.bulk.work_on(job)
 
     def _made_tasks(self) -> Tasks:
         return Tasks(
@@ -206,6 +207,7 @@ class Agent:
             self.identity,
             times,
             compiled=self.compiled,
+            take_bulk=self._work_on_bulk,
             spread=self._spread,
             look=self.turns.look,
             clock=ports.clock,
@@ -263,7 +265,7 @@ class Agent:
         log.info("draining", in_flight=self.slots.used)
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await self._drain_stage(Site.DRAIN_BEGAN)
+                await self._drain_stage(Site.DRAIN_BEGAN, self.oversight.bulk.stop)
                 await self._drain_stage(Site.DRAIN_STOPPED_RECEIVING, self.receiver.stop)
                 await self._drain_stage(Site.DRAIN_LEFT_QUEUE, self._leave_queue)
                 await self._drain_stage(Site.DRAIN_RESIGNED, self.leadership.stop)
@@ -285,6 +287,7 @@ class Agent:
     async def stop(self) -> None:
         """Drain, and let go of everything."""
         await self.drain()
+        await self.oversight.bulk.stop()
         await self._following.stop()  # the budget may have ended before its turn came
         await self.leadership.stop()
         for task in self._tasks:

@@ -12,7 +12,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `letters`: brings what one workflow tells another and its sidecar did not bring
 - `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
-- `reviews`, `debts`: see `sidecar.engine.overseeing`
+- `reviews`, `debts`, `bulk`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
 """
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,7 +33,7 @@ from sidecar.engine.debt import DebtBook
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.overseeing import Overseer
-from sidecar.engine.ringing import Ringer, changes_of
+from sidecar.engine.ringing import Ringer, changes_of, full_pages
 from sidecar.errors import (
     SchemaMismatch,
     StaleEpoch,
@@ -70,6 +69,7 @@ _AFTER = {
     "deadlines": Site.AFTER_DEADLINES,
     "reviews": Site.AFTER_REVIEWS,
     "debts": Site.AFTER_DEBTS,
+    "bulk": Site.AFTER_BULK,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
 }
@@ -94,6 +94,7 @@ class DutyTimes:
     ring_every: timedelta = timedelta(seconds=5)
     review_every: timedelta = timedelta(seconds=10)
     debt_every: timedelta = timedelta(seconds=30)
+    bulk_every: timedelta = timedelta(seconds=5)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = timedelta(seconds=20)
     letters_after: timedelta = timedelta(seconds=2)
@@ -123,6 +124,7 @@ class Duties:
         times: DutyTimes,
         *,
         compiled: CompiledDefinitions | None = None,
+        take_bulk: Callable[[str], None] | None = None,
         spread: Callable[[Sequence[Changes]], None],
         look: Callable[[TurnKey], None],
         clock: Clock,
@@ -148,10 +150,13 @@ class Duties:
             "ring_again": times.ring_every.total_seconds(),
             "reviews": times.review_every.total_seconds(),
             "debts": times.debt_every.total_seconds(),
+            "bulk": times.bulk_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
         debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
-        self._overseer = Overseer(store, debts, telemetry, identity.namespace, self._apply)
+        self._overseer = Overseer(
+            store, debts, telemetry, identity.namespace, apply=self._apply, take_bulk=take_bulk
+        )
         self._done_at: dict[str, float] = {}
         self._round_began = 0.0
         self._duties: dict[str, Callable[[Epoch], Awaitable[int]]] = {
@@ -160,8 +165,7 @@ class Duties:
             "letters": self._bring_letters,
             "turns": self._look_at_turns,
             "deadlines": self._end_overdue,
-            "reviews": self._overseer.review,
-            "debts": self._overseer.tell_debts,
+            **self._overseer.duties,
             "ring_again": self._ring_again,
             "sidecars": self._forget_sidecars,
         }
@@ -227,8 +231,7 @@ class Duties:
             "turns": work.free_turns,
             "deadlines": work.overdue_workflows,
             "ring_again": work.ringable_steps,
-            "reviews": work.central_rollbacks,
-            "debts": work.debts or self._overseer.tells_debts,
+            **self._overseer.asked(work),
         }
         if rings and not work.ringable_steps:
             self._pages = {}
@@ -313,7 +316,7 @@ class Duties:
             RING_PER_SERVICE,
             self._pages,
         )
-        self._pages = _full_pages(found)
+        self._pages = full_pages(found, RING_PER_SERVICE)
         now = self._clock.monotonic()
         due = [one.doorbell for one in found if not self._rung.waits(one.doorbell, now)]
         for doorbell in due:
@@ -388,10 +391,3 @@ async def _nothing(epoch: Epoch) -> int:
     """A duty for which there is nothing to do."""
     del epoch
     return 0
-
-
-def _full_pages(found: Sequence[Ringable]) -> dict[str, Ringable]:
-    """Where the next page of each service begins; one whose page was not full begins anew."""
-    sizes = Counter(one.doorbell.service for one in found)
-    ends = {one.doorbell.service: one for one in found}
-    return {name: end for name, end in ends.items() if sizes[name] >= RING_PER_SERVICE}

@@ -2,14 +2,17 @@
 
 - `reviews`: has every open rollback of a `central` definition decided on anew, from its state alone
 - `debts`: sets the metrics of what is owed
+- `bulk`: takes over bulk jobs whose sidecar has gone, and forgets those that ended long ago
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from sidecar.engine.bulk import FORGOTTEN_AFTER, QUIET_FOR
 from sidecar.engine.debt import DebtBook, totals
 from sidecar.ports import telemetry as metrics
+from sidecar.ports.records import LeaderWork
 from sidecar.ports.store import Epoch, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.events import RollbackReviewed
@@ -19,6 +22,10 @@ PAGE = 200
 MOST_PAGES = 10
 """What one round looks at; the next goes on where it ended."""
 
+JOBS = 10
+FORGOTTEN = 10_000
+"""How many jobs are taken over, and how many members of old ones forgotten, in one round."""
+
 Apply = Callable[[Epoch, list[Transition]], Awaitable[int]]
 """Commits transitions under an epoch, as all duties do; says how many wrote anything."""
 
@@ -27,21 +34,34 @@ class Overseer:
     """The duties of oversight of one leader."""
 
     def __init__(
-        self, store: Store, debts: DebtBook, telemetry: Telemetry, namespace: str, apply: Apply
+        self,
+        store: Store,
+        debts: DebtBook,
+        telemetry: Telemetry,
+        namespace: str,
+        *,
+        apply: Apply,
+        take_bulk: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._debts = debts
         self._telemetry = telemetry
         self._namespace = namespace
         self._apply = apply
+        self._take_bulk = take_bulk
         self._reviewed_to: WorkflowId | None = None
         self._counts: dict[tuple[str, str], int] = {}
         self._ages: dict[str, float] = {}
 
     @property
-    def tells_debts(self) -> bool:
-        """Whether some metric says that something is owed."""
-        return bool(self._counts)
+    def duties(self) -> dict[str, Callable[[Epoch], Awaitable[int]]]:
+        """The duties by their names."""
+        return {"reviews": self.review, "debts": self.tell_debts, "bulk": self.look_after_bulk}
+
+    def asked(self, work: LeaderWork) -> dict[str, bool]:
+        """Which of them have something to do: also what is not owed any more has to be told."""
+        debts = work.debts or bool(self._counts)
+        return {"reviews": work.central_rollbacks, "debts": debts, "bulk": work.bulk}
 
     async def review(self, epoch: Epoch) -> int:
         """Look again at open rollbacks; return how many of them had something to begin."""
@@ -61,6 +81,15 @@ class Overseer:
         summary = await self._debts.summary(self._namespace)
         self._tell(totals(summary), {one.service: one.oldest_age_s for one in summary.services})
         return 0
+
+    async def look_after_bulk(self, epoch: Epoch) -> int:
+        """Work here on jobs that do not get on elsewhere, and forget old ones."""
+        quiet = await self._store.quiet_bulk(self._namespace, QUIET_FOR, JOBS)
+        if self._take_bulk is not None:
+            for job in quiet:
+                self._take_bulk(job)
+        old = await self._store.forget_bulk(self._namespace, FORGOTTEN_AFTER, epoch, FORGOTTEN)
+        return len(quiet) + old
 
     def stand_down(self) -> None:
         """Tell nothing any more: another leader does."""

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.engine.bulk import Bulk
+from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.debt import DebtBook
+from sidecar.engine.verbs import Verbs
 from sidecar.engine.versioning import Versioning
+from sidecar.ports.clock import Clock
+from sidecar.ports.entropy import Entropy
+from sidecar.ports.store import Store
+from sidecar.ports.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
 class Oversight:
-    """The versions of definitions, and what is owed."""
+    """The versions of definitions, what is owed, and verbs over many workflows."""
 
     versions: Versioning
     debt: DebtBook
+    bulk: Bulk
+
+    @classmethod
+    def over(
+        cls,
+        store: Store,
+        compiled: CompiledDefinitions,
+        verbs: Verbs,
+        incarnation: str,
+        telemetry: Telemetry,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Oversight:
+        """All of it, over one store."""
+        return cls(
+            Versioning(store, compiled),
+            DebtBook(store, compiled, clock),
+            Bulk(store, verbs, incarnation, entropy, telemetry),
+        )

@@ -7,7 +7,8 @@ forgotten: the step is claimable in the store, where an idle sidecar or the lead
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import structlog
@@ -18,6 +19,7 @@ from sidecar.errors import QueueError
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.notices import Notices
 from sidecar.ports.queue import Doorbell, Queue
+from sidecar.ports.records import Ringable
 from sidecar.ports.store import Batch, BatchResult, Moved, Started
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes, Verdict
@@ -183,3 +185,10 @@ class Ringer:
                 log.exception("ringing_failed", count=len(doorbells))
             else:
                 self._telemetry.count(metrics.DOORBELLS_RUNG, len(doorbells))
+
+
+def full_pages(found: Sequence[Ringable], size: int) -> dict[str, Ringable]:
+    """Return where the next page of each service begins; one whose page was not full begins anew."""
+    sizes = Counter(one.doorbell.service for one in found)
+    ends = {one.doorbell.service: one for one in found}
+    return {name: end for name, end in ends.items() if sizes[name] >= size}

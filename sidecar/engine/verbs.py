@@ -29,7 +29,7 @@ from sidecar.saga.events import (
     TerminateRequested,
     step_of,
 )
-from sidecar.saga.workflow import NO_INDEX, StepKey, Workflow
+from sidecar.saga.workflow import NO_INDEX, StepKey, Workflow, WorkflowId
 
 COMMIT_WITHIN = 20.0
 """Seconds that a verb waits for its commit before it says that it does not know."""
@@ -53,28 +53,28 @@ class Verbs:
         self, namespace: str, workflow: str, reason: str = "", actor: str = "api"
     ) -> WorkflowView:
         """Turn a workflow back."""
-        event = CancelRequested(_reason(reason), actor)
+        event = CancelRequested(checked_reason(reason), actor)
         return await self._apply(namespace, workflow, event, "cancelled")
 
     async def pause(
         self, namespace: str, workflow: str, reason: str = "", actor: str = "api"
     ) -> WorkflowView:
         """Let nothing more be called, until it is resumed."""
-        event = PauseRequested(_reason(reason), actor)
+        event = PauseRequested(checked_reason(reason), actor)
         return await self._apply(namespace, workflow, event, "paused")
 
     async def resume(
         self, namespace: str, workflow: str, reason: str = "", actor: str = "api"
     ) -> WorkflowView:
         """Let a paused workflow go on."""
-        event = ResumeRequested(_reason(reason), actor)
+        event = ResumeRequested(checked_reason(reason), actor)
         return await self._apply(namespace, workflow, event, "resumed")
 
     async def terminate(
         self, namespace: str, workflow: str, reason: str, actor: str = "api"
     ) -> WorkflowView:
         """Stop a workflow where it stands; nothing is undone."""
-        event = TerminateRequested(_reason(reason, demanded=True), actor)
+        event = TerminateRequested(checked_reason(reason, demanded=True), actor)
         return await self._apply(namespace, workflow, event, "terminated")
 
     async def retry(
@@ -87,7 +87,7 @@ class Verbs:
     ) -> WorkflowView:
         """Try now what waits for its next try, and anew what failed for good: one step, or all."""
         key = None if step is None else step_key(step)
-        event = RetryRequested(key, _reason(reason), actor)
+        event = RetryRequested(key, checked_reason(reason), actor)
         return await self._apply(namespace, workflow, event, "retried")
 
     async def skip(
@@ -101,7 +101,7 @@ class Verbs:
     ) -> WorkflowView:
         """Go on without a step, as if it had passed with this output; or without undoing it."""
         event = SkipRequested(
-            step_key(step), _reason(reason, demanded=True), _body(output, "output"), actor
+            step_key(step), checked_reason(reason, demanded=True), _body(output, "output"), actor
         )
         return await self._apply(namespace, workflow, event, "skipped")
 
@@ -129,8 +129,8 @@ class Verbs:
         event = ResolveRequested(
             step_key(step),
             found,
-            _reason(reason, demanded=True),
-            _reason(evidence, "evidence", demanded=True),
+            checked_reason(reason, demanded=True),
+            checked_reason(evidence, "evidence", demanded=True),
             _body(output, "output"),
             actor,
         )
@@ -148,17 +148,25 @@ class Verbs:
         """Send a signal; it is kept until a step waits for it."""
         # So that it is one signal, however often its transaction has to be offered.
         known = self._entropy.workflow_id()
-        event = SignalSent(name, storable(payload, "payload"), _reason(reason), actor, known)
+        event = SignalSent(name, storable(payload, "payload"), checked_reason(reason), actor, known)
         return await self._apply(namespace, workflow, event, "signalled")
 
     async def _apply(self, namespace: str, workflow: str, event: Event, done: str) -> WorkflowView:
         known = workflow_id(workflow)
         found = await self._queries.require(namespace, known)
         _require_item(found, step_of(event))
+        await self.decide(known, event, done)
+        return await self._queries.get(namespace, known)
+
+    async def decide(self, workflow: WorkflowId, event: Event, done: str) -> None:
+        """Have one event decided on, without looking at its workflow before or after.
+
+        `done` is what it does to it, in a word.
+        """
         failpoint(Site.BEFORE_VERB)
         try:
             result = await self._committer.submit(
-                Transition(workflow=known, event=event, wait=True), within=COMMIT_WITHIN
+                Transition(workflow=workflow, event=event, wait=True), within=COMMIT_WITHIN
             )
         except IllegalTransition as error:
             raise Conflict(f"The {error.subject} cannot be {done}: it is {error.state}.") from error
@@ -166,8 +174,7 @@ class Verbs:
             raise Conflict(f"The workflow cannot be {done}: {error.message}.") from error
         failpoint(Site.AFTER_VERB)
         if isinstance(result, Missing):
-            raise _no_such_step(known)
-        return await self._queries.get(namespace, known)
+            raise _no_such_step(workflow)
 
 
 def step_key(text: str) -> StepKey:
@@ -198,7 +205,7 @@ def _body(value: Any, field: str) -> JsonText | None:
     return None if value is None else storable(value, field)
 
 
-def _reason(text: str, field: str = "reason", *, demanded: bool = False) -> str:
+def checked_reason(text: str, field: str = "reason", *, demanded: bool = False) -> str:
     """Return a text that a person gave. Raises `InvalidRequest`."""
     if demanded and not text.strip():
         raise InvalidRequest(f"{field} must say why; it stands in the history.", field=field)

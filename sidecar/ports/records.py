@@ -57,6 +57,7 @@ class LeaderWork:
     ringable_steps: bool
     central_rollbacks: bool = False
     debts: bool = False
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

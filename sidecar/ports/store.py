@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from sidecar.ports.bulk import BulkJobs
 from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
@@ -30,7 +31,7 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.versions import StoredDefinition, Versions
+from sidecar.ports.versions import Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
@@ -227,7 +228,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Debts, Protocol):
+class Store(Versions, Debts, BulkJobs, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -254,25 +255,7 @@ class Store(Versions, Debts, Protocol):
         """Raise `StoreUnavailable` unless the store answers."""
         ...
 
-    # definitions
-
-    async def put_definition(
-        self, namespace: str, name: str, document: JsonText, digest: str
-    ) -> tuple[StoredDefinition, bool]:
-        """Keep a definition. The same digest again is the same version; True if it is new."""
-        ...
-
-    async def get_definition(
-        self, namespace: str, name: str, version: int | None = None
-    ) -> StoredDefinition | None:
-        """Return a version, or the latest that may be started, or else the latest."""
-        ...
-
-    async def list_definitions(
-        self, namespace: str, after: str | None, limit: int
-    ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name; one that may be started, if any is."""
-        ...
+    # definitions: see `Versions`
 
     async def get_key(self, namespace: str, name: str, suggested: bytes) -> bytes:
         """Return a key that all sidecars of a namespace share; the first suggestion is kept."""

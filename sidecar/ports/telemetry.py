@@ -93,6 +93,12 @@ DEBT_AGE = Metric(
     "Age of the oldest effect owed its undoing.",
     ("service",),
 )
+BULK = Metric(
+    "goconductor_bulk_workflows_total",
+    "counter",
+    "Workflows of bulk jobs that had their turn.",
+    ("verb", "result"),
+)
 LOOP_LAG = Metric(
     "goconductor_loop_lag_seconds", "gauge", "How late the event loop wakes this process."
 )

@@ -61,7 +61,25 @@ class Removal(StrEnum):
 
 
 class Versions(Protocol):
-    """The part of the store that is about versions."""
+    """The part of the store that is about definitions and their versions."""
+
+    async def put_definition(
+        self, namespace: str, name: str, document: JsonText, digest: str
+    ) -> tuple[StoredDefinition, bool]:
+        """Keep a definition. The same digest again is the same version; True if it is new."""
+        ...
+
+    async def get_definition(
+        self, namespace: str, name: str, version: int | None = None
+    ) -> StoredDefinition | None:
+        """Return a version, or the latest that may be started, or else the latest."""
+        ...
+
+    async def list_definitions(
+        self, namespace: str, after: str | None, limit: int
+    ) -> Sequence[StoredDefinition]:
+        """Return the latest version of each name, by name; one that may be started, if any is."""
+        ...
 
     async def set_version_state(
         self, namespace: str, name: str, version: int, state: VersionState

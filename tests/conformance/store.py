@@ -12,6 +12,7 @@ A binding is a class and a fixture:
 from __future__ import annotations
 
 from tests.conformance.store_branches import BranchSuite
+from tests.conformance.store_bulk import BulkSuite
 from tests.conformance.store_callbacks import CallbackSuite
 from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
@@ -46,6 +47,7 @@ class StoreSuite(
     RingingSuite,
     VersionSuite,
     DebtSuite,
+    BulkSuite,
     CallbackSuite,
     WaitSuite,
     DoubtSuite,

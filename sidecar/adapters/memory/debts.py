@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables
-from sidecar.ports.clock import Clock
+from sidecar.adapters.memory.handle import MemoryHandle
 from sidecar.ports.debts import Debt, DebtPlace, DebtTotal, DebtTotals
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
@@ -15,14 +14,12 @@ _NOTHING_LEFT = (StepStatus.PENDING, StepStatus.CANCELLED, StepStatus.COMPENSATE
 _OPEN = (WorkflowStatus.ROLLING_BACK, WorkflowStatus.ERROR)
 
 
-class MemoryDebts:
+class MemoryDebts(MemoryHandle):
     """See `sidecar.ports.debts.Debts`."""
-
-    tables: MemoryTables
-    clock: Clock
 
     async def debt_totals(self, namespace: str, older_than: timedelta, most: int) -> DebtTotals:
         """Count what is owed, at most so many of the oldest."""
+        self.check_open()
         found = self._debts(namespace)[:most]
         before = self.clock.now() - older_than
         kinds: dict[tuple[DefinitionRef, str, str, bool], list[DebtPlace]] = {}
@@ -45,6 +42,7 @@ class MemoryDebts:
         self, namespace: str, service: str | None, after: DebtPlace | None, limit: int
     ) -> Sequence[Debt]:
         """Return what is owed, the oldest first."""
+        self.check_open()
         wanted = [
             one
             for one in self._debts(namespace)
@@ -56,6 +54,7 @@ class MemoryDebts:
         self, namespace: str, after: WorkflowId | None, limit: int
     ) -> Sequence[WorkflowId]:
         """Return the open rollbacks of `central` definitions, by their ids."""
+        self.check_open()
         found = sorted(
             known
             for known in self.tables.central

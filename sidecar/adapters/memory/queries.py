@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from sidecar.adapters.memory.bulk import MemoryBulk
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
-from sidecar.adapters.memory.tables import MemoryTables, turn_of, without_bodies, without_items
+from sidecar.adapters.memory.tables import turn_of, without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
-from sidecar.errors import StaleEpoch, StoreUnavailable
-from sidecar.ports.clock import Clock
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
     LeaderWork,
@@ -37,36 +36,8 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions, MemoryDebts):
+class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
     """The part of the store that is not `commit`."""
-
-    def __init__(self, tables: MemoryTables, clock: Clock) -> None:
-        self.tables = tables
-        self.clock = clock
-
-        self._is_open = False
-
-    async def open(self) -> None:
-        """Make ready."""
-        self._is_open = True
-
-    async def close(self) -> None:
-        """Refuse everything from now on; the data stays."""
-        self._is_open = False
-
-    async def ping(self) -> None:
-        """Raise `StoreUnavailable` unless the store is open."""
-        self.check_open()
-
-    def check_open(self) -> None:
-        """Raise `StoreUnavailable` unless the store is open."""
-        if not self._is_open:
-            raise StoreUnavailable("the store is not open")
-
-    def check_epoch(self, namespace: str, epoch: Epoch) -> None:
-        """Raise `StaleEpoch` unless `epoch` is in force."""
-        if self.tables.epochs.get(namespace) != epoch.number:
-            raise StaleEpoch(f"epoch {epoch.number} is no longer in force")
 
     # -- definitions --------------------------------------------------------------------------
 
@@ -232,6 +203,8 @@ class MemoryQueries(MemoryVersions, MemoryDebts):
             and bool(await self.ringable_steps(namespace, unseen_for, due_for, 1)),
             central_rollbacks=bool(await self.central_rollbacks(namespace, None, 1)),
             debts=bool(await self.list_debts(namespace, None, None, 1)),
+            bulk=bool(await self.quiet_bulk(namespace, unseen_for, 1))
+            or self.has_old_bulk(namespace),
         )
 
     async def ended_leases(

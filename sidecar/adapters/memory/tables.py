@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sidecar.ports.bulk import BulkJob, BulkMember
 from sidecar.ports.records import SidecarRecord
 from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
 from sidecar.ports.versions import StoredDefinition, VersionState
@@ -158,6 +159,14 @@ class StartKey:
 
 
 @dataclass(slots=True)
+class BulkTables:
+    """The bulk jobs, and their members in their order."""
+
+    jobs: dict[str, BulkJob] = field(default_factory=dict)
+    members: dict[str, list[BulkMember]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class MemoryTables:
     """All the data; handles on the same tables see the same world."""
 
@@ -165,6 +174,7 @@ class MemoryTables:
     open: dict[WorkflowId, None] = field(default_factory=dict)
     owing: dict[WorkflowId, None] = field(default_factory=dict)
     central: dict[WorkflowId, None] = field(default_factory=dict)
+    bulk: BulkTables = field(default_factory=BulkTables)
     start_keys: dict[tuple[str, str, str], StartKey] = field(default_factory=dict)
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
     deleted: set[tuple[str, str, int]] = field(default_factory=set)

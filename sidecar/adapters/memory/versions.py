@@ -7,22 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables
-from sidecar.ports.clock import Clock
+from sidecar.adapters.memory.handle import MemoryHandle
 from sidecar.ports.versions import Removal, StoredDefinition, VersionLine, VersionState
 from sidecar.saga.states import WORKFLOW_ENDS
 from sidecar.saga.workflow import DefinitionRef, Workflow
 
 
-class MemoryVersions:
+class MemoryVersions(MemoryHandle):
     """See `sidecar.ports.versions.Versions`."""
-
-    tables: MemoryTables
-    clock: Clock
-
-    def check_open(self) -> None:
-        """Raise `StoreUnavailable` unless the store is open."""
-        raise NotImplementedError
 
     async def set_version_state(
         self, namespace: str, name: str, version: int, state: VersionState

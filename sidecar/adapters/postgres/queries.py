@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from sidecar.adapters.postgres import records, rows
+from sidecar.adapters.postgres.bulk import PostgresBulk
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.reading import Reading
@@ -41,7 +42,7 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions, PostgresDebts):
+class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:

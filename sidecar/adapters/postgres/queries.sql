@@ -181,7 +181,14 @@ SELECT EXISTS (
     WHERE namespace = %(namespace)s AND central AND status IN ('rolling_back', 'error')
 ) AS central_rollbacks, EXISTS (
     SELECT FROM workflows WHERE namespace = %(namespace)s AND owes_since IS NOT NULL
-) AS debts, %(due_for)s::interval IS NOT NULL AND EXISTS (
+) AS debts, EXISTS (
+    SELECT FROM bulk_jobs
+    WHERE namespace = %(namespace)s AND status = 'running'
+      AND moved_at < statement_timestamp() - %(unseen)s::interval
+) OR EXISTS (
+    SELECT FROM bulk_jobs
+    WHERE namespace = %(namespace)s AND ended_at < statement_timestamp() - interval '7 days'
+) AS bulk, %(due_for)s::interval IS NOT NULL AND EXISTS (
     SELECT FROM (
         SELECT DISTINCT service FROM sidecars
         WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone

@@ -212,12 +212,16 @@ CREATE TABLE bulk_jobs (
     status     text        NOT NULL CHECK (status IN ('running', 'done', 'stopped')),
     selected   integer     NOT NULL,
     more       boolean     NOT NULL,
+    done       integer     NOT NULL DEFAULT 0,
+    refused    integer     NOT NULL DEFAULT 0,
+    failed     integer     NOT NULL DEFAULT 0,
     holder     text        NOT NULL,
     moved_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at   timestamptz
 );
 
+CREATE INDEX bulk_jobs_newest ON bulk_jobs (namespace, id DESC);
 CREATE INDEX bulk_jobs_running ON bulk_jobs (namespace, moved_at) WHERE status = 'running';
 CREATE INDEX bulk_jobs_ended ON bulk_jobs (namespace, ended_at) WHERE ended_at IS NOT NULL;
 
@@ -231,6 +235,7 @@ CREATE TABLE bulk_members (
 );
 
 CREATE INDEX bulk_members_open ON bulk_members (job_id, number) WHERE result IS NULL;
+
 -- What parents and children tell each other, from the transaction that it tells of until it has
 -- been brought.
 CREATE TABLE letters (

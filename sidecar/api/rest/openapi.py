@@ -25,6 +25,7 @@ _ALWAYS = (403, 421, 422, 500, 503)
 
 _PATH_PARAMETERS: dict[str, Json] = {
     "id": {"type": "string", "format": "uuid"},
+    "job": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
     "step": {"type": "string", "examples": ["charge", "reserve[3]"]},
     "token": {"type": "string"},

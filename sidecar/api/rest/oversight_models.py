@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
 from sidecar.api.rest.models import Body, DefinitionLine
+from sidecar.engine.bulk import MOST
+from sidecar.ports.bulk import BulkResult, BulkStatus
 from sidecar.saga.states import StepStatus, WorkflowStatus
+
+Moment = Annotated[AwareDatetime, Field(strict=False)]
+"""A time with its offset, as text of RFC 3339."""
 
 
 class VersionBody(DefinitionLine):
@@ -72,4 +77,85 @@ class DebtBody(Body):
     next_cursor: str | None
 
 
-ANSWERS: tuple[type[BaseModel], ...] = (VersionPage, DeletedBody, DebtBody)
+class BulkFilterBody(Body):
+    """Which workflows; all that is given must fit, and something must be."""
+
+    status: list[Annotated[WorkflowStatus, Field(strict=False)]] = Field(default_factory=list)
+    definition: str | None = None
+    version: int | None = Field(default=None, ge=1, lt=2**31)
+    labels: dict[str, str] = Field(default_factory=dict, description="All of them.")
+    created_before: Moment | None = None
+    created_after: Moment | None = None
+
+
+class BulkBody(Body):
+    """A verb over many workflows; `signal` and `payload` belong to the verb `signal`."""
+
+    verb: Literal["cancel", "pause", "resume", "retry", "terminate", "signal"]
+    filter: BulkFilterBody
+    dry_run: bool = Field(default=False, description="Tell what it would choose; change nothing.")
+    reason: str = Field(default="", description="Stands in every history; at most 1000 characters.")
+    signal: str | None = Field(default=None, min_length=1, max_length=255)
+    payload: Any = None
+    limit: int = Field(default=MOST, ge=1, le=MOST, description="The oldest come first.")
+
+
+class SelectionBody(Body):
+    """What a job would choose."""
+
+    selected: int
+    more: bool = Field(description="There are more than `limit`.")
+    first: list[str] = Field(description="The first of their ids.")
+
+
+class JobBody(Body):
+    """A bulk job; `open` of its workflows had no turn yet."""
+
+    id: str
+    verb: str
+    arguments: dict[str, JsonValue]
+    filter: dict[str, JsonValue]
+    actor: str
+    status: BulkStatus
+    selected: int
+    more: bool = Field(description="It could have chosen more than `limit`.")
+    open: int
+    done: int
+    refused: int = Field(description="The verb is not legal for them; they have not changed.")
+    failed: int
+    moved_at: datetime = Field(description="When it last got on.")
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class MemberBody(Body):
+    """What became of one workflow; `result` is null until it had its turn."""
+
+    id: str
+    result: BulkResult | None
+    detail: str | None
+
+
+class JobPage(JobBody):
+    """A bulk job, and a page of its workflows in their order."""
+
+    workflows: list[MemberBody]
+    next_cursor: str | None
+
+
+class JobList(Body):
+    """A page of bulk jobs, newest first."""
+
+    jobs: list[JobBody]
+    next_cursor: str | None
+
+
+ANSWERS: tuple[type[BaseModel], ...] = (
+    VersionPage,
+    DeletedBody,
+    DebtBody,
+    SelectionBody,
+    JobBody,
+    JobPage,
+    JobList,
+)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from sidecar.api.rest import debt, models, oversight_models, versions
+from sidecar.api.rest import bulk, debt, models, oversight_models, versions
 from sidecar.api.rest.routes import CURSOR, LIMIT, Parameter, Route
+from sidecar.ports.bulk import BulkResult
 
 OLDER_THAN = Parameter(
     "older_than", "What counts as overdue: `30m`, `2h`.", {"type": "string", "default": "1h"}
 )
 SERVICE = Parameter("service", "Only entries of this service.", {"type": "string"})
+
+RESULT = Parameter(
+    "result", "Only workflows with this result.", {"enum": [str(one) for one in BulkResult]}
+)
 
 _VERSION = "/v1/definitions/{name}/versions/{version}"
 
@@ -68,5 +73,44 @@ ROUTES: tuple[Route, ...] = (
         {200: oversight_models.DebtBody},
         problems=(422,),
         query=(OLDER_THAN, SERVICE, CURSOR, LIMIT),
+    ),
+    Route(
+        "POST",
+        "/v1/workflows/bulk",
+        bulk.begin,
+        "beginBulk",
+        "Do something to many workflows, or tell (`dry_run`) to which it would be done",
+        {202: oversight_models.JobBody, 200: oversight_models.SelectionBody},
+        problems=(400, 413, 415, 422),
+        body=oversight_models.BulkBody,
+    ),
+    Route(
+        "GET",
+        "/v1/bulk",
+        bulk.list_,
+        "listBulk",
+        "List bulk jobs, newest first",
+        {200: oversight_models.JobList},
+        problems=(422,),
+        query=(CURSOR, LIMIT),
+    ),
+    Route(
+        "GET",
+        "/v1/bulk/{job}",
+        bulk.get,
+        "getBulk",
+        "Read a bulk job and what became of each of its workflows",
+        {200: oversight_models.JobPage},
+        problems=(404, 422),
+        query=(RESULT, CURSOR, LIMIT),
+    ),
+    Route(
+        "POST",
+        "/v1/bulk/{job}/stop",
+        bulk.stop,
+        "stopBulk",
+        "Stop a bulk job: workflows that had no turn yet get none",
+        {202: oversight_models.JobBody},
+        problems=(404,),
     ),
 )

@@ -38,10 +38,11 @@ MOMENTS = {
     "letters": ("sent_at",),
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
+    "bulk_jobs": ("moved_at", "created_at", "ended_at"),
 }
 
 
-TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns", "bulk_members")
 
 
 @dataclass

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from sidecar.api.rest.face import Face
 from sidecar.api.rest.hosts import Hosts
 from sidecar.definitions import render
+from sidecar.engine.bulk import Bulk
 from sidecar.engine.callbacks import Attempt, Tokens
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
@@ -345,7 +346,9 @@ class Faces:
         )
         self.verbs = Verbs(cast("Committer", self.store), self.queries, self.entropy)
         self.oversight = Oversight(
-            Versioning(store, self.compiled), DebtBook(store, self.compiled, self.clock)
+            Versioning(store, self.compiled),
+            DebtBook(store, self.compiled, self.clock),
+            Bulk(store, self.verbs, "one", self.entropy, cast("Telemetry", self.facts)),
         )
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(

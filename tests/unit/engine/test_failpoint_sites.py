@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 
 from sidecar.adapters.services.memory import DONE, Act, outcome
 from sidecar.engine import agent as agents
-from sidecar.engine import failpoints, group_commit, leadership, receiving, supervision
+from sidecar.engine import bulk, failpoints, group_commit, leadership, receiving, supervision
 from sidecar.engine.agent import Settings
+from sidecar.engine.bulk import BulkRequest
 from sidecar.engine.duties import DutyTimes
 from sidecar.engine.failpoints import InjectedBug, Site
 from sidecar.errors import StoreUnavailable
+from sidecar.ports.bulk import BulkFilter, BulkStatus
 from sidecar.ports.service import Call
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, WorkflowStatus
@@ -53,7 +55,15 @@ OFTEN = Settings(
     look=SOON,
     heartbeat_s=0.001,
     drain_s=5.0,
-    duties=DutyTimes(every=SHORT, idle_every=SHORT, ring_every=SHORT, forget_every=SHORT),
+    duties=DutyTimes(
+        every=SHORT,
+        idle_every=SHORT,
+        ring_every=SHORT,
+        review_every=SHORT,
+        debt_every=SHORT,
+        bulk_every=SHORT,
+        forget_every=SHORT,
+    ),
 )
 
 T = TypeVar("T")
@@ -82,6 +92,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         (receiving, "ASK_AGAIN_S"),
         (group_commit, "REFUSED_PAUSE_S"),
         (leadership, "PAUSE_AFTER_FAULT_S"),
+        (bulk, "PAUSE_S"),
     ):
         monkeypatch.setattr(module, name, 0.001)
 
@@ -131,12 +142,18 @@ class Business(Whole):
         ]
         parked = await insisting(lambda: commands.start(namespace, "parked", start_key="parked"))
         await insisting(lambda: self.agent.verbs.cancel(namespace, parked.id))
+        many = await insisting(lambda: commands.start(namespace, "parked", start_key="many"))
+        all_parked = BulkRequest("cancel", BulkFilter(definition="parked"))
+        job = await insisting(lambda: self.agent.oversight.bulk.begin(namespace, all_parked))
         patient = await insisting(lambda: commands.start(namespace, "patient", start_key="it"))
         for workflow in (stranded, flaky, patient.id):
             await self.until_completed(workflow)
         for order in orders:
             await self.until_status(order.id, WorkflowStatus.ROLLED_BACK)
-        await self.until_status(parked.id, WorkflowStatus.ROLLED_BACK)
+        for workflow in (parked.id, many.id):
+            await self.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+        jobs = self.store.tables.bulk.jobs
+        await until(lambda: jobs[job.id].status is BulkStatus.DONE)
         await until(lambda: self.agent.leadership.leading)
 
 

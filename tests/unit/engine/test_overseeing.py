@@ -28,7 +28,7 @@ class Led(Overseen):
             ME,
             DutyTimes(),
             spread=lambda changes: None,
-            look=lambda turn: None,
+            look=lambda key: None,
             clock=self.clock,
             entropy=self.entropy,
             telemetry=self.telemetry,

@@ -33,12 +33,16 @@ CREATE TABLE bulk_jobs (
     status     text        NOT NULL CHECK (status IN ('running', 'done', 'stopped')),
     selected   integer     NOT NULL,
     more       boolean     NOT NULL,
+    done       integer     NOT NULL DEFAULT 0,
+    refused    integer     NOT NULL DEFAULT 0,
+    failed     integer     NOT NULL DEFAULT 0,
     holder     text        NOT NULL,
     moved_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at   timestamptz
 );
 
+CREATE INDEX bulk_jobs_newest ON bulk_jobs (namespace, id DESC);
 CREATE INDEX bulk_jobs_running ON bulk_jobs (namespace, moved_at) WHERE status = 'running';
 CREATE INDEX bulk_jobs_ended ON bulk_jobs (namespace, ended_at) WHERE ended_at IS NOT NULL;
 
