@@ -64,6 +64,7 @@ class Running:
             text = text.replace(old, new)
         status, told = self.ask("POST", "/v1/definitions", text.encode(), "yaml")
         assert status in (200, 201), told
+        assert changes or (told["verdict"], told["findings"]) == ("proved", []), told
         return int(told["version"])
 
     def start(self, name: str, *changes: tuple[str, str], **other: Any) -> str:

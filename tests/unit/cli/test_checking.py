@@ -156,3 +156,21 @@ def test_a_child_is_looked_for_among_the_files(
     reports = json.loads(run("check", whole, child, "-o", "json").stdout)["reports"]
     assert {one["code"] for one in reports[0]["findings"]} == codes
     assert reports[1]["findings"] == []
+
+
+def test_children_of_children_count(folder: Path) -> None:
+    last, middle, root = (folder / f"{name}.yaml" for name in ("last", "middle", "root"))
+    last.write_text(CHILD % "pivot: true")
+    middle.write_text("name: middle\nsteps: [{name: pay, workflow: pay}]\n")
+    root.write_text(SHIPS.replace("workflow: pay", "workflow: middle"))
+    reports = json.loads(run("check", root, middle, last, "-o", "json").stdout)["reports"]
+    assert [one["code"] for one in reports[0]["findings"]] == ["GC101"]
+
+
+def test_a_definition_may_run_itself(folder: Path) -> None:
+    """How deep that goes is the engine's to say; how long it takes is not known."""
+    tree = folder / "tree.yaml"
+    deeper = '{name: b, workflow: flow, when: "${input.deeper}"}'
+    tree.write_text(GOOD.replace("]", f", {deeper}]"))
+    (report,) = json.loads(run("check", tree, "-o", "json").stdout)["reports"]
+    assert (report["verdict"], report["times"]["worst"]) == ("proved", None)
