@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from sidecar.engine.callbacks import Attempt, Tokens
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.chaos.asking import ask
 from tests.chaos.definitions import (
     DEFINITIONS,
@@ -89,6 +92,15 @@ HELD: tuple[Order, ...] = tuple(Order(f"held{number}", {"hold": "fail"}) for num
 assert all(one.ends == ROLLED_BACK for one in HELD)
 
 
+RESUMING: dict[str, Any] = {
+    "verb": "resume",
+    "filter": {"status": ["in_progress"]},
+    "limit": 5,
+    "reason": "nobody had paused them",
+}
+"""A bulk job that changes nothing."""
+
+
 class Business:
     """All that clients may ask, at whichever sidecar is there: a portion at a time."""
 
@@ -113,6 +125,22 @@ class Business:
             self._pool.submit(ask, address, "/v1/definitions", document)
             order = self._draw.choice(HELD)
             self._pool.submit(self._start_and_cancel, order, name)
+            self._pool.submit(ask, address, "/v1/workflows/bulk", RESUMING)
+            self._pool.submit(self._heartbeat, address)
+
+    def _heartbeat(self, address: str) -> None:
+        """Say of some attempt that it is still at it: true or not, that changes nothing."""
+        with self._world.connect() as connection:
+            key = connection.execute(b"SELECT key FROM keys WHERE name = 'callbacks'").fetchone()
+            newest = connection.execute(
+                b"SELECT workflow_id::text, step, idx, attempt FROM steps WHERE attempt > 0"
+                b" ORDER BY claimed_at DESC LIMIT 1"
+            ).fetchone()
+        if key is not None and newest is not None:
+            workflow, name, index, attempt = newest
+            one = Attempt(WorkflowId(workflow), StepKey(name, index), Action.EXECUTE, attempt)
+            token = Tokens(bytes(key[0]), "").token(one)
+            ask(address, f"/v1/tasks/{token}/heartbeat", {})
 
     def _start_and_cancel(self, order: Order, at: str) -> None:
         workflow = self._world.start(order)
