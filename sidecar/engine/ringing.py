@@ -188,7 +188,7 @@ class Ringer:
 
 
 def full_pages(found: Sequence[Ringable], size: int) -> dict[str, Ringable]:
-    """Return where each service's next page begins; one whose page was not full begins anew."""
+    """Return where the next page of each service begins; after one that was not full, anew."""
     sizes = Counter(one.doorbell.service for one in found)
     ends = {one.doorbell.service: one for one in found}
     return {name: end for name, end in ends.items() if sizes[name] >= size}

@@ -1,13 +1,11 @@
 """The store: the only truth.
 
-The engine hands the store **batches**: whatever starts, transitions and claims have gathered
-while the last commit was under way. A batch is one transaction, all or nothing. Decisions are
-not the store's: it loads the workflows that a batch speaks of under their row locks, passes
-each to `sidecar.saga.machine.advance`, and writes what comes back.
+The engine hands it **batches**: whatever starts, transitions and claims have gathered while the
+last commit was under way; each is one transaction, all or nothing. Decisions are not the store's:
+it loads the workflows under their locks, passes each to `advance`, and writes what comes back.
 
-Lock order everywhere: workflow rows by id, then step rows; rows of a claim last, never waited
-for. Whoever meets a locked row gets `Locked` for that member and offers it again.
-
+Lock order everywhere: keys of turns, workflow rows by id, then step rows; rows of a claim last,
+never waited for. Whoever meets a locked row gets `Locked` for that member and offers it again.
 Every operation of a batch may be repeated after a commit in doubt: a start carries an id made
 by its client, a transition is fenced by its attempt, a signal by its id, a claim by its `ticket`.
 """
@@ -364,7 +362,7 @@ class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
         ...
 
     async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return the workflows that have the places, at most some of them."""
+        """Return some of the workflows that have the places."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

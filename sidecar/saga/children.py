@@ -102,7 +102,7 @@ def told(draft: Draft, event: ChildTold) -> tuple[Step, Verdict]:
 
 
 def _completed(draft: Draft, step: Step, event: ChildTold) -> Step:
-    """End a step by its child; one whose output cannot be used failed, and is still to be undone."""
+    """End a step by its child; if the output cannot be used it failed, and is yet to be undone."""
     check = draft.definition.by_name[step.key.step].output_check
     error = misfit(check, event.output, "output")
     if error is None:

@@ -1,4 +1,4 @@
-"""The recipes of docs/barriers.md, each on an empty database of a real server."""
+"""The recipes of docs/barriers.md on empty databases, and the worked definitions, running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.recipes import OnMariadb, OnPostgres, Recipe
+from tests.e2e.worked import Running, running
 from tests.servers.mariadb import MariadbServer
+from tests.servers.postgres import PostgresServer
 
 POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
 MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb)
@@ -31,3 +33,22 @@ def recipe(request: pytest.FixtureRequest) -> Iterator[Recipe]:
         on_mariadb.make()
         yield on_mariadb
         cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="module")
+def world(
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """All that the worked definitions need, for the tests of one file."""
+    name = f"test_{uuid.uuid4().hex}"
+    database = postgres_server.create_database(name)
+    with running(database, tmp_path_factory.mktemp("worked")) as found:
+        yield found
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def here(world: Running) -> Iterator[Running]:
+    """The same, with services that were told nothing."""
+    yield world
+    world.services.forget()

@@ -5,40 +5,18 @@ What the services did is read from their ledger, not only from the status of the
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.e2e.worked import ACTOR, DOCUMENTS, Running, keeps, running
-from tests.servers.postgres import PostgresServer
+from tests.e2e.worked import ACTOR, DOCUMENTS, PAPERS, Running, keeps
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(180)]
 
 FAILED = ("rolled_back", "failed")
 TIMED_OUT = ("rolled_back", "timed_out")
-A_DAY = "{ duration: 1d }", "{ duration: 200ms }"
-PAPERS = {"documents": ["passport.pdf", "utility_bill.pdf"]}
-
-
-@pytest.fixture(scope="module")
-def world(
-    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    name = f"test_{uuid.uuid4().hex}"
-    database = postgres_server.create_database(name)
-    with running(database, tmp_path_factory.mktemp("worked")) as found:
-        yield found
-    postgres_server.drop_database(name)
-
-
-@pytest.fixture
-def here(world: Running) -> Iterator[Running]:
-    yield world
-    world.services.forget()
 
 
 # -- each of them, forward and back -----------------------------------------------------------
@@ -62,25 +40,11 @@ OUTPUTS: dict[str, Any] = {
         "level": "full",
     },
 }
-OTHER_INPUT = {"scheduled_delivery": {"deliver_on": "2020-01-04"}}
-CHANGES = {"customer_onboarding": [A_DAY]}
-SIGNALS = {
-    "purchase_approval": ("decided", {"approved": True}),
-    "customer_onboarding": ("papers_received", PAPERS),
-}
-
-
-def begin(here: Running, name: str) -> str:
-    """Start a workflow that needs nobody any more."""
-    workflow = here.start(name, *CHANGES.get(name, ()), **OTHER_INPUT.get(name, {}))
-    if name in SIGNALS:
-        here.signal(workflow, *SIGNALS[name])
-    return workflow
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_it_completes_and_nothing_is_undone(here: Running, name: str) -> None:
-    workflow = begin(here, name)
+    workflow = here.begin(name)
     assert here.completes(workflow) == OUTPUTS[name]
     assert here.services.undone(workflow) == []
     keys = [one.key for one in here.services.of(workflow) if one.method != "GET"]
@@ -109,7 +73,7 @@ def test_a_refusal_undoes_what_was_done(
     here: Running, name: str, refuses: str, undone: list[str]
 ) -> None:
     here.services.tell(refuses, "refuse")
-    workflow = begin(here, name)
+    workflow = here.begin(name)
     assert here.ends(workflow) == FAILED
     assert here.services.undone(workflow) == undone
     assert here.services.standing(workflow) <= keeps(name)

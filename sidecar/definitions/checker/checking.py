@@ -45,7 +45,7 @@ def check(
         for step in definition.steps
         if step.child
         and (child := known.get(step.child.definition)) is not None
-        and not rules.can_be_undone(child)
+        and not rules.can_be_undone(child, known)
     )
     small = abstract(definition, final)
     explored = explore(small, limits)

@@ -29,12 +29,27 @@ def findings(
             yield from _of_pivot(step, path)
 
 
-def can_be_undone(definition: Definition) -> bool:
-    """Whether a workflow that has completed can still be turned back, as a child is."""
-    return all(
-        step.compensation is not None or step.no_effect or step.wait or step.child
-        for step in definition.steps
-    ) and not any(step.pivot for step in definition.steps)
+def can_be_undone(definition: Definition, children: Mapping[str, Definition]) -> bool:
+    """Whether a workflow that has completed can still be turned back, as a child is.
+
+    That takes its own children, and theirs, as far as they are known.
+    """
+    seen = {definition.name: definition}
+    waiting = [definition]
+    while waiting:
+        one = waiting.pop()
+        if one.pivots or not all(map(_leaves_a_way_back, one.steps)):
+            return False
+        below = {step.child.definition for step in one.steps if step.child} - seen.keys()
+        found = {name: children[name] for name in sorted(below) if name in children}
+        seen |= found
+        waiting += found.values()
+    return True
+
+
+def _leaves_a_way_back(step: StepDefinition) -> bool:
+    calls = step.wait is None and step.child is None
+    return step.compensation is not None or step.no_effect or not calls
 
 
 def no_way_back(definition: Definition, step: StepDefinition) -> bool:

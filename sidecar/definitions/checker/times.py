@@ -36,12 +36,11 @@ class Times:
 
 def times(definition: Definition, children: Mapping[str, Definition] | None = None) -> Times:
     """Return how long a definition can take."""
-    known = children or {}
     undo = _undo_once, _undo_all
     back = [_backward(definition, of) for of in undo]
     return Times(
         best=_forward(definition, _pause),
-        worst=_forward(definition, lambda step: _worst(definition, step, known)),
+        worst=_Worst(children or {}).of(definition),
         undo_best=back[0],
         undo_worst=back[1],
     )
@@ -49,12 +48,7 @@ def times(definition: Definition, children: Mapping[str, Definition] | None = No
 
 def beside_moments(definition: Definition, children: Mapping[str, Definition]) -> Span:
     """The worst case if every moment that is waited for has passed: it may be any."""
-
-    def takes(step: StepDefinition) -> Span:
-        moment = step.wait is not None and step.wait.until is not None
-        return NOTHING if moment else _worst(definition, step, children)
-
-    return _forward(definition, takes)
+    return _Worst(children, moment=NOTHING).of(definition)
 
 
 def tries(policy: RetryPolicy, timeout: timedelta) -> Span:
@@ -79,23 +73,41 @@ def _pause(step: StepDefinition) -> Span:
     return step.wait.duration
 
 
-def _worst(
-    definition: Definition, step: StepDefinition, children: Mapping[str, Definition]
-) -> Span:
-    if step.wait is not None:
-        if step.wait.signal is not None:
-            return step.wait.timeout
-        return step.wait.duration  # a moment that is rendered can be any
-    if step.child is not None:
-        child = children.get(step.child.definition)
-        return None if child is None else child.timeout or times(child, children).worst
-    policy = step.retry
-    if definition.past_pivot(step.name) or step.pivot:
-        policy = step.compensation.retry if step.compensation else COMPENSATION_DEFAULT
-    spent = tries(policy, step.timeout)
-    if spent is not None and step.status_check is not None:
-        spent += step.status_check.budget + step.timeout
-    return spent
+class _Worst:
+    """The worst cases of a definition and of its children, each looked at once."""
+
+    def __init__(self, children: Mapping[str, Definition], moment: Span = None) -> None:
+        self._children = children
+        self._moment = moment
+        self._known: dict[str, Span] = {}
+
+    def of(self, definition: Definition) -> Span:
+        """The longest way through a definition."""
+        return _forward(definition, lambda step: self._step(definition, step))
+
+    def _step(self, definition: Definition, step: StepDefinition) -> Span:
+        if step.wait is not None:
+            if step.wait.signal is not None:
+                return step.wait.timeout
+            return self._moment if step.wait.until is not None else step.wait.duration
+        if step.child is not None:
+            return self._child(step.child.definition)
+        policy = step.retry
+        if definition.past_pivot(step.name) or step.pivot:
+            policy = step.compensation.retry if step.compensation else COMPENSATION_DEFAULT
+        spent = tries(policy, step.timeout)
+        if spent is not None and step.status_check is not None:
+            spent += step.status_check.budget + step.timeout
+        return spent
+
+    def _child(self, name: str) -> Span:
+        child = self._children.get(name)
+        if child is None or child.timeout is not None:
+            return child.timeout if child else None
+        if name not in self._known:
+            self._known[name] = None  # one that runs itself is without end
+            self._known[name] = self.of(child)
+        return self._known[name]
 
 
 def _undo_once(step: StepDefinition) -> Span:

@@ -55,6 +55,21 @@ steps:
     assert checked["findings"] == registered["findings"]
 
 
+async def test_children_of_children_are_looked_at(rest: Checked) -> None:
+    found = []
+    for document in (
+        b"name: last\nsteps: [{name: pay, service: s, execute: /pay, pivot: true}]",
+        b"name: middle\nsteps: [{name: run, workflow: last}]",
+        (
+            b"name: root\nsteps:\n- {name: run, workflow: middle}\n"
+            b"- {name: ship, service: s, execute: /ship, compensate: /undo}"
+        ),
+    ):
+        _, told = await rest.ask("POST", "/v1/definitions", data=document, headers=YAML)
+        found.append({one["code"] for one in told["findings"]})
+    assert found == [set(), {"GC104"}, {"GC101"}]
+
+
 async def test_a_document_of_another_type_is_refused(rest: Checked) -> None:
     status, problem = await rest.ask(
         "POST", "/v1/definitions", data=OTHER, headers={"Content-Type": "text/plain"}

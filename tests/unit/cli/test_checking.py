@@ -129,3 +129,48 @@ def test_what_steps_answer_is_read_from_a_file(folder: Path) -> None:
     assert "there is no step 'b'" in said['{"b": 1}'].stderr
     assert "--outputs a does not satisfy the schema" in said['{"a": {}}'].stderr
     assert "holds no object" in said["[]"].stderr
+
+
+CHILD = "name: pay\nsteps: [{name: charge, service: s, execute: /charge, %s}]\n"
+PARENT = GOOD.replace(
+    "name: a, service: s, execute: /a, compensate: /a/undo", "name: p, workflow: pay"
+)
+SHIPS = PARENT.replace("]", ", {name: ship, service: s, execute: /b, compensate: /b/undo}]")
+
+
+@pytest.mark.parametrize(
+    ("charge", "parent", "codes"),
+    [
+        ("compensate: /charge/undo", SHIPS, set()),
+        ("pivot: true", SHIPS, {"GC101"}),
+        ("pivot: true", PARENT, {"GC104"}),
+        ("compensate: /charge/undo", "timeout: 1d\n" + PARENT, {"GC133"}),
+    ],
+)
+def test_a_child_is_looked_for_among_the_files(
+    folder: Path, charge: str, parent: str, codes: set[str]
+) -> None:
+    child, whole = folder / "child.yaml", folder / "parent.yaml"
+    child.write_text(CHILD % charge)
+    whole.write_text(parent)
+    reports = json.loads(run("check", whole, child, "-o", "json").stdout)["reports"]
+    assert {one["code"] for one in reports[0]["findings"]} == codes
+    assert reports[1]["findings"] == []
+
+
+def test_children_of_children_count(folder: Path) -> None:
+    last, middle, root = (folder / f"{name}.yaml" for name in ("last", "middle", "root"))
+    last.write_text(CHILD % "pivot: true")
+    middle.write_text("name: middle\nsteps: [{name: pay, workflow: pay}]\n")
+    root.write_text(SHIPS.replace("workflow: pay", "workflow: middle"))
+    reports = json.loads(run("check", root, middle, last, "-o", "json").stdout)["reports"]
+    assert [one["code"] for one in reports[0]["findings"]] == ["GC101"]
+
+
+def test_a_definition_may_run_itself(folder: Path) -> None:
+    """How deep that goes is the engine's to say; how long it takes is not known."""
+    tree = folder / "tree.yaml"
+    deeper = '{name: b, workflow: flow, when: "${input.deeper}"}'
+    tree.write_text(GOOD.replace("]", f", {deeper}]"))
+    (report,) = json.loads(run("check", tree, "-o", "json").stdout)["reports"]
+    assert (report["verdict"], report["times"]["worst"]) == ("proved", None)
