@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import bulk, debt, definitions, operation, operators, versions, workflows
+from sidecar.cli import bulk, debt, definitions, operation, operators, reruns, versions, workflows
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
@@ -69,6 +69,7 @@ for _command in (
     operators.skip,
     operators.resolve,
     operators.terminate,
+    reruns.rerun,
     bulk.bulk,
     debt.debt,
     operation.version,

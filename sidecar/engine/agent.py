@@ -149,9 +149,7 @@ class Agent:
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
-        self.oversight = Oversight.over(
-            ports.store, self.compiled, self.verbs, identity.incarnation, telemetry, clock, entropy
-        )
+        self.oversight = self._made_oversight()
 
     def _made_caller(self) -> Caller:
         ports = self._ports
@@ -164,6 +162,20 @@ class Agent:
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
+        )
+
+    def _made_oversight(self) -> Oversight:
+        ports = self._ports
+        return Oversight.over(
+            ports.store,
+            self.compiled,
+            self.commands,
+            self.queries,
+            self.verbs,
+            self.identity.incarnation,
+            ports.telemetry,
+            ports.clock,
+            ports.entropy,
         )
 
     def _work_on_bulk(self, job: str) -> None:

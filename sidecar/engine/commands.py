@@ -29,9 +29,9 @@ from sidecar.engine.intake import (
 from sidecar.engine.pinning import pinned
 from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, definition_view
-from sidecar.errors import Conflict, NotFound, StartKeyReused
+from sidecar.errors import Conflict, IllegalTransition, NotFound, StartKeyReused
 from sidecar.ports.entropy import Entropy
-from sidecar.ports.store import KeyReused, Outdated, Retired, Start, StartResult, Store
+from sidecar.ports.store import KeyReused, Outdated, Rerun, Retired, Start, StartResult, Store
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -107,12 +107,14 @@ class Commands:
         *,
         id: WorkflowId | None = None,  # noqa: A002 - the name that every face gives it
         actor: str = "api",
+        rerun: Rerun | None = None,
     ) -> StartedView:
         """Start a workflow; with a `start_key` used before and the same input, return that one.
 
         `trace` is a W3C traceparent, left out if it is none. `id` is one of `new_id`, for those
-        who must know it beforehand. Raises `InvalidRequest`, `NotFound`, `StartKeyReused`, and
-        `Conflict` for a version that is retired.
+        who must know it beforehand. `rerun` says what is run again by it. Raises `InvalidRequest`,
+        `NotFound`, `StartKeyReused`, and `Conflict` for a version that is retired or a workflow
+        that cannot be run again.
         """
         text = storable(input, "input")
         chosen = await self._runnable(namespace, definition, version)
@@ -121,12 +123,13 @@ class Commands:
             id=id or self.new_id(),
             definition=chosen,
             input=text,
-            input_hash=hashlib.sha256(canonical(input)).hexdigest(),
+            input_hash=_digest(input, rerun),
             start_key=checked_start_key(start_key),
             labels=checked_labels(labels or {}),
             trace=valid_trace(trace),
             actor=actor,
             latest=version is None,
+            rerun=rerun,
         )
         failpoint(Site.BEFORE_START)
         result = await self._submit(member)
@@ -141,6 +144,8 @@ class Commands:
                 f"The start key was used for workflow {result.workflow}, with another input.",
                 field="start_key",
             )
+        if isinstance(result, IllegalTransition):
+            raise Conflict(f"The workflow cannot be run again: it is {result.state}.")
         if isinstance(result, Retired):
             raise await self._retired(member.definition)
         return StartedView(
@@ -191,3 +196,9 @@ class Commands:
         if version is None:
             return await self._compiled.supposed_latest(namespace, name)
         return await self._compiled.get(DefinitionRef(namespace, name, version))
+
+
+def _digest(value: Any, rerun: Rerun | None) -> str:
+    """What two starts under one key must share: the input, and what is run again."""
+    again = b"" if rerun is None else rerun.of.encode()
+    return hashlib.sha256(canonical(value) + again).hexdigest()

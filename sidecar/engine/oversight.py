@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.engine.bulk import Bulk
+from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.debt import DebtBook
+from sidecar.engine.queries import Queries
+from sidecar.engine.rerunning import Reruns
 from sidecar.engine.verbs import Verbs
 from sidecar.engine.versioning import Versioning
 from sidecar.ports.clock import Clock
@@ -17,17 +20,20 @@ from sidecar.ports.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Oversight:
-    """The versions of definitions, what is owed, and verbs over many workflows."""
+    """The versions of definitions, what is owed, verbs over many workflows, and reruns."""
 
     versions: Versioning
     debt: DebtBook
     bulk: Bulk
+    reruns: Reruns
 
     @classmethod
     def over(
         cls,
         store: Store,
         compiled: CompiledDefinitions,
+        commands: Commands,
+        queries: Queries,
         verbs: Verbs,
         incarnation: str,
         telemetry: Telemetry,
@@ -39,4 +45,5 @@ class Oversight:
             Versioning(store, compiled),
             DebtBook(store, compiled, clock),
             Bulk(store, verbs, incarnation, entropy, telemetry),
+            Reruns(commands, queries),
         )

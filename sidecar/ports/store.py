@@ -20,25 +20,33 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from sidecar.errors import IllegalTransition
 from sidecar.ports.bulk import BulkJobs
 from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
     Lease,
     Ringable,
-    SidecarBeat,
-    SidecarRecord,
     StoredLetter,
     WorkflowFilter,
 )
+from sidecar.ports.sidecars import Sidecars
 from sidecar.ports.versions import Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
+from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.states import Action, Reason, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 # -- members of a batch ---------------------------------------------------------------------
+
+
+class Rerun(Struct, frozen=True):
+    """Which workflow is run again, and why; its history tells of it in the same transaction."""
+
+    of: WorkflowId
+    reason: str = ""
 
 
 class Start(Struct, frozen=True):
@@ -61,6 +69,19 @@ class Start(Struct, frozen=True):
     actor: str = "api"
     latest: bool = False
     claim_next: bool = False
+    rerun: Rerun | None = None
+
+    @property
+    def new(self) -> NewWorkflow:
+        """What the machine begins it with."""
+        return NewWorkflow(
+            self.id,
+            self.input,
+            self.labels,
+            self.start_key,
+            self.trace,
+            rerun_of=self.rerun.of if self.rerun else None,
+        )
 
 
 class LetterId(NamedTuple):
@@ -209,7 +230,8 @@ class Moved(Struct, frozen=True):
 TransitionResult = Moved | Missing | Exception
 """An exception is `IllegalTransition` or `RenderError`: that member wrote nothing."""
 
-StartResult = Started | KeyReused | Outdated | Retired
+StartResult = Started | KeyReused | Outdated | Retired | IllegalTransition
+"""An exception says why a workflow cannot be run again; nothing was written."""
 
 
 class BatchResult(Struct, frozen=True):
@@ -228,7 +250,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Debts, BulkJobs, Protocol):
+class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -300,20 +322,6 @@ class Store(Versions, Debts, BulkJobs, Protocol):
         """Return the statuses of those that exist, in one query."""
         ...
 
-    # sidecars
-
-    async def beat(self, beat: SidecarBeat) -> None:
-        """Write that a sidecar is alive."""
-        ...
-
-    async def leave(self, incarnation: str) -> None:
-        """Write that a sidecar has gone for good and holds no lease any more."""
-        ...
-
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
-        ...
-
     # the leader
 
     async def mint_epoch(self, namespace: str, holder: str) -> Epoch:
@@ -376,8 +384,4 @@ class Store(Versions, Debts, BulkJobs, Protocol):
         services with a ready sidecar count that was seen within `unseen_for`: ringing for others
         is noise.
         """
-        ...
-
-    async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:
-        """Delete what is known of sidecars unseen for so long; return how many."""
         ...

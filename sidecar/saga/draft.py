@@ -62,6 +62,7 @@ class Draft:
         self.parent = workflow.parent
         self.deadline_at = workflow.deadline_at
         self.trace = workflow.trace
+        self.owes_since = workflow.owes_since
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused

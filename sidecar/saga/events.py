@@ -13,7 +13,7 @@ from msgspec import Struct
 from sidecar.saga.definition import JsonText
 from sidecar.saga.outcomes import Outcome
 from sidecar.saga.states import Action, Reason, WorkflowStatus
-from sidecar.saga.workflow import StepKey
+from sidecar.saga.workflow import StepKey, WorkflowId
 
 
 class Answered(Struct, frozen=True):
@@ -132,6 +132,14 @@ class Resolution(StrEnum):
     COMPENSATED = "compensated"
 
 
+class RerunRequested(Struct, frozen=True):
+    """A workflow that has ended is run again, as the workflow `new`."""
+
+    new: WorkflowId
+    reason: str = ""
+    actor: str = "api"
+
+
 class ResolveRequested(Struct, frozen=True):
     """A person says how it went with a step whose outcome is unknown, and what shows that."""
 
@@ -192,6 +200,7 @@ Event = (
     | RetryRequested
     | SkipRequested
     | ResolveRequested
+    | RerunRequested
     | Admitted
     | ChildTold
     | ParentTurnedBack

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sidecar.errors import IllegalTransition, RenderError
-from sidecar.saga import children, forward, operators, waits
+from sidecar.saga import children, forward, operators, reruns, waits
 from sidecar.saga.answers import answered, heartbeat, item_ended, lease_ended, undone
 from sidecar.saga.bodies import error_body, misfit
 from sidecar.saga.changes import Changes, ChildStart, Verdict
@@ -51,7 +51,10 @@ from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, Workflo
 
 @dataclass(frozen=True, slots=True)
 class NewWorkflow:
-    """What a workflow is started with; a child with its `parent`, and the deadline of that."""
+    """What a workflow is started with; a child with its `parent`, and the deadline of that.
+
+    `rerun_of` is the workflow that is run again by it.
+    """
 
     id: WorkflowId
     input: JsonText
@@ -60,6 +63,7 @@ class NewWorkflow:
     trace: str | None = None
     parent: Parent | None = None
     deadline_at: datetime | None = None
+    rerun_of: WorkflowId | None = None
 
 
 def child_of(child: ChildStart) -> NewWorkflow:
@@ -96,19 +100,20 @@ def start(
         input=new.input,
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
+    details = reruns.origin(new.rerun_of)
     # Who starts a root is told that its input does not fit; a child can only tell its parent.
     error = misfit(definition.input_check, new.input, "input") if new.parent else None
     if error is not None:
         turn_back(draft, Reason.FAILED, cause="input_invalid", error=error)
     elif definition.concurrency is not None:
-        _wait_for_turn(draft, definition.concurrency)
+        _wait_for_turn(draft, definition.concurrency, details)
     else:
-        draft.signal(WorkflowSignal.ADMIT, "started")
+        draft.signal(WorkflowSignal.ADMIT, "started", details=details)
         forward.begin(draft)
     return draft.changes()
 
 
-def _wait_for_turn(draft: Draft, concurrency: Concurrency) -> None:
+def _wait_for_turn(draft: Draft, concurrency: Concurrency, details: JsonText | None) -> None:
     """Let a new workflow wait until there is a place for it."""
     try:
         key = draft.rendered(concurrency.key)
@@ -117,7 +122,7 @@ def _wait_for_turn(draft: Draft, concurrency: Concurrency) -> None:
         turn_back(draft, Reason.FAILED, cause=error.code, error=body)
         return
     draft.set(turn=Turn(key, concurrency.limit))
-    draft.note("workflow", "waits_for_its_turn", after=draft.status)
+    draft.note("workflow", "waits_for_its_turn", after=draft.status, details=details)
 
 
 def _admitted(draft: Draft) -> Verdict:

@@ -12,13 +12,14 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import answers, children, fan_out, forward, rollback, waits
+from sidecar.saga import answers, children, fan_out, forward, reruns, rollback, waits
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
 from sidecar.saga.events import (
     ParentTerminated,
     PauseRequested,
+    RerunRequested,
     Resolution,
     ResolveRequested,
     ResumeRequested,
@@ -49,6 +50,7 @@ Requested = (
     | RetryRequested
     | SkipRequested
     | ResolveRequested
+    | RerunRequested
 )
 
 
@@ -67,6 +69,8 @@ def apply(draft: Draft, event: Requested) -> Verdict:
             return skip(draft, event)
         case ResolveRequested():
             return resolve(draft, event)
+        case RerunRequested():
+            return reruns.rerun(draft, event)
         case _:
             assert_never(event)
 

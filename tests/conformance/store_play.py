@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.adapters.entropy import SystemEntropy
 from sidecar.definitions import compile_stored, parse_definition
+from sidecar.errors import IllegalTransition
 from sidecar.ports.records import SidecarBeat
 from sidecar.ports.store import (
     Batch,
@@ -45,6 +46,8 @@ from tests.conformance.store_judge import ALL, assert_sound, assert_utc
 from tests.unit.saga.worlds import key_of
 
 MARGIN = timedelta(seconds=5)
+_NOTHING = Outdated | Retired | IllegalTransition
+"""Answers to starts that name no workflow."""
 NAMESPACE = "default"
 
 _ids = SystemEntropy()
@@ -202,9 +205,7 @@ class Player:
         """Commit, and let the judge look at every workflow that the batch named."""
         result = await self.store.commit(batch)
         assert_utc(result.now)
-        named = {
-            one.workflow: None for one in result.starts if not isinstance(one, Outdated | Retired)
-        }
+        named = {one.workflow: None for one in result.starts if not isinstance(one, _NOTHING)}
         named |= {one.workflow: None for one in batch.transitions}
         named |= {one.workflow: None for one in result.claimed}
         for workflow in named:

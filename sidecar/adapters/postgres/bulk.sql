@@ -53,7 +53,7 @@ SELECT id::text AS id, namespace, verb, arguments::text AS arguments, filter::te
     status, selected, more, done, refused, failed, holder, moved_at, created_at, ended_at
 FROM bulk_jobs
 WHERE namespace = %(namespace)s AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
-ORDER BY id DESC LIMIT %(limit)s
+ORDER BY bulk_jobs.id DESC LIMIT %(limit)s
 
 -- name: members
 -- A page of what became of each.

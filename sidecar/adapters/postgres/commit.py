@@ -73,8 +73,9 @@ class Transaction:
         self.written = Written()
         self.starts: tuple[StartResult, ...] = ()
         self.transitions: tuple[TransitionResult, ...] = ()
-        self._starting = Starts(batch, self.written)
-        self._locked = LockedWorkflows(connection, batch.transitions, definitions)
+        reruns = [one.rerun.of for one in batch.starts if one.rerun is not None]
+        self._locked = LockedWorkflows(connection, batch.transitions, reruns, definitions)
+        self._starting = Starts(batch, self.written, self._locked)
 
     async def run(self) -> Answer:
         """Do it, up to and with the COMMIT; `starts` and `transitions` are then decided.
@@ -115,6 +116,7 @@ class Transaction:
         for start in batch.starts:
             self._definitions.keep(start.definition)
         self.starts = self._starting.decide(self._now, self._render)
+        await self._starting.release_keys(self._connection)
         self.transitions = await self._transitions()
 
     async def _transitions(self) -> tuple[TransitionResult, ...]:

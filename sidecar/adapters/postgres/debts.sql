@@ -41,4 +41,4 @@ ORDER BY w.owes_since, w.id, s.step COLLATE "C", s.idx LIMIT %(limit)s
 SELECT id::text AS id FROM workflows
 WHERE namespace = %(namespace)s AND central AND status IN ('rolling_back', 'error')
   AND (%(after)s::uuid IS NULL OR id > %(after)s::uuid)
-ORDER BY id LIMIT %(limit)s
+ORDER BY workflows.id LIMIT %(limit)s

@@ -28,22 +28,25 @@ class LockedWorkflows:
     """What has been locked and read so far.
 
     `workflows` holds those whose lock was got, with their steps; `elsewhere` those that exist
-    and that somebody else holds.
+    and that somebody else holds. Those of `reruns` are waited for.
     """
 
     def __init__(
         self,
         connection: Connection,
         transitions: Sequence[Transition],
+        reruns: Sequence[WorkflowId],
         definitions: CompiledDefinitions,
     ) -> None:
         self._spoken: dict[WorkflowId, list[StepKey]] = {}
         for one in transitions:
             key = step_of(one.event)
             self._spoken.setdefault(one.workflow, []).extend(() if key is None else (key,))
+        for known in reruns:
+            self._spoken.setdefault(known, [])
         named = set(self._spoken)
         self._hearing = {one.workflow for one in transitions if _has_id(one)}
-        self._wait = sorted({one.workflow for one in transitions if one.wait})
+        self._wait = sorted({one.workflow for one in transitions if one.wait} | set(reruns))
         self._skip = sorted(named - set(self._wait))
         self._connection = connection
         self._compiled = definitions

@@ -99,7 +99,7 @@ ON CONFLICT (namespace, name) DO NOTHING
 SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 
 -- name: list_workflows
--- Newest first; ids sort by time.
+-- Newest first; ids sort by time. The column is named, since the text of the same name has no index.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
        owes_since,
@@ -111,7 +111,7 @@ WHERE namespace = %(namespace)s
   AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s::text[]))
   AND (%(definition)s::text IS NULL OR definition = %(definition)s)
   AND (%(labels)s::jsonb = '{}'::jsonb OR labels @> %(labels)s::jsonb)
-ORDER BY id DESC LIMIT %(limit)s
+ORDER BY workflows.id DESC LIMIT %(limit)s
 
 -- name: list_events
 -- A page of history.

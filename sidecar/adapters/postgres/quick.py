@@ -66,14 +66,11 @@ class QuickDecisions:
 
     def _start_all(self, batch: Batch, quick: Quick, now: datetime) -> None:
         for place, start in enumerate(batch.starts):
-            if start.id in quick.written.after:
+            if start.id in quick.written.after or start.rerun is not None:
                 continue
             self._definitions.keep(start.definition)
-            new = machine.NewWorkflow(
-                start.id, start.input, start.labels, start.start_key, start.trace
-            )
             changes = machine.start(
-                start.definition, new, now=now, render=self._render, actor=start.actor
+                start.definition, start.new, now=now, render=self._render, actor=start.actor
             )
             if changes.children:
                 continue  # they are read, and started, in a transaction

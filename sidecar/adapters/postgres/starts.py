@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from sidecar.adapters.postgres import records
+from sidecar.adapters.postgres.locked import LockedWorkflows
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.written import Written
+from sidecar.errors import IllegalTransition
 from sidecar.ports.store import Batch, KeyReused, Outdated, Retired, Start, Started, StartResult
 from sidecar.saga import machine
 from sidecar.saga.definition import Render
+from sidecar.saga.events import RerunRequested
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -30,9 +33,11 @@ class _Holder:
 class Starts:
     """The starts of one batch, from the question to the decision."""
 
-    def __init__(self, batch: Batch, written: Written) -> None:
+    def __init__(self, batch: Batch, written: Written, locked: LockedWorkflows) -> None:
         self._batch = batch
         self._written = written
+        self._locked = locked
+        self._refused: list[WorkflowId] = []
         self._known: Cursor | None = None
         self._keys: Cursor | None = None
         self._barred: Cursor | None = None
@@ -84,10 +89,31 @@ class Starts:
             return Started(holder.workflow, status, existed=True)
         if (_ref(start), start.latest) in self._unfit or (start.start_key and not holder):
             return Outdated() if start.latest else Retired()
-        new = machine.NewWorkflow(start.id, start.input, start.labels, start.start_key, start.trace)
-        changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
+        try:
+            self._note_rerun(start, now, render)
+        except IllegalTransition as error:
+            self._refused.append(start.id)
+            return error
+        changes = machine.start(
+            start.definition, start.new, now=now, render=render, actor=start.actor
+        )
         self._written.begin(start, changes, quick=False)
         return Started(start.id, changes.workflow.status, changes=changes)
+
+    def _note_rerun(self, start: Start, now: datetime, render: Render) -> None:
+        """Tell of it in the history of the workflow that is run again, if that is still there."""
+        old = self._locked.workflows.get(start.rerun.of) if start.rerun else None
+        if start.rerun is None or old is None:
+            return
+        event = RerunRequested(start.id, start.rerun.reason, start.actor)
+        changes = machine.advance(self._locked.definition(old), old, event, now=now, render=render)
+        self._written.add(changes, old)
+        self._locked.workflows[old.id] = changes.workflow
+
+    async def release_keys(self, connection: Connection) -> None:
+        """Give back the start keys of workflows that are not begun after all."""
+        if self._refused:
+            await send(connection, SQL["release_keys"], ids=self._refused)
 
     def _status(self, workflow: WorkflowId) -> WorkflowStatus | None:
         begun = self._written.after.get(workflow)

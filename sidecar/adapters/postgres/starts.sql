@@ -42,3 +42,10 @@ SELECT k.definition, k.start_key, k.workflow_id::text AS workflow_id, k.input_ha
 FROM json_to_recordset(%(keys)s::json) AS v (namespace text, definition text, start_key text)
 JOIN start_keys k USING (namespace, definition, start_key)
 LEFT JOIN workflows w ON w.id = k.workflow_id
+
+-- name: release_keys
+-- Those that this transaction has taken for workflows that it does not begin.
+DELETE FROM start_keys k
+USING unnest(%(ids)s::uuid[]) AS refused (id)
+WHERE k.workflow_id = refused.id
+  AND NOT EXISTS (SELECT FROM workflows w WHERE w.id = k.workflow_id)

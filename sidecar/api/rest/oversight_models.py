@@ -16,6 +16,9 @@ Moment = Annotated[AwareDatetime, Field(strict=False)]
 """A time with its offset, as text of RFC 3339."""
 
 
+Version = Annotated[int, Field(ge=1, lt=2**31)]
+
+
 class VersionBody(DefinitionLine):
     """One version of a definition, and how many of its workflows have not ended."""
 
@@ -98,6 +101,18 @@ class BulkBody(Body):
     signal: str | None = Field(default=None, min_length=1, max_length=255)
     payload: Any = None
     limit: int = Field(default=MOST, ge=1, le=MOST, description="The oldest come first.")
+
+
+class RerunBody(Body):
+    """How a workflow is to be run again; the body may be left out."""
+
+    version: Version | Literal["latest"] | None = Field(
+        default=None, description="Left out: the version that the workflow has run."
+    )
+    start_key: str | None = Field(
+        default=None, description="Repeated with the same key, it is the same new workflow."
+    )
+    reason: str = Field(default="", description="Stands in the history; at most 1000 characters.")
 
 
 class SelectionBody(Body):

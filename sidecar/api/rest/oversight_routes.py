@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.api.rest import bulk, debt, models, oversight_models, versions
+from sidecar.api.rest import bulk, debt, models, oversight_models, reruns, versions
 from sidecar.api.rest.routes import CURSOR, LIMIT, Parameter, Route
 from sidecar.ports.bulk import BulkResult
 
@@ -112,5 +112,15 @@ ROUTES: tuple[Route, ...] = (
         "Stop a bulk job: workflows that had no turn yet get none",
         {202: oversight_models.JobBody},
         problems=(404,),
+    ),
+    Route(
+        "POST",
+        "/v1/workflows/{id}/rerun",
+        reruns.rerun,
+        "rerunWorkflow",
+        "Run a workflow that has ended again, as a new one with the same input",
+        {201: models.StartedBody, 200: models.StartedBody},
+        problems=(400, 404, 409, 413, 415, 422),
+        body=oversight_models.RerunBody,
     ),
 )

@@ -42,16 +42,18 @@ async def start(request: web.Request) -> web.Response:
 
     if seconds == 0:
         started = await begin()
-        return _started(started, started_json(started))
+        return started_reply(started, started_json(started))
     # Watched before it is started: however soon it ends, the end is not missed.
     with face.hub.watch(id_) as watch:
         started = await begin()
         if started.id == id_:
             await watch.until_ended(seconds)
             view = await _view_after_start(face, namespace, started)
-            return _started(started, started_json(started) if view is None else workflow_json(view))
+            return started_reply(
+                started, started_json(started) if view is None else workflow_json(view)
+            )
     view = await _when_ended(face, namespace, started.id, seconds)
-    return _started(started, workflow_json(view))
+    return started_reply(started, workflow_json(view))
 
 
 async def get(request: web.Request) -> web.Response:
@@ -122,7 +124,7 @@ async def _view_after_start(
         return None
 
 
-def _started(started: StartedView, body: dict[str, object]) -> web.Response:
+def started_reply(started: StartedView, body: dict[str, object]) -> web.Response:
     """The answer to a start: 201, or 200 if it had been started before."""
     told = {} if started.deprecated is None else {DEPRECATED_HEADER: started.deprecated}
     if started.existed:

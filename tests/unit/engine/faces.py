@@ -25,6 +25,7 @@ from sidecar.engine.debt import DebtBook
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
+from sidecar.engine.rerunning import Reruns
 from sidecar.engine.slots import Slots
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
@@ -349,6 +350,7 @@ class Faces:
             Versioning(store, self.compiled),
             DebtBook(store, self.compiled, self.clock),
             Bulk(store, self.verbs, "one", self.entropy, cast("Telemetry", self.facts)),
+            Reruns(self.commands, self.queries),
         )
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(
