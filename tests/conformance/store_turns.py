@@ -123,3 +123,18 @@ class TurnSuite(StoreFixtures):
         verdicts = await asyncio.gather(admit(payments, some[0]), admit(inventory, some[1]))
         assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
         assert len(await store.turn_holders(ACCOUNT)) == 1
+
+    async def test_who_is_admitted_and_ended_by_one_batch_keeps_no_place(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await taking_turns(store)
+        first, second = [await payments.start(definition, body=BODY) for _ in range(2)]
+        members = [
+            Transition(first, Admitted(), turn=ACCOUNT),
+            Transition(first, CancelRequested(), wait=True),
+        ]
+        result = await payments.commit(payments.batch(transitions=members))
+        assert all(isinstance(one, Moved) for one in result.transitions)
+        assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
+        assert await store.turn_holders(ACCOUNT) == []
+        assert await store.next_turns(ACCOUNT) == [second]
