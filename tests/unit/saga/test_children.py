@@ -20,6 +20,8 @@ from sidecar.saga.events import (
     Event,
     LeaseEnded,
     ParentTurnedBack,
+    Resolution,
+    ResolveRequested,
     TerminateRequested,
 )
 from sidecar.saga.invariants import violations
@@ -202,6 +204,30 @@ def test_a_child_past_its_pivot_is_kept_and_its_parent_says_so() -> None:
     assert house.status(child) is WorkflowStatus.COMPLETED
     assert house.status() is WorkflowStatus.ERROR
     assert "past its pivot" in str(house.members[ROOT].steps[PAY].compensation_error)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "undoing"])
+@pytest.mark.parametrize("fan", ["", "[0]"])
+def test_a_child_that_was_terminated_needs_a_person_when_its_parent_turns_back(
+    when: str, fan: str
+) -> None:
+    """Nothing else will ever come from it: its parent must not wait for it."""
+    many = FanOut(Template(JsonText("[1]"), constant=True)) if fan else None
+    house = family(runs("pay", fan_out=many), step("ship", "pay"))
+    key = key_of(f"pay{fan}")
+    child = child_id(ROOT, key)
+    house.answer(child, "a", OutcomeKind.DONE if when == "undoing" else OutcomeKind.UNKNOWN)
+    house.bring_all()
+    verbs = [(child, TerminateRequested("enough")), (ROOT, CancelRequested())]
+    for known, verb in verbs if when == "before" else verbs[::-1]:
+        house.apply(known, verb)
+        if when != "meanwhile":
+            house.bring_all()
+    house.bring_all()
+    assert house.status() is WorkflowStatus.ERROR
+    assert house.members[ROOT].steps[key].status is StepStatus.COMPENSATION_FAILED
+    house.apply(ROOT, ResolveRequested(key, Resolution.COMPENSATED, "undone", "by hand"))
+    assert house.status() is WorkflowStatus.ROLLED_BACK
 
 
 def test_only_its_parent_turns_a_completed_child_back() -> None:
