@@ -313,6 +313,8 @@ def _resolve_without_effect(draft: Draft, step: Step, details: JsonText | None) 
         return
     if not _is_unsure(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "resolve as without effect")
+    if draft.definition.by_name[step.key.step].child is not None:
+        children.turn_back(draft, step)  # it may be on its way still, and must not go on
     ended = replace(ended_unknown(step) if step.awaiting else step, may_have_effect=False)
     moved = draft.move(ended, StepSignal.FAIL, "resolved", details=details, **NOT_DUE)
     if moved.is_item:

@@ -230,6 +230,22 @@ def test_a_child_that_was_terminated_needs_a_person_when_its_parent_turns_back(
     assert house.status() is WorkflowStatus.ROLLED_BACK
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_child_that_is_said_to_have_no_effect_gets_none(ended: bool) -> None:  # noqa: FBT001
+    """Whoever said so cannot know what the child is still going to do."""
+    house = family(runs("pay"), step("ship", "pay"))
+    child = child_id(ROOT, PAY)
+    if ended:
+        house.answer(child, "a")
+        house.letters.clear()
+    house.apply(ROOT, ResolveRequested(PAY, Resolution.NO_EFFECT, "never charged", "statement"))
+    assert house.status() is WorkflowStatus.ROLLED_BACK
+    house.bring_all()
+    if ended:
+        house.answer(child, "a")
+    assert house.status(child) is WorkflowStatus.ROLLED_BACK
+
+
 def test_only_its_parent_turns_a_completed_child_back() -> None:
     house = family(runs("pay"), step("ship", "pay"))
     child = child_id(ROOT, PAY)
