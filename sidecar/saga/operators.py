@@ -242,6 +242,8 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
     if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
         return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
+    if draft.status is WorkflowStatus.QUEUED:
+        raise IllegalTransition("workflow", "waiting for its turn", "skip")
     details = said(event.reason)
     if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
         _leave(draft, step, "skipped", details)
