@@ -49,7 +49,8 @@ def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> 
             parent=Parent(draft.id, step.key, root, depth),
             definition=DefinitionRef(namespace, child.definition, child.version),
             input=body,
-            deadline_at=draft.deadline_at,
+            # Past a pivot a deadline only alerts: what has to be done is not turned back by it.
+            deadline_at=None if draft.past_pivot(defined.name) else draft.deadline_at,
             trace=draft.trace,
         )
     )

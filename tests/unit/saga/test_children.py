@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -231,7 +232,7 @@ def test_a_child_that_was_terminated_needs_a_person_when_its_parent_turns_back(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_child_that_is_said_to_have_no_effect_gets_none(ended: bool) -> None:  # noqa: FBT001
+def test_a_child_that_is_said_to_have_no_effect_gets_none(ended: bool) -> None:
     """Whoever said so cannot know what the child is still going to do."""
     house = family(runs("pay"), step("ship", "pay"))
     child = child_id(ROOT, PAY)
@@ -244,6 +245,20 @@ def test_a_child_that_is_said_to_have_no_effect_gets_none(ended: bool) -> None: 
     if ended:
         house.answer(child, "a")
     assert house.status(child) is WorkflowStatus.ROLLED_BACK
+
+
+def test_a_child_past_a_pivot_does_not_get_the_deadline_of_its_parent() -> None:
+    """There its parent would not be turned back by it either, and could not do without the child."""
+    steps = (runs("before"), step("buy", "before", pivot=True), runs("pay", "buy"))
+    hour = timedelta(hours=1)
+    child = Definition("child", 1, CHILD.steps)
+    house = Family(root=definition(*steps, timeout=hour), child=child)
+    early, late = child_id(ROOT, key_of("before")), child_id(ROOT, PAY)
+    house.answer(early, "a")
+    house.bring_all()
+    house.answer(ROOT, "buy")
+    assert house.members[early].deadline_at == EPOCH + hour
+    assert house.members[late].deadline_at is None
 
 
 def test_only_its_parent_turns_a_completed_child_back() -> None:
