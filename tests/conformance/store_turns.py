@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -138,3 +139,14 @@ class TurnSuite(StoreFixtures):
         assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
         assert await store.turn_holders(ACCOUNT) == []
         assert await store.next_turns(ACCOUNT) == [second]
+
+    async def test_a_key_that_is_too_long_ends_the_workflow_at_once(
+        self, store: Store, payments: Player
+    ) -> None:
+        """An index could not hold it, and nobody could read it."""
+        definition = await taking_turns(store)
+        account = "".join(chr(0x4E00 + at * 7919 % 20_000) for at in range(5_000))
+        workflow = await payments.start(definition, body=json.dumps({"account": account}))
+        seen = await payments.see(workflow)
+        assert (seen.status, seen.turn) == (WorkflowStatus.ROLLED_BACK, None)
+        assert "concurrency.key" in str(seen.error)
