@@ -150,3 +150,18 @@ class TurnSuite(StoreFixtures):
         seen = await payments.see(workflow)
         assert (seen.status, seen.turn) == (WorkflowStatus.ROLLED_BACK, None)
         assert "concurrency.key" in str(seen.error)
+
+    async def test_the_first_who_waits_says_how_many_places_there_are(
+        self, store: Store, payments: Player
+    ) -> None:
+        """Nobody is offered a place that he could not take, and nobody overtakes him."""
+        narrow = await taking_turns(store)
+        some = [await payments.start(narrow, body=BODY) for _ in range(2)]
+        later = await payments.start(await taking_turns(store, limit=2), body=BODY)
+        await admit(payments, some[0])
+        assert await store.next_turns(ACCOUNT) == []
+        assert await store.free_turns(NAMESPACE, 10) == []
+        assert not (await store.leader_work(NAMESPACE, UNSEEN, None)).free_turns
+        await payments.apply(some[1], CancelRequested())
+        assert await store.next_turns(ACCOUNT) == [later]
+        assert await store.free_turns(NAMESPACE, 10) == [ACCOUNT]
