@@ -13,8 +13,17 @@ from msgspec.structs import replace
 from sidecar.errors import IllegalTransition
 from sidecar.saga.changes import Changes, ChildStart, Letter, Verdict
 from sidecar.saga.children import MAX_DEPTH, child_id
-from sidecar.saga.definition import Child, Definition, FanOut, JsonText, StepDefinition, Template
+from sidecar.saga.definition import (
+    Child,
+    Concurrency,
+    Definition,
+    FanOut,
+    JsonText,
+    StepDefinition,
+    Template,
+)
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     CancelRequested,
     ChildTold,
@@ -259,6 +268,20 @@ def test_a_child_past_a_pivot_does_not_get_the_deadline_of_its_parent() -> None:
     house.answer(ROOT, "buy")
     assert house.members[early].deadline_at == EPOCH + hour
     assert house.members[late].deadline_at is None
+
+
+def test_who_turns_back_as_soon_as_it_begins_has_a_place_until_its_child_is_undone() -> None:
+    always = Concurrency(Template(JsonText('"all"'), constant=True), 1)
+    unsendable = step("bad", input=Template(JsonText("!"), constant=False))
+    defined = definition(runs("pay"), unsendable, concurrency=always)
+    waits = start(defined, NewWorkflow(ROOT, JsonText("{}")), now=EPOCH, render=render)
+    began = advance(defined, waits.workflow, Admitted(), now=EPOCH, render=render)
+    assert began.workflow.status is WorkflowStatus.ROLLING_BACK
+    assert (len(began.children), began.admitted, began.released) == (1, True, False)
+    told = ChildTold(PAY, WorkflowStatus.ROLLED_BACK)
+    ended = advance(defined, began.workflow, told, now=EPOCH, render=render)
+    assert ended.workflow.status is WorkflowStatus.ROLLED_BACK
+    assert (ended.admitted, ended.released) == (False, True)
 
 
 def test_only_its_parent_turns_a_completed_child_back() -> None:
