@@ -24,6 +24,9 @@ from sidecar.saga.workflow import DefinitionRef, Parent, Step, StepKey, Workflow
 MAX_DEPTH = 8
 """How many generations a root may have below it."""
 
+MOST_AT_ONCE = 4_000
+"""How many children, with theirs, one transaction may start: more might never get to its end."""
+
 
 def child_id(parent: WorkflowId, key: StepKey) -> WorkflowId:
     """Return the id of the child of a step: a UUID of version 7 (RFC 9562) that sorts with it."""
