@@ -160,6 +160,8 @@ SELECT EXISTS (
       AND (s.lease_until < statement_timestamp()
            OR c.gone
            OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+      AND NOT (s.awaiting AND EXISTS (
+          SELECT FROM workflows w WHERE w.id = s.workflow_id AND w.paused))
 ) AS ended_leases, EXISTS (
     SELECT FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
@@ -215,7 +217,8 @@ SELECT EXISTS (
 ) AS ringable_steps
 
 -- name: ended_leases
--- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long.
+-- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long. No
+-- callback is given up during a pause.
 SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.status, s.attempt, s.comp_attempt,
        s.lease_until
 FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
@@ -223,6 +226,8 @@ WHERE s.lease_until IS NOT NULL AND s.namespace = %(namespace)s
   AND (s.lease_until < statement_timestamp()
        OR c.gone
        OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+  AND NOT (s.awaiting AND EXISTS (
+      SELECT FROM workflows w WHERE w.id = s.workflow_id AND w.paused))
 ORDER BY s.lease_until LIMIT %(limit)s
 
 -- name: due_timers
