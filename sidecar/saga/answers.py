@@ -99,7 +99,8 @@ def lease_ended(draft: Draft, event: LeaseEnded) -> Verdict:
     step = draft.step(event.step)
     run = _run_of(step, event)
     current = event.attempt == run.attempt and step.action is event.action and step.leased
-    if not current or run.closed >= event.attempt:
+    kept = step.awaiting and draft.paused  # until the workflow is resumed
+    if not current or run.closed >= event.attempt or kept:
         return Verdict.IGNORED
     outcome = NO_CALLBACK if step.awaiting else LEASE_ENDED
     _apply(draft, step, event, _End(outcome, event.chance), answered=False)

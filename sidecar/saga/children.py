@@ -24,6 +24,9 @@ from sidecar.saga.workflow import DefinitionRef, Parent, Step, StepKey, Workflow
 MAX_DEPTH = 8
 """How many generations a root may have below it."""
 
+MOST_AT_ONCE = 4_000
+"""How many children, with theirs, one transaction may start: more might never get to its end."""
+
 
 def child_id(parent: WorkflowId, key: StepKey) -> WorkflowId:
     """Return the id of the child of a step: a UUID of version 7 (RFC 9562) that sorts with it."""
@@ -49,7 +52,8 @@ def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> 
             parent=Parent(draft.id, step.key, root, depth),
             definition=DefinitionRef(namespace, child.definition, child.version),
             input=body,
-            deadline_at=draft.deadline_at,
+            # Past a pivot a deadline only alerts: what has to be done is not turned back by it.
+            deadline_at=None if draft.past_pivot(defined.name) else draft.deadline_at,
             trace=draft.trace,
         )
     )
@@ -92,6 +96,13 @@ def told(draft: Draft, event: ChildTold) -> tuple[Step, Verdict]:
         case WorkflowStatus.ROLLED_BACK:
             undone = replace(step, may_have_effect=False, error=event.error)
             moved = draft.move(undone, StepSignal.FAIL, "child_rolled_back")
+        case WorkflowStatus.TERMINATED if undoing and not event.kept:
+            moved = draft.move(
+                step, StepSignal.GIVE_UP, "child_terminated", compensation_error=_why(event)
+            )
+        case WorkflowStatus.TERMINATED if draft.turning_back and not undoing:
+            # It will not end otherwise; what it did is owed, and a person is needed for that.
+            moved = draft.move(step, StepSignal.FAIL, "child_terminated", error=_why(event))
         case _ if undoing and event.kept:
             moved = draft.move(
                 step, StepSignal.GIVE_UP, "child_kept", compensation_error=event.error
@@ -112,7 +123,11 @@ def _completed(draft: Draft, step: Step, event: ChildTold) -> Step:
 
 def _stands(draft: Draft, step: Step, event: ChildTold) -> Step:
     """Keep in sight that a child needs a person."""
-    body = error_body(f"child_{event.status}", f"the child of the step is {event.status}")
     name = "error" if step.status is StepStatus.WAITING else "compensation_error"
     draft.note("child", event.status, step=step, details=event.error)
-    return draft.put(replace(step, **{name: event.error or body}))
+    return draft.put(replace(step, **{name: _why(event)}))
+
+
+def _why(event: ChildTold) -> JsonText:
+    body = error_body(f"child_{event.status}", f"the child of the step is {event.status}")
+    return event.error or body

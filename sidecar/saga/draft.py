@@ -357,7 +357,8 @@ class Draft:
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
-        begins = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
+        waited = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
+        begun = waited and self.status is not WorkflowStatus.QUEUED
         rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
@@ -370,7 +371,7 @@ class Draft:
             taken=tuple(self._taken),
             children=tuple(self._children),
             letters=tuple(self._letters),
-            admitted=begins and self.status is WorkflowStatus.IN_PROGRESS,
+            admitted=begun and not self._gives_its_place_back,
             released=self._original.turn is not None and self._gives_its_place_back,
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,

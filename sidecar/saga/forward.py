@@ -48,12 +48,51 @@ def concluded(draft: Draft, step: Step) -> None:
         passed(draft, step.key.step)
 
 
-def has_passed(draft: Draft, name: str) -> bool:
-    """Whether those who wait for step `name` need not wait any longer."""
-    status = draft.named(name).status
-    return status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) or (
-        status is StepStatus.FAILED and draft.definition.by_name[name].optional
-    )
+class _Passed:
+    """Which steps have passed: nobody who waits for them need wait any longer.
+
+    A step that a person skipped before its turn passes when its turn comes. What has passed once is
+    kept, so that a long chain of skipped steps is looked through once.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._sure: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        status = self._draft.named(name).status
+        if status is not StepStatus.SKIPPED:
+            return status is StepStatus.SUCCEEDED or (
+                status is StepStatus.FAILED and self._draft.definition.by_name[name].optional
+            )
+        return name in self._sure or self._had_its_turn(name)
+
+    def _had_its_turn(self, name: str) -> bool:
+        known: dict[str, bool] = {}
+        todo = [name]
+        while todo:
+            one = todo[-1]
+            if one in known:
+                todo.pop()
+                continue
+            defined = self._draft.definition.by_name[one]
+            if one in self._sure or self._draft.named(one).status is not StepStatus.SKIPPED:
+                known[one] = one in self
+            elif open_ := [before for before in defined.after if before not in known]:
+                todo += open_
+            else:
+                known[one] = self._any(defined) or all(known[before] for before in defined.after)
+        self._sure |= {one for one, passed in known.items() if passed}
+        return known[name]
+
+    def is_ready(self, defined: StepDefinition) -> bool:
+        """Whether the turn of a step has come."""
+        return self._any(defined) or all(name in self for name in defined.after)
+
+    def _any(self, defined: StepDefinition) -> bool:
+        return defined.join is Join.ANY and any(
+            self._draft.named(name).status is StepStatus.SUCCEEDED for name in defined.after
+        )
 
 
 class _Opened(Enum):
@@ -67,10 +106,20 @@ class _Opened(Enum):
 def _open_ready(draft: Draft, candidates: Iterable[StepDefinition]) -> None:
     definition = draft.definition
     waiting = deque(candidates)
+    passed_now: set[str] = set()
+    passed = _Passed(draft)
     while waiting and not draft.turning_back:
         defined = waiting.popleft()
         step = draft.named(defined.name)
-        if step.status is not StepStatus.PENDING or not _is_ready(draft, defined):
+        if step.status is StepStatus.SKIPPED and defined.name not in passed_now:
+            # Perhaps it was skipped before its turn, and that has come now.
+            if defined.name in passed:
+                passed_now.add(defined.name)
+                waiting.extend(
+                    definition.by_name[one] for one in definition.successors[defined.name]
+                )
+            continue
+        if step.status is not StepStatus.PENDING or not passed.is_ready(defined):
             continue
         opened = _open(draft, defined, step)
         if opened is _Opened.FAILED and not defined.optional:
@@ -78,14 +127,6 @@ def _open_ready(draft: Draft, candidates: Iterable[StepDefinition]) -> None:
         elif opened is not _Opened.UNDER_WAY:
             waiting.extend(definition.by_name[one] for one in definition.successors[defined.name])
     _complete_if_finished(draft)
-
-
-def _is_ready(draft: Draft, defined: StepDefinition) -> bool:
-    if defined.join is Join.ANY and any(
-        draft.named(name).status is StepStatus.SUCCEEDED for name in defined.after
-    ):
-        return True
-    return all(has_passed(draft, name) for name in defined.after)
 
 
 def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
@@ -154,7 +195,8 @@ def _complete_if_finished(draft: Draft) -> None:
     definition = draft.definition
     if draft.status is not WorkflowStatus.IN_PROGRESS:
         return
-    if not all(has_passed(draft, step.name) for step in definition.steps):
+    passed = _Passed(draft)
+    if not all(step.name in passed for step in definition.steps):
         return
     fields: dict[str, JsonText] = {}
     if definition.output is not None:

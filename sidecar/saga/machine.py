@@ -48,6 +48,9 @@ from sidecar.saga.states import (
 )
 from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, WorkflowId
 
+MAX_TURN_KEY = 1_024
+"""Bytes of a key by which workflows take turns: more may not fit into an index."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewWorkflow:
@@ -116,13 +119,20 @@ def start(
 def _wait_for_turn(draft: Draft, concurrency: Concurrency, details: JsonText | None) -> None:
     """Let a new workflow wait until there is a place for it."""
     try:
-        key = draft.rendered(concurrency.key)
+        key = _turn_key(draft, concurrency)
     except RenderError as error:
         body = error_body(error.code, f"concurrency.key: {error.message}")
         turn_back(draft, Reason.FAILED, cause=error.code, error=body)
         return
     draft.set(turn=Turn(key, concurrency.limit))
     draft.note("workflow", "waits_for_its_turn", after=draft.status, details=details)
+
+
+def _turn_key(draft: Draft, concurrency: Concurrency) -> JsonText:
+    key = draft.rendered(concurrency.key)
+    if len(key.encode()) > MAX_TURN_KEY:
+        raise RenderError(f"it is longer than {MAX_TURN_KEY} bytes")
+    return key
 
 
 def _admitted(draft: Draft) -> Verdict:

@@ -246,6 +246,8 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
     if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
         return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
+    if draft.status is WorkflowStatus.QUEUED:
+        raise IllegalTransition("workflow", "waiting for its turn", "skip")
     details = said(event.reason)
     if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
         _leave(draft, step, "skipped", details)
@@ -317,6 +319,8 @@ def _resolve_without_effect(draft: Draft, step: Step, details: JsonText | None) 
         return
     if not _is_unsure(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "resolve as without effect")
+    if draft.definition.by_name[step.key.step].child is not None:
+        children.turn_back(draft, step)  # it may be on its way still, and must not go on
     ended = replace(ended_unknown(step) if step.awaiting else step, may_have_effect=False)
     moved = draft.move(ended, StepSignal.FAIL, "resolved", details=details, **NOT_DUE)
     if moved.is_item:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sidecar.errors import IllegalTransition
 from sidecar.ports.store import Claimed, Missing, Store
 from sidecar.saga.changes import Verdict
-from sidecar.saga.events import Heartbeat
+from sidecar.saga.events import Heartbeat, PauseRequested, ResumeRequested
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey
 from tests.conformance.store_language import (
@@ -65,6 +65,21 @@ class CallbackSuite(StoreFixtures):
         await store.leave(payments.incarnation)
         assert await store.ended_leases(NAMESPACE, UNSEEN, 10) == []
         assert not (await store.leader_work(NAMESPACE, UNSEEN, None)).ended_leases
+
+    async def test_no_callback_is_given_up_during_a_pause(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        """As no other wait ends then; its time counts, and is over when the pause is."""
+        claimed = await self._taken_on(store, payments)
+        await payments.apply(claimed.workflow, PauseRequested())
+        await backend.pass_time(CALLBACK_WITHIN_S + 10)
+        assert await store.ended_leases(NAMESPACE, UNSEEN, 10) == []
+        assert not (await store.leader_work(NAMESPACE, UNSEEN, None)).ended_leases
+        assert await payments.end_lease(claimed) is Verdict.IGNORED
+        await payments.apply(claimed.workflow, ResumeRequested())
+        assert (await store.leader_work(NAMESPACE, UNSEEN, None)).ended_leases
+        assert len(await store.ended_leases(NAMESPACE, UNSEEN, 10)) == 1
+        assert await payments.end_lease(claimed) is Verdict.APPLIED
 
     async def test_the_callback_is_an_answer_like_any_other_whoever_takes_it(
         self, store: Store, payments: Player, inventory: Player

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from sidecar.errors import StoreDataError
 from sidecar.ports.store import LetterId, Moved, Store, Transition
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.children import child_id
@@ -207,3 +210,17 @@ class ChildSuite(StoreFixtures):
         assert [one.step for one in await payments.events(child)].count("a") == 1
         assert isinstance(child, str)
         assert WorkflowId(child) == child
+
+    async def test_more_children_than_one_transaction_can_start_are_refused(
+        self, store: Store, payments: Player
+    ) -> None:
+        """It would last too long, and be offered again for ever, with all others of its batch."""
+        many: dict[str, Any] = {"for_each": list(range(70)), "max_parallel": 70}
+        await family(store, runs(**many))
+        definition = await register(
+            store, {**runs(**many), "workflow": "order"}, call("b"), name="top"
+        )
+        begun = start_of(definition)
+        with pytest.raises(StoreDataError, match="children"):
+            await payments.commit(payments.batch(starts=[begun]))
+        assert await store.get_workflow(NAMESPACE, begun.id) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -123,3 +124,44 @@ class TurnSuite(StoreFixtures):
         verdicts = await asyncio.gather(admit(payments, some[0]), admit(inventory, some[1]))
         assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
         assert len(await store.turn_holders(ACCOUNT)) == 1
+
+    async def test_who_is_admitted_and_ended_by_one_batch_keeps_no_place(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await taking_turns(store)
+        first, second = [await payments.start(definition, body=BODY) for _ in range(2)]
+        members = [
+            Transition(first, Admitted(), turn=ACCOUNT),
+            Transition(first, CancelRequested(), wait=True),
+        ]
+        result = await payments.commit(payments.batch(transitions=members))
+        assert all(isinstance(one, Moved) for one in result.transitions)
+        assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
+        assert await store.turn_holders(ACCOUNT) == []
+        assert await store.next_turns(ACCOUNT) == [second]
+
+    async def test_a_key_that_is_too_long_ends_the_workflow_at_once(
+        self, store: Store, payments: Player
+    ) -> None:
+        """An index could not hold it, and nobody could read it."""
+        definition = await taking_turns(store)
+        account = "".join(chr(0x4E00 + at * 7919 % 20_000) for at in range(5_000))
+        workflow = await payments.start(definition, body=json.dumps({"account": account}))
+        seen = await payments.see(workflow)
+        assert (seen.status, seen.turn) == (WorkflowStatus.ROLLED_BACK, None)
+        assert "concurrency.key" in str(seen.error)
+
+    async def test_the_first_who_waits_says_how_many_places_there_are(
+        self, store: Store, payments: Player
+    ) -> None:
+        """Nobody is offered a place that he could not take, and nobody overtakes him."""
+        narrow = await taking_turns(store)
+        some = [await payments.start(narrow, body=BODY) for _ in range(2)]
+        later = await payments.start(await taking_turns(store, limit=2), body=BODY)
+        await admit(payments, some[0])
+        assert await store.next_turns(ACCOUNT) == []
+        assert await store.free_turns(NAMESPACE, 10) == []
+        assert not (await store.leader_work(NAMESPACE, UNSEEN, None)).free_turns
+        await payments.apply(some[1], CancelRequested())
+        assert await store.next_turns(ACCOUNT) == [later]
+        assert await store.free_turns(NAMESPACE, 10) == [ACCOUNT]

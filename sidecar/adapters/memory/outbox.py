@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
+from sidecar.errors import StoreDataError
 from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult, TurnKey
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Letter
+from sidecar.saga.children import MOST_AT_ONCE
 from sidecar.saga.definition import Definition, Render
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -45,6 +47,8 @@ class Outbox:
         for letter in changes.letters:
             self._letters[LetterId(workflow.id, workflow.revision, letter.to)] = letter
         for child in changes.children:
+            if len(self.children) >= MOST_AT_ONCE:
+                raise StoreDataError(f"more than {MOST_AT_ONCE} children would start at once")
             begun = machine.start(
                 self._definition(child.definition),
                 machine.child_of(child),

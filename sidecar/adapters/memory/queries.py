@@ -215,7 +215,7 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
         now = self.clock.now()
         found = []
         for row, step in self.tables.open_steps(namespace):
-            if step.lease_until is None:
+            if step.lease_until is None or (step.awaiting and row.workflow.paused):
                 continue
             holder = row.holders.get(step.key)
             owner = holder.incarnation if holder and not step.awaiting else ""

@@ -28,7 +28,13 @@ from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.starts import Starts
 from sidecar.adapters.postgres.writing import Answer, write
 from sidecar.adapters.postgres.written import Written
-from sidecar.errors import IllegalTransition, IncompleteState, RenderError, StaleEpoch
+from sidecar.errors import (
+    IllegalTransition,
+    IncompleteState,
+    RenderError,
+    StaleEpoch,
+    StoreDataError,
+)
 from sidecar.ports.store import (
     Batch,
     Missing,
@@ -41,6 +47,7 @@ from sidecar.ports.store import (
 )
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga.children import MOST_AT_ONCE
 from sidecar.saga.definition import Render
 from sidecar.saga.events import step_of
 from sidecar.saga.workflow import Workflow, WorkflowId
@@ -158,6 +165,9 @@ class Transaction:
         waiting = list(parents)
         while waiting:
             for child in waiting.pop().children:
+                if len(self.written.children) >= MOST_AT_ONCE:
+                    # A batch that does not get to its end in time would be offered for ever.
+                    raise StoreDataError(f"more than {MOST_AT_ONCE} children would start at once")
                 definition = await self._definitions.get(self._connection, child.definition)
                 begun = machine.start(
                     definition,

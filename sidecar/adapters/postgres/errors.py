@@ -22,7 +22,8 @@ DRIVER_ERRORS = (psycopg.Error, TimeoutError, PoolTimeout, OSError, UnicodeError
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _AWAY = ("08", "53", "57", "58", "25006", "25P03", "25P04")
 """With the last two the server has ended a session that was idle in a transaction for too long."""
-_DATA = ("22", "23")
+_DATA = ("22", "23", "54")
+"""With the last it is too long or too deep for the server, and will be so the next time."""
 _NO_SCHEMA = frozenset({"42P01", "42703", "3F000"})
 
 

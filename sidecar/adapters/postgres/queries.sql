@@ -160,6 +160,8 @@ SELECT EXISTS (
       AND (s.lease_until < statement_timestamp()
            OR c.gone
            OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+      AND NOT (s.awaiting AND EXISTS (
+          SELECT FROM workflows w WHERE w.id = s.workflow_id AND w.paused))
 ) AS ended_leases, EXISTS (
     SELECT FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.status = 'waiting'
@@ -168,10 +170,24 @@ SELECT EXISTS (
     SELECT FROM letters
     WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - interval '2 seconds'
 ) AS waiting_letters, EXISTS (
-    SELECT FROM workflows w
-    WHERE w.namespace = %(namespace)s AND w.status = 'queued' AND w.turn IS NOT NULL
-      AND (SELECT count(*) FROM turns t WHERE t.namespace = w.namespace
-             AND t.definition = w.definition AND t.turn = w.turn) < w.turn_limit
+    WITH RECURSIVE keys AS (
+        (SELECT definition, turn FROM workflows
+         WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
+         ORDER BY definition, turn LIMIT 1)
+        UNION ALL
+        SELECT n.definition, n.turn FROM keys k CROSS JOIN LATERAL (
+            SELECT definition, turn FROM workflows
+            WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
+              AND (definition, turn) > (k.definition, k.turn)
+            ORDER BY definition, turn LIMIT 1
+        ) AS n
+    )
+    SELECT FROM keys k
+    WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s
+               AND t.definition = k.definition AND t.turn = k.turn)
+          < (SELECT w.turn_limit FROM workflows w WHERE w.namespace = %(namespace)s
+               AND w.definition = k.definition AND w.turn = k.turn AND w.status = 'queued'
+             ORDER BY w.priority DESC, w.id LIMIT 1)
 ) AS free_turns, EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
@@ -201,7 +217,8 @@ SELECT EXISTS (
 ) AS ringable_steps
 
 -- name: ended_leases
--- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long.
+-- Over by the clock, or held by a sidecar that is silent, gone or was never seen for so long. No
+-- callback is given up during a pause.
 SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.status, s.attempt, s.comp_attempt,
        s.lease_until
 FROM steps s LEFT JOIN sidecars c ON c.incarnation = s.owner
@@ -209,6 +226,8 @@ WHERE s.lease_until IS NOT NULL AND s.namespace = %(namespace)s
   AND (s.lease_until < statement_timestamp()
        OR c.gone
        OR c.seen_at < statement_timestamp() - %(unseen)s::interval)
+  AND NOT (s.awaiting AND EXISTS (
+      SELECT FROM workflows w WHERE w.id = s.workflow_id AND w.paused))
 ORDER BY s.lease_until LIMIT %(limit)s
 
 -- name: due_timers
@@ -227,26 +246,43 @@ WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - %(older_t
 ORDER BY sent_at LIMIT %(limit)s
 
 -- name: next_turns
--- As many of those that wait as there are places: the most urgent, and of these the oldest.
+-- As many of those that wait as there are places: the most urgent, and of these the oldest. How
+-- many places there are says the first of them.
 SELECT w.id::text AS id FROM workflows w
 WHERE w.namespace = %(namespace)s AND w.definition = %(definition)s AND w.turn = %(turn)s
   AND w.status = 'queued'
 ORDER BY w.priority DESC, w.id
 LIMIT GREATEST(0, (
-    SELECT max(q.turn_limit) FROM workflows q
+    SELECT q.turn_limit FROM workflows q
     WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s AND q.turn = %(turn)s
       AND q.status = 'queued'
+    ORDER BY q.priority DESC, q.id LIMIT 1
 ) - (
     SELECT count(*) FROM turns t
     WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s AND t.turn = %(turn)s
 ))
 
 -- name: free_turns
--- Where somebody waits although there is a place.
-SELECT DISTINCT w.namespace, w.definition, w.turn FROM workflows w
-WHERE w.namespace = %(namespace)s AND w.status = 'queued' AND w.turn IS NOT NULL
-  AND (SELECT count(*) FROM turns t WHERE t.namespace = w.namespace
-         AND t.definition = w.definition AND t.turn = w.turn) < w.turn_limit
+-- Where somebody waits although there is a place. From key to key by the index, however many wait
+-- for each.
+WITH RECURSIVE keys AS (
+    (SELECT definition, turn FROM workflows
+     WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
+     ORDER BY definition, turn LIMIT 1)
+    UNION ALL
+    SELECT n.definition, n.turn FROM keys k CROSS JOIN LATERAL (
+        SELECT definition, turn FROM workflows
+        WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
+          AND (definition, turn) > (k.definition, k.turn)
+        ORDER BY definition, turn LIMIT 1
+    ) AS n
+)
+SELECT %(namespace)s::text AS namespace, k.definition, k.turn FROM keys k
+WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s
+         AND t.definition = k.definition AND t.turn = k.turn)
+    < (SELECT w.turn_limit FROM workflows w WHERE w.namespace = %(namespace)s
+         AND w.definition = k.definition AND w.turn = k.turn AND w.status = 'queued'
+       ORDER BY w.priority DESC, w.id LIMIT 1)
 LIMIT %(limit)s
 
 -- name: turn_holders

@@ -51,7 +51,7 @@ class Written:
     children: list[Changes] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
     brought: list[dict[str, Any]] = field(default_factory=list)
-    placed: list[dict[str, Any]] = field(default_factory=list)
+    placed: dict[WorkflowId, dict[str, Any]] = field(default_factory=dict)
     freed: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
@@ -125,8 +125,10 @@ class Written:
         if changes.admitted:
             ref = workflow.definition
             turn = TurnKey(ref.namespace, ref.name, workflow.turn.key)
-            self.placed.append({"workflow_id": workflow.id, **records.turn_record(turn)})
+            self.placed[workflow.id] = {"workflow_id": workflow.id, **records.turn_record(turn)}
         elif changes.released:
+            # One statement does not see the place that it takes itself, and could not free it.
+            self.placed.pop(workflow.id, None)
             self.freed.append({"workflow_id": workflow.id})
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
@@ -191,7 +193,7 @@ class Written:
             "unkept": records.packed(self.unkept),
             "letters": records.packed(self.letters),
             "brought": records.packed(self.brought),
-            "placed": records.packed(self.placed),
+            "placed": records.packed(list(self.placed.values())),
             "freed": records.packed(self.freed),
         }
 

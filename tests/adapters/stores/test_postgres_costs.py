@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
-from sidecar.adapters.postgres.sql import Connection
+from sidecar.adapters.postgres.queries import SQL as QUERIES
+from sidecar.adapters.postgres.sql import Connection, send
 from sidecar.adapters.postgres.writing import write
 from sidecar.adapters.postgres.written import Written
 from sidecar.adapters.stores.postgres import PostgresStore
@@ -173,3 +177,35 @@ async def test_the_steps_of_a_workflow_are_found_without_its_items(
         node = found["Plan"]
         assert node["Index Name"] == "steps_pkey"
         assert node["Shared Hit Blocks"] + node["Shared Read Blocks"] < 10
+
+
+async def test_who_is_next_is_found_however_many_wait(
+    player: Player, backend: PostgresBackend
+) -> None:
+    """With each start, each end and each round of a leader it is asked."""
+    assert isinstance(player.store, PostgresStore)
+    await backend.run(
+        "INSERT INTO workflows (id, namespace, definition, version, status, revision, last_seq,"
+        " created_at, renders, turn, turn_limit, input)"
+        " SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'default', 'order',"
+        " 1, 'queued', 1, 1, now(), false, 'k', 1, '{}' FROM generate_series(1, 2000) n"
+    )
+    await backend.run(
+        "INSERT INTO turns VALUES (gen_random_uuid(), 'default', 'order', 'k', now())"
+    )
+    await backend.run("ANALYZE workflows")
+    values: dict[str, Any] = {
+        "namespace": "default",
+        "definition": "order",
+        "turn": "k",
+        "limit": 10,
+    }
+    values |= {"unseen": timedelta(seconds=20), "due_for": None}
+    async with (await player.store._new_writer()).connection as connection:
+        for name in ("next_turns", "free_turns", "leader_work"):
+            await connection.execute("BEGIN")
+            before = await rows_read(connection)
+            await (await send(connection, QUERIES[name], **values)).fetchall()
+            read = (await rows_read(connection))["workflows"] - before.get("workflows", 0)
+            await connection.execute("COMMIT")
+            assert read <= FEW_ROWS, name
