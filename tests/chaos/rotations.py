@@ -131,9 +131,11 @@ class Business:
     def _heartbeat(self, address: str) -> None:
         """Say of some attempt that it is still at it: true or not, that changes nothing."""
         with self._world.connect() as connection:
-            key = connection.execute(b"SELECT key FROM keys WHERE name = 'callbacks'").fetchone()
+            key = connection.execute(
+                b"SELECT key FROM goconductor.keys WHERE name = 'callbacks'"
+            ).fetchone()
             newest = connection.execute(
-                b"SELECT workflow_id::text, step, idx, attempt FROM steps WHERE attempt > 0"
+                b"SELECT workflow_id::text, step, idx, attempt FROM goconductor.steps WHERE attempt > 0"
                 b" ORDER BY claimed_at DESC LIMIT 1"
             ).fetchone()
         if key is not None and newest is not None:
