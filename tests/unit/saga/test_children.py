@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +14,6 @@ from sidecar.saga.changes import Changes, ChildStart, Letter, Verdict
 from sidecar.saga.children import MAX_DEPTH, child_id
 from sidecar.saga.definition import (
     Child,
-    Concurrency,
     Definition,
     FanOut,
     JsonText,
@@ -23,15 +21,12 @@ from sidecar.saga.definition import (
     Template,
 )
 from sidecar.saga.events import (
-    Admitted,
     Answered,
     CancelRequested,
     ChildTold,
     Event,
     LeaseEnded,
     ParentTurnedBack,
-    Resolution,
-    ResolveRequested,
     TerminateRequested,
 )
 from sidecar.saga.invariants import violations
@@ -214,74 +209,6 @@ def test_a_child_past_its_pivot_is_kept_and_its_parent_says_so() -> None:
     assert house.status(child) is WorkflowStatus.COMPLETED
     assert house.status() is WorkflowStatus.ERROR
     assert "past its pivot" in str(house.members[ROOT].steps[PAY].compensation_error)
-
-
-@pytest.mark.parametrize("when", ["before", "meanwhile", "undoing"])
-@pytest.mark.parametrize("fan", ["", "[0]"])
-def test_a_child_that_was_terminated_needs_a_person_when_its_parent_turns_back(
-    when: str, fan: str
-) -> None:
-    """Nothing else will ever come from it: its parent must not wait for it."""
-    many = FanOut(Template(JsonText("[1]"), constant=True)) if fan else None
-    house = family(runs("pay", fan_out=many), step("ship", "pay"))
-    key = key_of(f"pay{fan}")
-    child = child_id(ROOT, key)
-    house.answer(child, "a", OutcomeKind.DONE if when == "undoing" else OutcomeKind.UNKNOWN)
-    house.bring_all()
-    verbs = [(child, TerminateRequested("enough")), (ROOT, CancelRequested())]
-    for known, verb in verbs if when == "before" else verbs[::-1]:
-        house.apply(known, verb)
-        if when != "meanwhile":
-            house.bring_all()
-    house.bring_all()
-    assert house.status() is WorkflowStatus.ERROR
-    assert house.members[ROOT].steps[key].status is StepStatus.COMPENSATION_FAILED
-    house.apply(ROOT, ResolveRequested(key, Resolution.COMPENSATED, "undone", "by hand"))
-    assert house.status() is WorkflowStatus.ROLLED_BACK
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_child_that_is_said_to_have_no_effect_gets_none(ended: bool) -> None:
-    """Whoever said so cannot know what the child is still going to do."""
-    house = family(runs("pay"), step("ship", "pay"))
-    child = child_id(ROOT, PAY)
-    if ended:
-        house.answer(child, "a")
-        house.letters.clear()
-    house.apply(ROOT, ResolveRequested(PAY, Resolution.NO_EFFECT, "never charged", "statement"))
-    assert house.status() is WorkflowStatus.ROLLED_BACK
-    house.bring_all()
-    if ended:
-        house.answer(child, "a")
-    assert house.status(child) is WorkflowStatus.ROLLED_BACK
-
-
-def test_a_child_past_a_pivot_does_not_get_the_deadline_of_its_parent() -> None:
-    """There its parent would not be turned back by it either, and could not do without the child."""
-    steps = (runs("before"), step("buy", "before", pivot=True), runs("pay", "buy"))
-    hour = timedelta(hours=1)
-    child = Definition("child", 1, CHILD.steps)
-    house = Family(root=definition(*steps, timeout=hour), child=child)
-    early, late = child_id(ROOT, key_of("before")), child_id(ROOT, PAY)
-    house.answer(early, "a")
-    house.bring_all()
-    house.answer(ROOT, "buy")
-    assert house.members[early].deadline_at == EPOCH + hour
-    assert house.members[late].deadline_at is None
-
-
-def test_who_turns_back_as_soon_as_it_begins_has_a_place_until_its_child_is_undone() -> None:
-    always = Concurrency(Template(JsonText('"all"'), constant=True), 1)
-    unsendable = step("bad", input=Template(JsonText("!"), constant=False))
-    defined = definition(runs("pay"), unsendable, concurrency=always)
-    waits = start(defined, NewWorkflow(ROOT, JsonText("{}")), now=EPOCH, render=render)
-    began = advance(defined, waits.workflow, Admitted(), now=EPOCH, render=render)
-    assert began.workflow.status is WorkflowStatus.ROLLING_BACK
-    assert (len(began.children), began.admitted, began.released) == (1, True, False)
-    told = ChildTold(PAY, WorkflowStatus.ROLLED_BACK)
-    ended = advance(defined, began.workflow, told, now=EPOCH, render=render)
-    assert ended.workflow.status is WorkflowStatus.ROLLED_BACK
-    assert (ended.admitted, ended.released) == (False, True)
 
 
 def test_only_its_parent_turns_a_completed_child_back() -> None:
