@@ -135,8 +135,8 @@ class Business:
                 b"SELECT key FROM goconductor.keys WHERE name = 'callbacks'"
             ).fetchone()
             newest = connection.execute(
-                b"SELECT workflow_id::text, step, idx, attempt FROM goconductor.steps WHERE attempt > 0"
-                b" ORDER BY claimed_at DESC LIMIT 1"
+                b"SELECT workflow_id::text, step, idx, attempt FROM goconductor.steps"
+                b" WHERE attempt > 0 ORDER BY claimed_at DESC LIMIT 1"
             ).fetchone()
         if key is not None and newest is not None:
             workflow, name, index, attempt = newest
