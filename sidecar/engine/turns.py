@@ -14,11 +14,12 @@ from collections.abc import Iterable
 import structlog
 
 from sidecar.engine.group_commit import Committer
-from sidecar.errors import GoConductorError
+from sidecar.errors import GoConductorError, StoreDataError
 from sidecar.ports.store import Store, Transition, TurnKey
 from sidecar.saga.changes import Changes
-from sidecar.saga.events import Admitted
+from sidecar.saga.events import Admitted, CancelRequested
 from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.workflow import WorkflowId
 
 log = structlog.get_logger("sidecar.turns")
 
@@ -70,10 +71,18 @@ class Turns:
         try:
             waiting = await self._store.next_turns(turn)
             for workflow in waiting:
-                await self._committer.submit(
-                    Transition(workflow, Admitted(), turn=turn), within=ADMIT_WITHIN_S
-                )
+                await self._admit_one(workflow, turn)
         except GoConductorError as error:
             log.warning("turn_left_to_the_leader", key=turn.key, error=error.message)
         except Exception:
             log.exception("turn_left_to_the_leader", key=turn.key)
+
+    async def _admit_one(self, workflow: WorkflowId, turn: TurnKey) -> None:
+        """Admit one; what can never begin is turned back, so that it stands before nobody."""
+        admission = Transition(workflow, Admitted(), turn=turn)
+        try:
+            await self._committer.submit(admission, within=ADMIT_WITHIN_S)
+        except StoreDataError as error:
+            log.error("turn_cannot_be_taken", workflow=workflow, error=error.message)  # noqa: TRY400
+            back = CancelRequested(reason=f"it cannot begin: {error.message}", actor="turns")
+            await self._committer.submit(Transition(workflow, back), within=ADMIT_WITHIN_S)
