@@ -256,11 +256,12 @@ def test_an_approval_lets_a_fan_out_be_followed_by_what_was_waiting(pair: Pair) 
         "not_undone": 0,
     }
     assert pair.far.next().body == {"by": "anna"}
-    said = [(one["actor"], one["details"]) for one in pair.history(workflow) if one["details"]]
-    assert said == [
-        ("anna", {"reason": "lunch"}),
-        ("anna", {"name": "approved", "reason": "looked at it"}),
+    said = [one for one in pair.history(workflow) if one["details"]]
+    assert [(one["actor"], one["details"]["reason"]) for one in said] == [
+        ("anna", "lunch"),
+        ("anna", "looked at it"),
     ]
+    assert said[1]["details"]["name"] == "approved"
 
 
 def test_an_operator_ends_what_is_stuck(pair: Pair) -> None:
