@@ -163,16 +163,16 @@ WAITS = (
 BRANCHES = (
     tested(
         "a step that is skipped holds up those after it",
-        f"{FORWARD}:has_passed",
-        "status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)",
-        "status is StepStatus.SUCCEEDED",
+        f"{FORWARD}:_Passed.__contains__",
+        "return name in self._sure or self._had_its_turn(name)",
+        "return False",
         f"{SUITE}::test_a_step_whose_condition_is_false_is_gone_past",
     ),
     tested(
         "a join of any waits for all",
-        f"{FORWARD}:_is_ready",
+        f"{FORWARD}:_Passed._any",
         "defined.join is Join.ANY and any(",
-        "defined.join is not Join.ALL and all(",
+        "defined.join is Join.ANY and all(",
         f"{SUITE}::test_a_join_of_any_goes_on_with_the_first",
     ),
     tested(
