@@ -264,6 +264,19 @@ class LookInterval(Section):
         return self
 
 
+class RateLimitConfig(Section):
+    """How often a path of the service may be called, over all replicas and workflows."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000_000)]
+    per: Annotated[timedelta, Between("1ms", "1d")]
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> RateLimitConfig:
+        if self.limit > self.per / timedelta(microseconds=1):
+            raise ValueError("is more than a call per microsecond; lower limit or leave it out")
+        return self
+
+
 class LogConfig(Section):
     """How it logs; `auto` is `console` at a terminal and `json` elsewhere."""
 
@@ -330,6 +343,10 @@ class SidecarConfig(Section):
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""
     look: LookInterval = LookInterval()
+    rate_limits: Annotated[dict[ServicePath, RateLimitConfig], Field(max_length=1_000)] = Field(
+        default_factory=dict
+    )
+    """How often paths of the service may be called; left out: as often as there are slots."""
     drain: Annotated[timedelta, Between("0s", "1h")] = timedelta(seconds=25)
     """How long calls in flight are awaited at shutdown."""
     heartbeat: Annotated[timedelta, Between("100ms", "1m")] = timedelta(seconds=5)

@@ -3,16 +3,15 @@
 Starting: the store answers, the committer writes, the queue and the notices connect in the
 background, the gate waits for the service, and only then is anything claimed.
 
-Draining, on SIGTERM: say so (readiness is false, the heartbeat tells), stop receiving and leave
-the consumer group, resign; wait for the calls under way as long as the budget lasts; settle
-them; ring for what they made claimable; say goodbye. What is not finished by then is guarded by
-its lease, and ended at once by a leader because this incarnation said goodbye.
+Draining, on SIGTERM: say so (readiness is false, the heartbeat tells), stop receiving, leave the
+consumer group, resign; wait for calls under way while the budget lasts; settle them, ring for what
+they made claimable; say goodbye. A leader then ends at once the leases of what is not finished.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,6 +29,7 @@ from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
 from sidecar.engine.identity import Identity
 from sidecar.engine.leadership import Leadership
+from sidecar.engine.limiting import Limiter
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.receiving import LookInterval, Receiver
@@ -51,6 +51,7 @@ from sidecar.ports.service import Service
 from sidecar.ports.store import Batch, BatchResult, Claimed, Store
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes
+from sidecar.saga.pacing import RateLimit
 
 log = structlog.get_logger("sidecar.agent")
 
@@ -84,6 +85,7 @@ class Settings:
     drain_s: float = 25.0
     look: LookInterval = field(default_factory=LookInterval)
     duties: DutyTimes = field(default_factory=DutyTimes)
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
 
 
 class Agent:
@@ -143,21 +145,22 @@ class Agent:
         self.heartbeat = Heartbeat(
             ports.store, identity, lambda: self.ready, interval_s=settings.heartbeat_s
         )
-        self.leadership = self._made_leadership()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
         self.oversight = self._made_oversight()
+        self.leadership = self._made_leadership()
 
     def _made_caller(self) -> Caller:
-        ports = self._ports
+        ports, limits = self._ports, self._settings.rate_limits
         return Caller(
             CallingPorts(ports.service, ports.clock, ports.entropy, ports.telemetry),
             self.committer,
             self.slots,
             self.compiled.get,
+            Limiter(ports.store, self.identity, limits, ports.clock, ports.telemetry),
             lease_margin=self._settings.lease_margin,
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
@@ -177,9 +180,6 @@ class Agent:
             ports.clock,
             ports.entropy,
         )
-
-    def _work_on_bulk(self, job: str) -> None:
-        self.oversight.bulk.work_on(job)
 
     def _made_tasks(self) -> Tasks:
         return Tasks(
@@ -219,7 +219,7 @@ class Agent:
             self.identity,
             times,
             compiled=self.compiled,
-            take_bulk=self._work_on_bulk,
+            take_bulk=self.oversight.bulk.work_on,
             spread=self._spread,
             look=self.turns.look,
             clock=ports.clock,

@@ -25,6 +25,7 @@ from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
+from tests.conformance.store_rates import RateSuite
 from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
@@ -59,5 +60,6 @@ class StoreSuite(
     FanOutUndoSuite,
     ChildSuite,
     TurnSuite,
+    RateSuite,
 ):
     """Everything that a store promises."""

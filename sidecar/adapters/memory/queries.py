@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from sidecar.adapters.memory.bulk import MemoryBulk
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
+from sidecar.adapters.memory.rates import MemoryRates
 from sidecar.adapters.memory.tables import turn_of, without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.ports.queue import Doorbell
@@ -36,7 +37,7 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
+class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk, MemoryRates):
     """The part of the store that is not `commit`."""
 
     # -- definitions --------------------------------------------------------------------------

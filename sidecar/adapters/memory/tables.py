@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -16,8 +17,12 @@ from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
+from sidecar.saga.pacing import Meter
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+
+RateScope = tuple[str, str, str]
+"""What a rate limit is counted for: a namespace, a service, a path."""
 
 BODIES = (
     "input",
@@ -158,6 +163,13 @@ class StartKey:
     input_hash: str
 
 
+class Promise(NamedTuple):
+    """The turn that a step was promised, in microseconds since 1970, and of what."""
+
+    scope: RateScope
+    moment: int
+
+
 @dataclass(slots=True)
 class BulkTables:
     """The bulk jobs, and their members in their order."""
@@ -185,6 +197,8 @@ class MemoryTables:
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
     turns: dict[TurnKey, dict[WorkflowId, None]] = field(default_factory=dict)
     letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
+    meters: dict[RateScope, Meter] = field(default_factory=dict)
+    promises: dict[tuple[WorkflowId, StepKey, Action], Promise] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""

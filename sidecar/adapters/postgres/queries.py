@@ -18,6 +18,7 @@ from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.bulk import PostgresBulk
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
+from sidecar.adapters.postgres.rates import PostgresRates
 from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import ask, load, send
 from sidecar.adapters.postgres.versions import PostgresVersions, stored_definition
@@ -42,7 +43,7 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
+class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk, PostgresRates):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:
