@@ -158,6 +158,7 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
             "timeout": step.timeout or call.timeout or DEFAULT_TIMEOUT,
             "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
             "on_status": step.on_status or call.on_status,
+            "priority": model.priority if step.priority is None else step.priority,
         }
     if step.status is not None:
         budget = step.status.budget or DEFAULT_STATUS_BUDGET

@@ -29,10 +29,10 @@ from sidecar.definitions.durations import Between
 from sidecar.definitions.names import MAX_NAME, Name, ServiceName
 from sidecar.definitions.shorthand import Short
 from sidecar.saga.definition import MOST_ITEMS, MOST_PARALLEL
+from sidecar.saga.priority import HIGHEST
 
 MAX_STEPS = 1_000
 MOST_AT_A_TIME = 100_000
-HIGHEST_PRIORITY = 9
 
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "definition": {
@@ -49,9 +49,7 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
 """For each kind of mapping the keys of the language that this version does not read, in words."""
 
 NOT_YET: dict[str, dict[str, str]] = {
-    "definition": {
-        "priority": "`priority`",
-    },
+    "definition": {},
     "step": {},
 }
 """The keys that this version reads and checks, but does not run."""
@@ -94,6 +92,9 @@ Schema = Annotated[
     BeforeValidator(_read_schema),
     WithJsonSchema({"$ref": "https://json-schema.org/draft/2020-12/schema"}),
 ]
+
+
+Priority = Annotated[int, Field(ge=0, le=HIGHEST)]
 
 
 class WaitPlan(Part):
@@ -174,6 +175,8 @@ class Step(Part):
     """A JSON Schema (2020-12) that the step's output must satisfy."""
     pivot: bool = False
     """The point of no return: from its claim on the workflow only goes forward."""
+    priority: Priority | None = None
+    """Of calls that wait for a sidecar, those with a higher one come first. Left out: as all."""
 
 
 class CompensationPlan(Part):
@@ -224,8 +227,8 @@ class DefinitionModel(Part):
     """How the workflow is rolled back."""
     concurrency: ConcurrencyPlan | None = None
     """Which workflows take turns."""
-    priority: Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY)] = 0
-    """Of workflows that wait, those with a higher priority come first."""
+    priority: Priority = 0
+    """Of workflows and of calls that wait, those with a higher priority come first."""
 
 
 MODELS: dict[str, type[Part]] = {

@@ -180,7 +180,8 @@ class StepDefinition:
     None with `no_effect` false means that what it did cannot be undone. `input` None sends the
     workflow's input, or the element of a fan-out. `on_status` overrides how HTTP statuses are
     classed. `callback_timeout` is how long a service may take after it answered 202.
-    `output_schema` is a JSON Schema, and `output_check` what was made of it.
+    `output_schema` is a JSON Schema, and `output_check` what was made of it. `priority` (0 to 9)
+    puts its calls in order among those that wait (see `sidecar.saga.priority`).
     """
 
     name: str
@@ -205,6 +206,7 @@ class StepDefinition:
     callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
     output_schema: JsonText | None = None
     output_check: BodyCheck | None = field(default=None, compare=False, repr=False)
+    priority: int = 0
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -245,6 +247,11 @@ class Definition:
     def by_name(self) -> dict[str, StepDefinition]:
         """The steps by name."""
         return {step.name: step for step in self.steps}
+
+    @cached_property
+    def priorities(self) -> dict[str, int]:
+        """The priorities of the steps that have one above 0, by their names."""
+        return {step.name: step.priority for step in self.steps if step.priority}
 
     @cached_property
     def roots(self) -> tuple[StepDefinition, ...]:

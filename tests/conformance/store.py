@@ -24,6 +24,7 @@ from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
+from tests.conformance.store_priorities import PrioritySuite
 from tests.conformance.store_queries import QuerySuite
 from tests.conformance.store_rates import RateSuite
 from tests.conformance.store_reruns import RerunSuite
@@ -61,5 +62,6 @@ class StoreSuite(
     ChildSuite,
     TurnSuite,
     RateSuite,
+    PrioritySuite,
 ):
     """Everything that a store promises."""

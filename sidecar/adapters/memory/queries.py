@@ -317,7 +317,9 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk, MemoryRates):
         }
         found = [
             Ringable(
-                Doorbell(row.workflow.id, step.key, step.service, row.workflow.trace), step.due_at
+                Doorbell(row.workflow.id, step.key, step.service, row.workflow.trace),
+                step.due_at,
+                row.rank(step),
             )
             for row, step in self.tables.open_steps(namespace)
             if step.service in live
@@ -352,7 +354,7 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk, MemoryRates):
 
 def _place(one: Ringable) -> tuple[datetime, WorkflowId, StepKey]:
     """Where a step stands among those to ring for."""
-    return one.due_at, one.doorbell.workflow, one.doorbell.key
+    return one.rank, one.doorbell.workflow, one.doorbell.key
 
 
 def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:

@@ -16,8 +16,9 @@ from sidecar.ports.records import SidecarRecord
 from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.pacing import Meter
+from sidecar.saga.priority import rank
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
@@ -46,12 +47,15 @@ class Row(Struct, frozen=True):
     """One workflow with all that is kept about it.
 
     `holders` names the last claimer of each step; `succeeded` the steps whose `execute` did.
+    `priority` is the workflow's, `priorities` are those of its steps that have one.
     """
 
     workflow: Workflow
     history: tuple[HistoryEvent, ...] = ()
     holders: Mapping[StepKey, Holder] = msgspec.field(default_factory=dict)
     succeeded: frozenset[StepKey] = frozenset()
+    priority: int = 0
+    priorities: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -64,10 +68,21 @@ class Row(Struct, frozen=True):
         return any(step.status in OPEN for step in self.workflow.steps.values())
 
     @classmethod
-    def begun(cls, changes: Changes) -> Row:
+    def begun(cls, changes: Changes, definition: Definition) -> Row:
         """The row of a new workflow."""
-        workflow = replace(changes.workflow, elements=_elements(changes))
-        return cls(workflow, history=changes.events, succeeded=_succeeded(changes))
+        return cls(
+            replace(changes.workflow, elements=_elements(changes)),
+            history=changes.events,
+            succeeded=_succeeded(changes),
+            priority=definition.priority,
+            priorities=definition.priorities,
+        )
+
+    def rank(self, step: Step) -> datetime:
+        """Where a step that has a time stands among those that are due."""
+        if step.due_at is None:
+            raise AssertionError(f"{self.workflow.id} {step.key} is never due")
+        return rank(step.due_at, self.priorities.get(step.key.step, 0))
 
     def moved(self, changes: Changes) -> Row:
         """The row after a transition: bodies that the machine did not set stay as they were."""
@@ -214,12 +229,13 @@ class MemoryTables:
             self.owing.pop(known, None)
 
     def waiting_for(self, turn: TurnKey) -> list[WorkflowId]:
-        """Those that wait for their turn, the oldest first."""
-        return sorted(
+        """Those that wait for their turn, the most urgent and then the oldest first."""
+        found = [
             known
             for known, row in self.rows.items()
             if row.workflow.status is WorkflowStatus.QUEUED and turn_of(row.workflow) == turn
-        )
+        ]
+        return sorted(found, key=lambda known: (-self.rows[known].priority, known))
 
     def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
         """The versions of a definition that were not deleted, in their order."""

@@ -265,7 +265,7 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk, PostgresRat
             "namespace": namespace,
             "unseen": unseen_for,
             "services": list(ended),
-            "after_due": [one.due_at for one in ended.values()],
+            "after_rank": [one.rank.replace(tzinfo=None) for one in ended.values()],
             "after_workflow": [one.doorbell.workflow for one in ended.values()],
             "after_step": [one.doorbell.key.step for one in ended.values()],
             "after_idx": [one.doorbell.key.index for one in ended.values()],
@@ -281,6 +281,7 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk, PostgresRat
                     row["trace"],
                 ),
                 row["due_at"],
+                row["rank"],
             )
             for row in await self._vital_rows("ringable_steps", **values)
         ]

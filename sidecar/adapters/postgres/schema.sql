@@ -120,11 +120,14 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
+    priority        integer     NOT NULL DEFAULT 0,
     PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
--- Claim, look and ring-again all go by this one predicate.
-CREATE INDEX steps_claimable ON steps (namespace, service, due_at)
+-- Claim, look and ring-again all go by this one predicate, in the order of `sidecar.saga.priority`:
+-- the time when a step is due, or so much earlier by its priority.
+CREATE INDEX steps_claimable ON steps (namespace, service,
+        ((due_at AT TIME ZONE 'UTC') - interval '10 seconds' * priority), due_at)
     WHERE status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND lease_until IS NULL;
 CREATE INDEX steps_timers ON steps (namespace, due_at)
     WHERE status = 'waiting' AND due_at IS NOT NULL;
@@ -259,8 +262,8 @@ CREATE TABLE turns (
 );
 CREATE INDEX turns_taken ON turns (namespace, definition, turn);
 
--- When the next call of a path is promised, and when the next one may be granted: what the algorithm
--- calls theoretical arrival times. A row that is asked for often, and written each time.
+-- When the next call of a path is promised, and when the next one may be granted: what the
+-- algorithm calls theoretical arrival times. A row that is asked for often, and written each time.
 CREATE TABLE rate_limits (
     namespace text        NOT NULL,
     service   text        NOT NULL,
@@ -270,7 +273,7 @@ CREATE TABLE rate_limits (
     PRIMARY KEY (namespace, service, path)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- What steps were promised that had to be sent away; a step of an action that is not limited has none.
+-- What steps were promised that had to be sent away; one whose action is not limited has none.
 CREATE TABLE rate_promises (
     workflow_id uuid        NOT NULL,
     step        text        NOT NULL,

@@ -106,8 +106,9 @@ class Starts:
         if start.rerun is None or old is None:
             return
         event = RerunRequested(start.id, start.rerun.reason, start.actor)
-        changes = machine.advance(self._locked.definition(old), old, event, now=now, render=render)
-        self._written.add(changes, old)
+        definition = self._locked.definition(old)
+        changes = machine.advance(definition, old, event, now=now, render=render)
+        self._written.add(changes, old, definition)
         self._locked.workflows[old.id] = changes.workflow
 
     async def release_keys(self, connection: Connection) -> None:

@@ -127,7 +127,7 @@ writable AS MATERIALIZED (
         call_ms, due_at, lease_until, owner, ticket, awaiting, doubt_at, fan, attempt, tries,
         closed, answered, started_at, claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
         comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
-        comp_output, comp_error)
+        comp_output, comp_error, priority)
     SELECT v.workflow_id, v.step, COALESCE(v.idx, 0), %(namespace)s, v.service, v.status,
         COALESCE(v.may_have_effect, false), v.call_ms, v.due_at,
         CASE WHEN v.claim THEN statement_timestamp()
@@ -139,7 +139,8 @@ writable AS MATERIALIZED (
         COALESCE(v.succeeded, false), COALESCE(v.comp_attempt, 0), COALESCE(v.comp_tries, 0),
         COALESCE(v.comp_closed, 0), COALESCE(v.comp_answered, 0),
         v.comp_started_at, v.comp_claimed_at, v.comp_ended_at, v.input::json, v.output::json,
-        v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json
+        v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json,
+        COALESCE(v.priority, 0)
     FROM json_to_recordset(%(fresh)s::json) AS v (
         workflow_id uuid, step text, idx integer, service text, status text,
         may_have_effect boolean, call_ms integer, due_at timestamptz, lease_until timestamptz,
@@ -147,7 +148,8 @@ writable AS MATERIALIZED (
         attempt integer, tries integer, closed integer, answered integer, started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
         comp_attempt integer, comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
-        input text, output text, error text, comp_input text, comp_output text, comp_error text)
+        input text, output text, error text, comp_input text, comp_output text, comp_error text,
+        priority integer)
     WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
     RETURNING *
 ), history AS (
@@ -232,7 +234,9 @@ lost AS (SELECT NULL::uuid AS id WHERE false)
 
 -- name: due
 -- The one predicate by which a step is claimable, and the index that is made for it. The limit is
--- safe only because the choice is materialized. What this statement writes itself is left out: it
+-- safe only because the choice is materialized. What is ordered by, and bounds how far the index is
+-- read, is the rank of `sidecar.saga.priority`, written just as in that index; for steps without a
+-- priority it is the time when they are due. What this statement writes itself is left out: it
 -- looks claimable still, and one statement changes a row only once.
 due AS MATERIALIZED (
     SELECT s.workflow_id, s.step, s.idx
@@ -240,9 +244,12 @@ due AS MATERIALIZED (
     WHERE s.namespace = %(namespace)s AND s.service = %(service)s
       AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() AND NOT w.paused
+      AND (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+          <= statement_timestamp() AT TIME ZONE 'UTC'
       AND ((s.workflow_id, s.step, s.idx)
           IN (SELECT workflow_id, step, COALESCE(idx, 0) FROM written)) IS NOT TRUE
-    ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
+    ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+    LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
 
 -- name: named

@@ -82,7 +82,9 @@ class _Sequence:
         made = graph(self.draw)
         steps = tuple(
             # Two services, so that a settlement's own service has some of what comes next.
-            step if step.wait else _of_service(step, self.draw.choice("ab"))
+            step
+            if step.wait
+            else _called(step, self.draw.choice("ab"), self.draw.choice((0, 0, 9)))
             for step in made.steps
         )
         return await self.twins.define(dataclasses.replace(made, steps=steps))
@@ -185,8 +187,8 @@ class _Sequence:
         return found
 
 
-def _of_service(step: StepDefinition, service: str) -> StepDefinition:
-    return dataclasses.replace(step, service=service)
+def _called(step: StepDefinition, service: str, priority: int) -> StepDefinition:
+    return dataclasses.replace(step, service=service, priority=priority)
 
 
 async def test_the_same_batches_come_to_the_same(twins: Twins) -> None:

@@ -177,6 +177,8 @@ class Twins:
         same(*[sorted(one) for one in timers])
         work = [await one.leader_work(NAMESPACE, UNSEEN, timedelta()) for one in (real, twin)]
         same(*work)
+        asked = (NAMESPACE, UNSEEN, timedelta(), ALL)
+        same(*[list(await one.ringable_steps(*asked)) for one in (real, twin)])
 
     async def _compare_attempts(self, known: WorkflowId) -> None:
         """Whether the newest attempt of a step is under way, and those around it."""

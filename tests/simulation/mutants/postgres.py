@@ -58,7 +58,7 @@ CLAIMS = (
         f"{WRITING}:SQL.due",
         "s.due_at <= statement_timestamp() AND",
         "",
-        f"{SUITE}::test_nothing_is_claimed_before_it_is_due",
+        f"{SUITE}::test_urgent_or_not_nothing_is_claimed_before_it_is_due",
     ),
     tested(
         "a due time is ignored for a step that is named",
@@ -294,7 +294,7 @@ LEADERS = (
     tested(
         "the next page of what is rung for again begins at the first",
         "sidecar.adapters.postgres.queries:SQL.ringable_steps",
-        "(ended.after_due IS NULL\n           OR",
+        "(ended.after_rank IS NULL\n           OR",
         "(true\n           OR",
         f"{SUITE}::test_page_by_page_every_step_has_its_turn",
     ),

@@ -187,7 +187,6 @@ def test_what_this_version_does_not_run_is_said(keys: dict[str, Any], path: str)
 @pytest.mark.parametrize(
     ("key", "value", "path"),
     [
-        ("priority", 5, "priority"),
         ("labels", {}, "labels"),
     ],
 )

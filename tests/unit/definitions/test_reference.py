@@ -104,7 +104,6 @@ def test_the_published_schema_leaves_out_what_is_not_run_yet() -> None:
     schema = language_schema()
     assert not set(NOT_YET["definition"]) & set(schema["properties"])
     assert not set(NOT_YET["step"]) & set(schema["$defs"]["Step"]["properties"])
-    assert "priority" not in schema["properties"]
 
 
 @pytest.mark.parametrize(

@@ -376,7 +376,6 @@ def test_a_child_is_read() -> None:
     assert "a step that runs a child" in found["steps[0].pivot"]
 
 
-@pytest.mark.usefixtures("some_day")
 def test_turns_and_priorities_are_read() -> None:
     turns = {"key": "${input.account}", "limit": 2, "release_on_error": True}
     definition = compiled(call("a"), concurrency=turns, priority=5)

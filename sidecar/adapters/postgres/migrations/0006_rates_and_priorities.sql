@@ -1,7 +1,7 @@
 -- Rate limits of actions, and the priorities of steps.
 
--- When the next call of a path is promised, and when the next one may be granted: what the algorithm
--- calls theoretical arrival times. A row that is asked for often, and written each time.
+-- When the next call of a path is promised, and when the next one may be granted: what the
+-- algorithm calls theoretical arrival times. A row that is asked for often, and written each time.
 CREATE TABLE rate_limits (
     namespace text        NOT NULL,
     service   text        NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE rate_limits (
     PRIMARY KEY (namespace, service, path)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- What steps were promised that had to be sent away; a step of an action that is not limited has none.
+-- What steps were promised that had to be sent away; one whose action is not limited has none.
 CREATE TABLE rate_promises (
     workflow_id uuid        NOT NULL,
     step        text        NOT NULL,
@@ -24,3 +24,12 @@ CREATE TABLE rate_promises (
     PRIMARY KEY (workflow_id, step, idx, action)
 );
 CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, moment);
+
+ALTER TABLE steps ADD COLUMN priority integer NOT NULL DEFAULT 0;
+
+DROP INDEX steps_claimable;
+-- Claim, look and ring-again all go by this one predicate, in the order of `sidecar.saga.priority`:
+-- the time when a step is due, or so much earlier by its priority.
+CREATE INDEX steps_claimable ON steps (namespace, service,
+        ((due_at AT TIME ZONE 'UTC') - interval '10 seconds' * priority), due_at)
+    WHERE status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND lease_until IS NULL;
