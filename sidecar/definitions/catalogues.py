@@ -105,7 +105,9 @@ _ACTIONS = TypeAdapter(dict[Name, ActionPlan])
 def read_actions(raw: Any, findings: Findings, at: Path = ("actions",)) -> Catalogue:
     """Read plain data as a catalogue; what is wrong with it stands in `findings`, below `at`."""
     if not isinstance(raw, dict):
-        findings.add(at, "must be a mapping of names to actions, like {charge: {execute: /charges}}")
+        findings.add(
+            at, "must be a mapping of names to actions, like {charge: {execute: /charges}}"
+        )
         return Catalogue()
     if len(raw) > MOST_ACTIONS:
         findings.add(at, f"holds more than {MOST_ACTIONS} actions")
@@ -180,9 +182,7 @@ def _check(plan: ActionPlan, path: Path, findings: Findings) -> None:
     """What the models cannot say: keys that exclude each other, policies in disorder."""
     for key in ("method", "timeout", "retry", "on_status"):
         if key in plan.model_fields_set and key in plan.execute.model_fields_set:
-            findings.add(
-                (*path, "execute", key), f"`{key}` is given for the action too; keep one"
-            )
+            findings.add((*path, "execute", key), f"`{key}` is given for the action too; keep one")
     policies: list[tuple[Path, Retry | None, RetryPolicy]] = [
         ((*path, "retry"), plan.retry, FORWARD_DEFAULT),
         ((*path, "execute", "retry"), plan.execute.retry, FORWARD_DEFAULT),

@@ -207,9 +207,8 @@ _NOT_PINNED = Pinned(catalogue=0)
 
 def _has_no_effect(step: Step) -> bool:
     """Whether there is never anything to undo."""
-    left_to_catalogue = step.compensate in (None, FROM_CATALOGUE) and step.pinned is not None
-    if left_to_catalogue and step.pinned.compensate is PINNED_NO_EFFECT:
-        return True
+    if step.pinned is not None and step.compensate in (None, FROM_CATALOGUE):
+        return step.pinned.compensate is PINNED_NO_EFFECT
     return step.compensate is NO_EFFECT or step.wait is not None
 
 

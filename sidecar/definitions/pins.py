@@ -9,12 +9,16 @@ what was pinned, which is then held against the version of the catalogue that it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar.definitions.calls import NO_EFFECT
 from sidecar.definitions.catalogues import ActionPlan, Catalogue, plain
+from sidecar.definitions.compiling import ParsedDefinition
+from sidecar.definitions.documents import canonical, digest
 from sidecar.definitions.findings import shown
+from sidecar.errors import DefinitionError
 
 _LISTED = 30
 
@@ -25,6 +29,20 @@ CatalogueRef = tuple[str, int | None]
 def catalogues_of(document: Mapping[str, Any]) -> set[CatalogueRef]:
     """The catalogues that a document that can be read asks for."""
     return {_ref(step) for _, step in _steps_with_action(document)}
+
+
+def with_catalogues(
+    parsed: ParsedDefinition, catalogues: Mapping[CatalogueRef, Catalogue]
+) -> ParsedDefinition:
+    """Return a document with what the given catalogues say of its actions.
+
+    Steps of other services stay as they are. Raises `DefinitionError`.
+    """
+    document = json.loads(parsed.document)
+    if problems := pin_actions(document, catalogues):
+        raise DefinitionError(problems)
+    text = canonical(document)
+    return ParsedDefinition(parsed.name, text, digest(text))
 
 
 def pin_actions(
@@ -55,16 +73,16 @@ def pin_actions(
                 problems.append((f"{where}.action", _missing(step, catalogue)))
         else:
             step["pinned"] = pin_of(plan, catalogue.version)
-        if central and plan is not None and plan.compensate is None:
-            if step.get("compensate") == "from_catalogue":
-                problems.append((f"{where}.compensate", _unnamed(step)))
+        unnamed = central and plan is not None and plan.compensate is None
+        if unnamed and step.get("compensate") == "from_catalogue":
+            problems.append((f"{where}.compensate", _unnamed(step)))
     return problems
 
 
 def pin_of(plan: ActionPlan, version: int) -> dict[str, Any]:
     """What is kept of an action of a catalogue."""
     given, execute = plain(plan), plain(plan.execute)
-    kept = {
+    kept: dict[str, Any] = {
         key: given.get(key, execute.get(key))
         for key in ("timeout", "retry", "callback_timeout")
         if key in given or key in execute

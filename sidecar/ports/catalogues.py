@@ -1,4 +1,4 @@
-"""Catalogues as they are kept: each version of what a service offers, numbered 1, 2, 3 …"""
+"""Catalogues as they are kept: each version of what a service offers, with a number of its own."""
 
 from __future__ import annotations
 

@@ -104,9 +104,7 @@ class CatalogueSuite(StoreFixtures):
             )
         found = {one.beat.incarnation: one.beat for one in await store.list_sidecars("default")}
         assert (found["a"].catalogue, found["b"].catalogue) == (3, None)
-        await store.beat(
-            SidecarBeat("b", "default", "payments", "1.0", "here", True, catalogue=4)
-        )
+        await store.beat(SidecarBeat("b", "default", "payments", "1.0", "here", True, catalogue=4))
         _, later = await store.list_sidecars("default")
         assert later.beat.catalogue == 4
         await backend.pass_time(30)
