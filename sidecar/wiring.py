@@ -46,7 +46,6 @@ from sidecar.ports.probe import Probed, Report
 from sidecar.ports.queue import Queue
 from sidecar.ports.store import Store
 from sidecar.ports.telemetry import Telemetry
-from sidecar.saga.pacing import RateLimit
 
 if TYPE_CHECKING:
     from sidecar.adapters.kafka.settings import KafkaSettings
@@ -305,9 +304,8 @@ async def build_agent(config: SidecarConfig, dsn: str, telemetry: PrometheusTele
         drain_s=config.drain.total_seconds(),
         look=LookInterval(config.look.min.total_seconds(), config.look.max.total_seconds()),
         duties=DutyTimes(silent_after=config.silent_after),
-        rate_limits={
-            path: RateLimit(one.limit, one.per) for path, one in config.rate_limits.items()
-        },
+        rate_limits=config.limited,
+        catalogue=config.actions,
     )
     return Agent(identity, ports, settings)
 

@@ -32,8 +32,11 @@ from sidecar.config.values import (
     ServiceUrl,
     TextOrSecret,
 )
+from sidecar.definitions.catalogues import Catalogue
 from sidecar.definitions.durations import Between, duration_text
 from sidecar.definitions.names import LATER, ServiceName, ServicePath, check_name
+from sidecar.definitions.rates import RatePlan
+from sidecar.saga.pacing import RateLimit
 
 
 class Section(BaseModel):
@@ -264,19 +267,6 @@ class LookInterval(Section):
         return self
 
 
-class RateLimitConfig(Section):
-    """How often a path of the service may be called, over all replicas and workflows."""
-
-    limit: Annotated[int, Field(ge=1, le=1_000_000)]
-    per: Annotated[timedelta, Between("1ms", "1d")]
-
-    @model_validator(mode="after")
-    def _can_be_told_apart(self) -> RateLimitConfig:
-        if self.limit > self.per / timedelta(microseconds=1):
-            raise ValueError("is more than a call per microsecond; lower limit or leave it out")
-        return self
-
-
 class LogConfig(Section):
     """How it logs; `auto` is `console` at a terminal and `json` elsewhere."""
 
@@ -318,7 +308,6 @@ class SidecarConfig(Section):
     """All settings of one sidecar. Spans of time are written like `10s`."""
 
     unsupported = {
-        "actions": "a catalogue of `actions`",
         "tls": "`tls`",
     }
 
@@ -334,6 +323,8 @@ class SidecarConfig(Section):
     listen: ListenConfig = ListenConfig()
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Calls in flight to the service."""
+    actions: Catalogue = Catalogue()
+    """What the service offers: its catalogue, by the names that definitions use."""
     ready: ServicePath | None = None
     """Asked with GET whether the service is ready; left out: a TCP connect."""
     service_auth: ServiceAuth | None = None
@@ -343,7 +334,7 @@ class SidecarConfig(Section):
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""
     look: LookInterval = LookInterval()
-    rate_limits: Annotated[dict[ServicePath, RateLimitConfig], Field(max_length=1_000)] = Field(
+    rate_limits: Annotated[dict[ServicePath, RatePlan], Field(max_length=1_000)] = Field(
         default_factory=dict
     )
     """How often paths of the service may be called; left out: as often as there are slots."""
@@ -367,6 +358,28 @@ class SidecarConfig(Section):
                 "or one late beat ends leases"
             )
         return span
+
+    @model_validator(mode="after")
+    def _limited_in_one_place(self) -> SidecarConfig:
+        told = dict.fromkeys(self.rate_limits, "rate_limits")
+        for name, plan in self.actions.actions.items():
+            path = plan.execute.path
+            if plan.rate_limit is not None and told.setdefault(path, f"actions.{name}") != (
+                f"actions.{name}"
+            ):
+                raise ValueError(
+                    f"{told[path]} and actions.{name} both limit the rate of {path}; keep one"
+                )
+        return self
+
+    @property
+    def limited(self) -> dict[str, RateLimit]:
+        """How often paths of the service may be called, whether said there or of an action."""
+        found = {path: plan.rate for path, plan in self.rate_limits.items()}
+        for plan in self.actions.actions.values():
+            if plan.rate_limit is not None:
+                found[plan.execute.path] = plan.rate_limit.rate
+        return found
 
     @property
     def api_hosts(self) -> frozenset[str] | None:

@@ -106,7 +106,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """How a step is undone: a path of the same service, and a policy of its own."""
+    """How a step is undone: a path of the same service, and a policy of its own.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     method: str = "POST"
@@ -145,7 +148,10 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class StatusCheck:
-    """Where a service can be asked how an execute went, and for how long it is asked."""
+    """Where a service can be asked how an execute went, and for how long it is asked.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     budget: timedelta = DEFAULT_STATUS_BUDGET
@@ -180,13 +186,17 @@ class StepDefinition:
     None with `no_effect` false means that what it did cannot be undone. `input` None sends the
     workflow's input, or the element of a fan-out. `on_status` overrides how HTTP statuses are
     classed. `callback_timeout` is how long a service may take after it answered 202.
-    `output_schema` is a JSON Schema, and `output_check` what was made of it. `priority` (0 to 9)
-    puts its calls in order among those that wait (see `sidecar.saga.priority`).
+    `output_schema` is a JSON Schema, and `output_check` what was made of it. With an `action` in
+    place of a path the sidecar that calls looks it up in its own catalogue; `catalogue` is the
+    version whose policies these are, None if none was known. `priority` (0 to 9) puts its calls in
+    order among those that wait (see `sidecar.saga.priority`).
     """
 
     name: str
     service: str = ""
     path: str = ""
+    action: str = ""
+    catalogue: int | None = None
     after: tuple[str, ...] = ()
     method: str = "POST"
     timeout: timedelta = DEFAULT_TIMEOUT
