@@ -20,6 +20,7 @@ from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition, Join, StepDefinition
 from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded, TimerFired
 from sidecar.saga.outcomes import OutcomeKind
+from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
@@ -37,6 +38,7 @@ from sidecar.saga.workflow import (
     WorkflowId,
 )
 from tests.simulation.language import misread
+from tests.simulation.pace import Pace
 from tests.simulation.sides import SimClock
 from tests.simulation.workload import mark
 
@@ -56,12 +58,14 @@ class Checkers:
         clock: SimClock,
         silent_after: timedelta,
         complain: Callable[[str], None],
+        pace: Pace,
     ) -> None:
         self._tables = tables
         self._definition = definition
         self._clock = clock
         self._silent_after = silent_after
         self._complain = complain
+        self._pace = pace
         self._before: dict[WorkflowId, Workflow] = {}
         self._told: dict[WorkflowId, int] = {}
         self._bodies: dict[str, str] = {}
@@ -132,8 +136,8 @@ class Checkers:
                 yield f"event {number} of the history has number {event.seq}"
             if event.step is not None and event.after is not None:
                 self.seen[event.after] += 1
-            if event.kind == "late_answer" or event.cause == "released":
-                self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
+            for told in {event.kind, event.cause} & {"late_answer", *NOT_CALLED}:
+                self.seen[str(told)] += 1
             if event.cause == "render_failed":
                 yield f"{event.step}: its input could not be rendered, but all inputs here can"
             back = back or event.after == WorkflowStatus.ROLLING_BACK
@@ -221,6 +225,8 @@ class Checkers:
             self._complain(f"{call.idempotency_key}: sent without a claim")
         elif self._clock.now() - claimed > LEASE_MARGIN:
             self._complain(f"{call.idempotency_key}: sent too late to end before its lease")
+        service = self._definition(call.definition).by_name[call.key.step].service
+        self._pace.sent(service, call.path, self._clock.now())
 
     def called(self, call: Call) -> None:
         """A call that came in at a service: was it its time, is it the same as ever?"""

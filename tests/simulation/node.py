@@ -84,6 +84,7 @@ class Node:
             heartbeat_s=world.beat_s,
             drain_s=5.0,
             duties=DutyTimes(silent_after=world.silent_after),
+            rate_limits=world.pace.limits,
         )
         self.agent = Agent(self.identity, ports, settings)
         self.inside(self._start())
