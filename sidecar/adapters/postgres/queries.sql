@@ -43,7 +43,8 @@ ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with
 -- the first of its rows alone; the columns stand in the order in which `rows.whole_step` and
 -- `rows.whole_workflow` take them. The ids come as one value of which the planner cannot see how
--- many they are: it would otherwise plan anew each time, for longer than the query takes.
+-- many they are: it would otherwise plan anew each time, for longer than the query takes. `OFFSET`
+-- keeps the steps from being looked up by `idx` alone, which is -1 for nearly all there are.
 SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at,
     s.lease_until, s.attempt, s.tries, s.closed, s.answered, s.started_at, s.claimed_at,
     s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at,
@@ -57,7 +58,9 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
     w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
-    LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
+    LEFT JOIN LATERAL (
+        SELECT * FROM steps WHERE workflow_id = w.id AND idx = -1 OFFSET 0
+    ) AS s ON true
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
 
 -- name: list_items
