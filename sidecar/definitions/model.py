@@ -137,7 +137,7 @@ class Step(Part):
         | None
     ) = None
     """What undoes it; `none`: there is nothing to undo; `from_catalogue`: what the catalogue says
-    of the `action`. Left out: it cannot be undone, or, with an `action`, what the catalogue says."""
+    of the `action`. Left out: it cannot be undone; with an `action` what the catalogue says."""
     pinned: Pinned | None = None
     """What the catalogue said of the `action`; written when the document is registered."""
     after: Annotated[list[str], BeforeValidator(_read_after)] | None = None
@@ -253,9 +253,13 @@ MODELS: dict[str, type[Part]] = {
     "compensation": CompensationPlan,
     "input": InputPlan,
     "concurrency": ConcurrencyPlan,
-    "pinned": Pinned,
 }
 """The models of mappings by the keys they stand under."""
 
-PINNED_MODELS: dict[str, type[Part]] = {**MODELS, "compensate": PinnedCall, "status": PinnedStatus}
-"""The same below `pinned`."""
+PINNED: dict[str, type[Part]] = {
+    "pinned": Pinned,
+    "compensate": PinnedCall,
+    "status": PinnedStatus,
+    "retry": Retry,
+}
+"""The same for `pinned` and what stands in it."""

@@ -20,7 +20,7 @@ from sidecar.definitions.documents import walk
 from sidecar.definitions.findings import Findings, Path, sentence
 from sidecar.definitions.model import (
     MODELS,
-    PINNED_MODELS,
+    PINNED,
     UNSUPPORTED,
     DefinitionModel,
     Step,
@@ -113,7 +113,7 @@ def _model_at(path: Path) -> type[Part]:
         return DefinitionModel
     if isinstance(path[-1], int):
         return Step
-    return (PINNED_MODELS if "pinned" in path[:-1] else MODELS)[path[-1]]
+    return (PINNED if "pinned" in path else MODELS)[path[-1]]
 
 
 def _check_step(step: Step, path: Path, findings: Findings) -> None:

@@ -194,8 +194,6 @@ class StepDefinition:
     name: str
     service: str = ""
     path: str = ""
-    action: str = ""
-    catalogue: int | None = None
     after: tuple[str, ...] = ()
     method: str = "POST"
     timeout: timedelta = DEFAULT_TIMEOUT
@@ -215,6 +213,8 @@ class StepDefinition:
     callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
     output_schema: JsonText | None = None
     output_check: BodyCheck | None = field(default=None, compare=False, repr=False)
+    action: str = ""
+    catalogue: int | None = None
 
     @property
     def templates(self) -> tuple[Template, ...]:
