@@ -132,20 +132,24 @@ SELECT 1 AS answer
 
 -- name: beat
 -- A sidecar is alive.
-INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining)
+INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining, catalogue)
 VALUES (%(incarnation)s, %(namespace)s, %(service)s, %(version)s, %(host)s, %(ready)s,
-    %(draining)s)
+    %(draining)s, %(catalogue)s)
 ON CONFLICT (incarnation) DO UPDATE SET seen_at = clock_timestamp(), ready = EXCLUDED.ready,
-    draining = EXCLUDED.draining, version = EXCLUDED.version
+    draining = EXCLUDED.draining, version = EXCLUDED.version, catalogue = EXCLUDED.catalogue
 
 -- name: leave
 -- A sidecar has gone for good.
 UPDATE sidecars SET gone = true, ready = false WHERE incarnation = %(incarnation)s
 
 -- name: list_sidecars
--- All that are known.
-SELECT incarnation, namespace, service, version, host, ready, draining, started_at, seen_at
-FROM sidecars WHERE namespace = %(namespace)s AND NOT gone ORDER BY service, started_at
+-- All that are known, or those that were seen within so long.
+SELECT incarnation, namespace, service, version, host, ready, draining, catalogue, started_at,
+    seen_at
+FROM sidecars
+WHERE namespace = %(namespace)s AND NOT gone
+  AND (%(within)s::interval IS NULL OR seen_at >= clock_timestamp() - %(within)s::interval)
+ORDER BY service, started_at
 
 -- name: mint_epoch
 -- Waits for every transaction that holds the old epoch.
