@@ -177,8 +177,17 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
         no_effect=step.compensate is NO_EFFECT or step.wait is not None,
         pivot=step.pivot,
         callback_timeout=step.callback_timeout or DEFAULT_CALLBACK_TIMEOUT,
+        concurrency=_step_concurrency(step, path, templates),
         **given,
     )
+
+
+def _step_concurrency(
+    step: Step, path: Path, templates: Mapping[Path, Template]
+) -> Concurrency | None:
+    if (plan := step.concurrency) is None:
+        return None
+    return Concurrency(templates[(*path, "concurrency", "key")], plan.limit)
 
 
 def _wait(step: Step, path: Path, templates: Mapping[Path, Template]) -> Wait | None:

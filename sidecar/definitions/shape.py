@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from sidecar.definitions.calls import ENDLESS, NO_EFFECT, Call, Part, Retry
 from sidecar.definitions.documents import walk
 from sidecar.definitions.findings import Findings, Path, sentence
-from sidecar.definitions.model import MODELS, UNSUPPORTED, DefinitionModel, Step
+from sidecar.definitions.model import MODELS, UNSUPPORTED, DefinitionModel, Step, StepTurnsPlan
 from sidecar.definitions.names import LATER
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
@@ -82,6 +82,8 @@ def _model_at(path: Path) -> type[Part]:
         return DefinitionModel
     if isinstance(path[-1], int):
         return Step
+    if path[0] == "steps" and path[-1] == "concurrency":
+        return StepTurnsPlan
     return MODELS[path[-1]]
 
 

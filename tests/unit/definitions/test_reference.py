@@ -55,7 +55,7 @@ def registers(document: Any) -> bool:
 
 
 def test_all_examples_of_the_reference_are_looked_at() -> None:
-    assert len(blocks(REFERENCE)) == 8
+    assert len(blocks(REFERENCE)) == 9
     assert len(examples()) >= 7
 
 
