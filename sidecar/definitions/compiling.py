@@ -158,10 +158,11 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
             "timeout": step.timeout or call.timeout or DEFAULT_TIMEOUT,
             "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
             "on_status": step.on_status or call.on_status,
-            "priority": model.priority if step.priority is None else step.priority,
         }
     elif step.action is not None:
         given |= _offered(step, step.action)
+    if step.execute is not None or step.action is not None:
+        given["priority"] = model.priority if step.priority is None else step.priority
     if step.status is not None:
         budget = step.status.budget or DEFAULT_STATUS_BUDGET
         given["status_check"] = StatusCheck(step.status.path, budget)
@@ -182,6 +183,7 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
         callback_timeout=step.callback_timeout
         or (step.pinned and step.pinned.callback_timeout)
         or DEFAULT_CALLBACK_TIMEOUT,
+        concurrency=_step_concurrency(step, path, templates),
         **given,
     )
 
@@ -211,6 +213,14 @@ def _has_no_effect(step: Step) -> bool:
     if step.pinned is not None and step.compensate in (None, FROM_CATALOGUE):
         return step.pinned.compensate is PINNED_NO_EFFECT
     return step.compensate is NO_EFFECT or step.wait is not None
+
+
+def _step_concurrency(
+    step: Step, path: Path, templates: Mapping[Path, Template]
+) -> Concurrency | None:
+    if (plan := step.concurrency) is None:
+        return None
+    return Concurrency(templates[(*path, "concurrency", "key")], plan.limit)
 
 
 def _wait(step: Step, path: Path, templates: Mapping[Path, Template]) -> Wait | None:

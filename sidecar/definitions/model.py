@@ -1,8 +1,7 @@
 """The shape of a definition, as pydantic models: which keys there are and what they may hold.
 
 Every key that is not here is refused. Keys that belong to the language of definitions but
-that this version does not run are refused with words of their own: `UNSUPPORTED` are not even
-read, `NOT_YET` are read, so that their faults are told.
+that this version does not read (`UNSUPPORTED`) are refused with words of their own.
 
 The text below a field says what it is for; `language` publishes it.
 """
@@ -51,12 +50,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
 }
 """For each kind of mapping the keys of the language that this version does not read, in words."""
-
-NOT_YET: dict[str, dict[str, str]] = {
-    "definition": {},
-    "step": {},
-}
-"""The keys that this version reads and checks, but does not run."""
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
@@ -117,6 +110,16 @@ class WaitPlan(Part):
     """How long to wait for the signal; then the step fails. Left out: without end."""
 
 
+class StepTurnsPlan(Part):
+    """Calls of this step with the same key take turns, in all workflows of this definition."""
+
+    kind = "step_concurrency"
+    key: str
+    """What is the same for calls that take turns, like ${input.account} or ${each.item.shop}."""
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)] = 1
+    """How many of them are under way at a time."""
+
+
 class Step(Part):
     """One step: a call of a service (`execute` or `action`), a `wait`, or a child (`workflow`)."""
 
@@ -138,7 +141,7 @@ class Step(Part):
         | None
     ) = None
     """What undoes it; `none`: there is nothing to undo; `from_catalogue`: what the catalogue says
-    of the `action`. Left out: it cannot be undone, or, with an `action`, what the catalogue says."""
+    of the `action`. Left out: it cannot be undone; with an `action` what the catalogue says."""
     pinned: Pinned | None = None
     """What the catalogue said of the `action`; written when the document is registered."""
     after: Annotated[list[str], BeforeValidator(_read_after)] | None = None
@@ -169,6 +172,8 @@ class Step(Part):
     """How many items of `for_each` are under way at a time."""
     tolerated_failures: Annotated[int, Field(ge=0, le=MOST_ITEMS)] | None = None
     """How many items of `for_each` may fail before the step does."""
+    concurrency: StepTurnsPlan | None = None
+    """Which calls of this step, or of its items, take turns. It does not belong to a child."""
     wait: WaitPlan | None = None
     """A pause in place of a call."""
     workflow: Name | None = None
@@ -256,9 +261,13 @@ MODELS: dict[str, type[Part]] = {
     "compensation": CompensationPlan,
     "input": InputPlan,
     "concurrency": ConcurrencyPlan,
-    "pinned": Pinned,
 }
 """The models of mappings by the keys they stand under."""
 
-PINNED_MODELS: dict[str, type[Part]] = {**MODELS, "compensate": PinnedCall, "status": PinnedStatus}
-"""The same below `pinned`."""
+PINNED: dict[str, type[Part]] = {
+    "pinned": Pinned,
+    "compensate": PinnedCall,
+    "status": PinnedStatus,
+    "retry": Retry,
+}
+"""The same for `pinned` and what stands in it."""

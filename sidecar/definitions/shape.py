@@ -20,10 +20,11 @@ from sidecar.definitions.documents import walk
 from sidecar.definitions.findings import Findings, Path, sentence
 from sidecar.definitions.model import (
     MODELS,
-    PINNED_MODELS,
+    PINNED,
     UNSUPPORTED,
     DefinitionModel,
     Step,
+    StepTurnsPlan,
 )
 from sidecar.definitions.names import LATER
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
@@ -113,7 +114,9 @@ def _model_at(path: Path) -> type[Part]:
         return DefinitionModel
     if isinstance(path[-1], int):
         return Step
-    return (PINNED_MODELS if "pinned" in path[:-1] else MODELS)[path[-1]]
+    if path[0] == "steps" and path[-1] == "concurrency":
+        return StepTurnsPlan
+    return (PINNED if "pinned" in path else MODELS)[path[-1]]
 
 
 def _check_step(step: Step, path: Path, findings: Findings) -> None:

@@ -107,13 +107,7 @@ class Agent:
         self.ringer = Ringer(
             identity.service, ports.queue, ports.notices, telemetry, self.receiver.retry
         )
-        self.heartbeat = Heartbeat(
-            ports.store,
-            identity,
-            lambda: self.ready,
-            lambda: self.publishing.version,
-            interval_s=settings.heartbeat_s,
-        )
+        self.heartbeat = self._made_heartbeat()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
@@ -135,6 +129,15 @@ class Agent:
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
+        )
+
+    def _made_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._ports.store,
+            self.identity,
+            lambda: self.ready,
+            lambda: self.publishing.version,
+            interval_s=self._settings.heartbeat_s,
         )
 
     def _made_oversight(self) -> Oversight:

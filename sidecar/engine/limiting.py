@@ -4,10 +4,11 @@
                                                          └▶ not: give the claim back until then
 
 Like commits, questions gather while one is under way, so a batch of calls costs one statement,
-and one of actions that are not limited costs none. Nobody calls without having been granted a moment,
-and a moment is good for `GOOD_FOR_S`: whoever was kept longer (the process stood still, the answer
-of the store was slow) asks again. So in any span W the calls that are begun are at most those of the
-algorithm in W + `GOOD_FOR_S`. A moment that is not used is lost; that only leaves room unused.
+and one of actions that are not limited costs none. Nobody calls without having been granted a
+moment, and a moment is good for `GOOD_FOR_S`: whoever was kept longer (the process stood still, the
+answer of the store was slow) asks again. So in any span W the calls that are begun are at most
+those of the algorithm in W + `GOOD_FOR_S`. A moment that is not used is lost; that only leaves room
+unused.
 """
 
 from __future__ import annotations

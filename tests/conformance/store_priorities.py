@@ -7,6 +7,7 @@ from datetime import timedelta
 from sidecar.ports.records import Ringable
 from sidecar.ports.store import Store
 from sidecar.saga.priority import AGEING
+from sidecar.saga.turns import InLine
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_language import fan, lines
 from tests.conformance.store_play import (
@@ -121,4 +122,16 @@ class PrioritySuite(StoreFixtures):
             await payments.commit(payments.batch(starts=[one]))
             waiting.append(one.id)
         (turn,) = await store.free_turns("default", 10)
-        assert list(await store.next_turns(turn)) == [waiting[2]]
+        assert list(await store.next_turns(turn)) == [InLine(waiting[2])]
+
+    async def test_of_steps_that_wait_for_a_turn_the_most_urgent_is_admitted_first(
+        self, store: Store, payments: Player
+    ) -> None:
+        """By the priority of the step, which need not be the one of its workflow."""
+        keys = {"key": "${input.amount}", "limit": 1}
+        waiting = []
+        for priority in (4, 8, 6):
+            step = call("charge", concurrency=keys, priority=priority)
+            waiting.append(await payments.start(await register(store, step, priority=5)))
+        (turn,) = await store.free_turns("default", 10)
+        assert list(await store.next_turns(turn)) == [InLine(waiting[1], StepKey("charge"))]

@@ -183,28 +183,6 @@ def test_two_stores_are_one_too_many(file: Path) -> None:
         ("listen: { http: '127.0.0.1:7402' }", "listen: http and metrics are the same"),
         ("listen: { allowed_hosts: ['http://x'] }", "listen.allowed_hosts[0]: must be a host name"),
         ("listen: { allowed_hosts: ['x:80'] }", "without scheme and port"),
-        ("actions: [charge]", "actions: must be a mapping of names to actions"),
-        ("actions: { charge: { exec: /a } }", "actions.charge.exec: there is no key 'exec'; did"),
-        ("actions: { charge: { execute: a } }", "actions.charge.execute: must begin with /"),
-        ("actions: { charge: { execute: /a, timeout: 10 } }", "actions.charge.timeout: must have"),
-        ("actions: { Charge: { execute: /a } }", "actions.Charge: must begin with a letter a-z"),
-        (
-            "actions: { charge: { execute: { path: /a, timeout: 1s }, timeout: 2s } }",
-            "actions.charge.execute.timeout: `timeout` is given for the action too; keep one",
-        ),
-        (
-            "actions: { charge: { execute: { path: /a, input: {} } } }",
-            "actions.charge.execute.input: belongs to definitions; leave it out",
-        ),
-        (
-            "actions: { charge: { execute: /a, compensate: { path: /b, status: /c } } }",
-            "actions.charge.compensate.status: `status` belongs to the action",
-        ),
-        (
-            "actions: { charge: { execute: /a, retry: { initial_interval: 1h } } }",
-            "actions.charge.retry: max_interval (30s by default) is shorter",
-        ),
-        ("actions: { charge: { execute: } }", "actions.charge.execute: is empty; give it a value"),
         ("concurrency: 0", "concurrency: must be at least 1"),
         ("concurrency: 10001", "concurrency: must be at most 10000"),
         ("ready: health", "ready: must begin with /"),

@@ -14,14 +14,15 @@ from msgspec.structs import replace
 from sidecar.ports.bulk import BulkJob, BulkMember
 from sidecar.ports.catalogues import StoredCatalogue
 from sidecar.ports.records import SidecarRecord
-from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.pacing import Meter
 from sidecar.saga.priority import rank
-from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
+from sidecar.saga.turns import InLine, Stand, Standing, TurnKey
+from sidecar.saga.workflow import NO_INDEX, DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
 RateScope = tuple[str, str, str]
 """What a rate limit is counted for: a namespace, a service, a path."""
@@ -48,14 +49,13 @@ class Row(Struct, frozen=True):
     """One workflow with all that is kept about it.
 
     `holders` names the last claimer of each step; `succeeded` the steps whose `execute` did.
-    `priority` is the workflow's, `priorities` are those of its steps that have one.
+    `priorities` are those of its steps that have one.
     """
 
     workflow: Workflow
     history: tuple[HistoryEvent, ...] = ()
     holders: Mapping[StepKey, Holder] = msgspec.field(default_factory=dict)
     succeeded: frozenset[StepKey] = frozenset()
-    priority: int = 0
     priorities: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
@@ -75,7 +75,6 @@ class Row(Struct, frozen=True):
             replace(changes.workflow, elements=_elements(changes)),
             history=changes.events,
             succeeded=_succeeded(changes),
-            priority=definition.priority,
             priorities=definition.priorities,
         )
 
@@ -213,7 +212,7 @@ class MemoryTables:
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    turns: dict[TurnKey, dict[WorkflowId, None]] = field(default_factory=dict)
+    turns: dict[TurnKey, dict[InLine, Stand]] = field(default_factory=dict)
     letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
     meters: dict[RateScope, Meter] = field(default_factory=dict)
     promises: dict[tuple[WorkflowId, StepKey, Action], Promise] = field(default_factory=dict)
@@ -231,14 +230,17 @@ class MemoryTables:
         else:
             self.owing.pop(known, None)
 
-    def waiting_for(self, turn: TurnKey) -> list[WorkflowId]:
+    def waiting_for(self, turn: TurnKey) -> list[Stand]:
         """Those that wait for their turn, the most urgent and then the oldest first."""
-        found = [
-            known
-            for known, row in self.rows.items()
-            if row.workflow.status is WorkflowStatus.QUEUED and turn_of(row.workflow) == turn
-        ]
-        return sorted(found, key=lambda known: (-self.rows[known].priority, known))
+        waiting = self._standing(turn, Standing.WAITS)
+        return sorted(waiting, key=lambda one: (-one.priority, *_since(one)))
+
+    def placed(self, turn: TurnKey) -> list[Stand]:
+        """Those that have a place, those first that have had it for longest."""
+        return sorted(self._standing(turn, Standing.HAS_PLACE), key=_since)
+
+    def _standing(self, turn: TurnKey, standing: Standing) -> Iterator[Stand]:
+        return (one for one in self.turns.get(turn, {}).values() if one.standing is standing)
 
     def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
         """The versions of a definition that were not deleted, in their order."""
@@ -267,12 +269,9 @@ class MemoryTables:
                         yield row, step
 
 
-def turn_of(workflow: Workflow) -> TurnKey | None:
-    """The turn that a workflow needs to begin."""
-    if workflow.turn is None:
-        return None
-    ref = workflow.definition
-    return TurnKey(ref.namespace, ref.name, workflow.turn.key)
+def _since(one: Stand) -> tuple[datetime, WorkflowId, int]:
+    """By what the elder of two is told; items of one step that wait alike come by their index."""
+    return one.since, one.who.workflow, one.who.step.index if one.who.step else NO_INDEX
 
 
 def without_bodies(workflow: Workflow) -> Workflow:

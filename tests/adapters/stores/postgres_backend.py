@@ -36,6 +36,7 @@ MOMENTS = {
     "events": ("time",),
     "signals": ("sent_at",),
     "letters": ("sent_at",),
+    "turns": ("since",),
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
     "rate_limits": ("promised", "called"),
@@ -44,7 +45,7 @@ MOMENTS = {
 }
 
 
-TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns", "bulk_members")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "bulk_members")
 
 
 @dataclass

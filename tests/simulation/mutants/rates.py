@@ -12,7 +12,7 @@ MACHINE = "tests/unit/saga/test_machine.py"
 PACING = "sidecar.saga.pacing:give_turns"
 CALLER = "sidecar.engine.calling:Caller"
 STATEMENT = "sidecar.adapters.postgres.rates:SQL.ask"
-WRITING = "sidecar.adapters.postgres.writing"
+CLAIMING = "sidecar.adapters.postgres.claiming"
 
 TURNS = (
     tested(
@@ -134,14 +134,14 @@ PRIORITIES = (
     ),
     tested(
         "priorities in the database change nothing",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority",
         "ORDER BY s.due_at",
         f"{POSTGRES}::test_of_what_is_due_the_more_urgent_is_claimed_first",
     ),
     tested(
         "whoever waits long enough still comes last",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority",
         "ORDER BY s.priority DESC, s.due_at",
         f"{POSTGRES}::test_one_that_has_waited_long_enough_goes_before_a_more_urgent_one",
@@ -156,8 +156,8 @@ PRIORITIES = (
     tested(
         "of those that wait for a turn in memory the oldest is always first",
         "sidecar.adapters.memory.tables:MemoryTables.waiting_for",
-        "(-self.rows[known].priority, known)",
-        "known",
+        "(-one.priority, *_since(one))",
+        "_since(one)",
         f"{MEMORY}::test_of_those_that_wait_for_a_turn_the_most_urgent_is_admitted_first",
     ),
 )
