@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.simulation.mutants.actions import ACTIONS
 from tests.simulation.mutants.core import CORE
 from tests.simulation.mutants.engine import ENGINE
 from tests.simulation.mutants.language import LANGUAGE
@@ -10,5 +11,5 @@ from tests.simulation.mutants.memory import MEMORY
 from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
 
-MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES)
+MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES, *ACTIONS)
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}
