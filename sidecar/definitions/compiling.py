@@ -181,6 +181,7 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
         callback_timeout=step.callback_timeout
         or (step.pinned and step.pinned.callback_timeout)
         or DEFAULT_CALLBACK_TIMEOUT,
+        concurrency=_step_concurrency(step, path, templates),
         **given,
     )
 
@@ -210,6 +211,14 @@ def _has_no_effect(step: Step) -> bool:
     if step.pinned is not None and step.compensate in (None, FROM_CATALOGUE):
         return step.pinned.compensate is PINNED_NO_EFFECT
     return step.compensate is NO_EFFECT or step.wait is not None
+
+
+def _step_concurrency(
+    step: Step, path: Path, templates: Mapping[Path, Template]
+) -> Concurrency | None:
+    if (plan := step.concurrency) is None:
+        return None
+    return Concurrency(templates[(*path, "concurrency", "key")], plan.limit)
 
 
 def _wait(step: Step, path: Path, templates: Mapping[Path, Template]) -> Wait | None:

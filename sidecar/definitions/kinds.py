@@ -97,7 +97,10 @@ def _only(
 ) -> None:
     for key in step:
         if key in Step.model_fields and key not in keys:
-            findings.add((*path, key), f"does not belong to {what}; leave it out")
+            instead = "leave it out"
+            if key == "concurrency" and "workflow" in step:
+                instead = "write it into the definition that the child runs"
+            findings.add((*path, key), f"does not belong to {what}; {instead}")
 
 
 def _check_wait(wait: object, path: Path, findings: Findings) -> None:

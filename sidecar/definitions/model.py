@@ -116,6 +116,16 @@ class WaitPlan(Part):
     """How long to wait for the signal; then the step fails. Left out: without end."""
 
 
+class StepTurnsPlan(Part):
+    """Calls of this step with the same key take turns, in all workflows of this definition."""
+
+    kind = "step_concurrency"
+    key: str
+    """What is the same for calls that take turns, like ${input.account} or ${each.item.shop}."""
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)] = 1
+    """How many of them are under way at a time."""
+
+
 class Step(Part):
     """One step: a call of a service (`execute` or `action`), a `wait`, or a child (`workflow`)."""
 
@@ -168,6 +178,8 @@ class Step(Part):
     """How many items of `for_each` are under way at a time."""
     tolerated_failures: Annotated[int, Field(ge=0, le=MOST_ITEMS)] | None = None
     """How many items of `for_each` may fail before the step does."""
+    concurrency: StepTurnsPlan | None = None
+    """Which calls of this step, or of its items, take turns. It does not belong to a child."""
     wait: WaitPlan | None = None
     """A pause in place of a call."""
     workflow: Name | None = None

@@ -24,6 +24,7 @@ from sidecar.definitions.model import (
     UNSUPPORTED,
     DefinitionModel,
     Step,
+    StepTurnsPlan,
 )
 from sidecar.definitions.names import LATER
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
@@ -113,6 +114,8 @@ def _model_at(path: Path) -> type[Part]:
         return DefinitionModel
     if isinstance(path[-1], int):
         return Step
+    if path[0] == "steps" and path[-1] == "concurrency":
+        return StepTurnsPlan
     return (PINNED if "pinned" in path else MODELS)[path[-1]]
 
 

@@ -46,10 +46,11 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition, TurnKey
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import WorkflowId
 
 __all__ = ["Duties", "DutyTimes"]

@@ -23,6 +23,7 @@ from tests.conformance.store_fan_out import FanOutSuite
 from tests.conformance.store_fan_out_undo import FanOutUndoSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_many_turns import ManyTurnsSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
@@ -30,6 +31,7 @@ from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
+from tests.conformance.store_step_turns import StepTurnSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_turns import TurnSuite
 from tests.conformance.store_versions import VersionSuite
@@ -61,5 +63,7 @@ class StoreSuite(
     FanOutUndoSuite,
     ChildSuite,
     TurnSuite,
+    StepTurnSuite,
+    ManyTurnsSuite,
 ):
     """Everything that a store promises."""

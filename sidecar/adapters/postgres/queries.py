@@ -33,11 +33,12 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch, TurnKey
+from sidecar.ports.store import Epoch
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
@@ -233,20 +234,20 @@ class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, Postg
         values = {"namespace": namespace, "older_than": older_than, "limit": limit}
         return [rows.letter_of(row) for row in await self._vital_rows("waiting_letters", **values)]
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
         """Return those that can be admitted now, the most urgent and then the oldest first."""
         found = await self._vital_rows("next_turns", **records.turn_record(turn))
-        return [WorkflowId(row["id"]) for row in found]
+        return [rows.in_line_of(row) for row in found]
 
     async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
         """Return keys for which somebody waits although there is a place."""
         found = await self._vital_rows("free_turns", namespace=namespace, limit=limit)
-        return [TurnKey(row["namespace"], row["definition"], row["turn"]) for row in found]
+        return [rows.turn_key_of(row) for row in found]
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return the workflows that have the places, at most some of them."""
+    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+        """Return some of those that have the places, those first that have had one for longest."""
         found = await self._rows("turn_holders", **records.turn_record(turn))
-        return [WorkflowId(row["id"]) for row in found]
+        return [rows.in_line_of(row) for row in found]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""
