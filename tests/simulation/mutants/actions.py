@@ -92,6 +92,13 @@ PUBLISHING = (
         "tests/adapters/stores/test_postgres.py::TestPostgresStore"
         "::test_the_one_published_last_is_in_force",
     ),
+    tested(
+        "replicas that start at once do not wait for each other",
+        "sidecar.adapters.postgres.catalogues:SQL.lock_catalogues",
+        "pg_advisory_xact_lock(",
+        "pg_try_advisory_xact_lock(",
+        "tests/adapters/stores/test_postgres_catalogues.py",
+    ),
 )
 
 ACTIONS = (*CALLS, *REGISTRATION, *PUBLISHING)
