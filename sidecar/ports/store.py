@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from sidecar.errors import IllegalTransition
 from sidecar.ports.bulk import BulkJobs
+from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
@@ -243,7 +244,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
+class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.

@@ -106,7 +106,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """How a step is undone: a path of the same service, and a policy of its own."""
+    """How a step is undone: a path of the same service, and a policy of its own.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     method: str = "POST"
@@ -145,7 +148,10 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class StatusCheck:
-    """Where a service can be asked how an execute went, and for how long it is asked."""
+    """Where a service can be asked how an execute went, and for how long it is asked.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     budget: timedelta = DEFAULT_STATUS_BUDGET
@@ -182,7 +188,9 @@ class StepDefinition:
     workflow's input, or the element of a fan-out. `on_status` overrides how HTTP statuses are
     classed. `callback_timeout` is how long a service may take after it answered 202. With
     `concurrency` a call, or each item of a fan-out of calls, waits for its turn.
-    `output_schema` is a JSON Schema, and `output_check` what was made of it.
+    `output_schema` is a JSON Schema, and `output_check` what was made of it. With an `action` in
+    place of a path the sidecar that calls looks it up in its own catalogue; `catalogue` is the
+    version whose policies these are, None if none was known.
     """
 
     name: str
@@ -207,6 +215,8 @@ class StepDefinition:
     callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
     output_schema: JsonText | None = None
     output_check: BodyCheck | None = field(default=None, compare=False, repr=False)
+    action: str = ""
+    catalogue: int | None = None
     concurrency: Concurrency | None = None
 
     @property

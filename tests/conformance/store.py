@@ -14,6 +14,7 @@ from __future__ import annotations
 from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_bulk import BulkSuite
 from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_catalogues import CatalogueSuite
 from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_debts import DebtSuite
@@ -49,6 +50,7 @@ class StoreSuite(
     LeaderSuite,
     RingingSuite,
     VersionSuite,
+    CatalogueSuite,
     DebtSuite,
     BulkSuite,
     RerunSuite,

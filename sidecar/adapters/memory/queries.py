@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from sidecar.adapters.memory.bulk import MemoryBulk
+from sidecar.adapters.memory.catalogues import MemoryCatalogues
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
 from sidecar.adapters.memory.tables import without_bodies, without_items
@@ -37,7 +38,7 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
+class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk):
     """The part of the store that is not `commit`."""
 
     # -- definitions --------------------------------------------------------------------------
@@ -168,10 +169,14 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
         if incarnation in self.tables.sidecars:
             self.tables.gone.add(incarnation)
 
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, or those seen within so long, by service."""
         self.check_open()
-        return sorted(self._present(namespace), key=lambda one: (one.beat.service, one.started_at))
+        since = None if seen_within is None else self.clock.now() - seen_within
+        found = [one for one in self._present(namespace) if since is None or one.seen_at >= since]
+        return sorted(found, key=lambda one: (one.beat.service, one.started_at))
 
     def _present(self, namespace: str) -> list[SidecarRecord]:
         return [

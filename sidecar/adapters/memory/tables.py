@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.ports.bulk import BulkJob, BulkMember
+from sidecar.ports.catalogues import StoredCatalogue
 from sidecar.ports.records import SidecarRecord
 from sidecar.ports.store import Batch, Claimed, LetterId, Missing
 from sidecar.ports.versions import StoredDefinition, VersionState
@@ -180,6 +181,8 @@ class MemoryTables:
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
     deleted: set[tuple[str, str, int]] = field(default_factory=set)
     retired_at: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
+    catalogues: dict[tuple[str, str], dict[int, StoredCatalogue]] = field(default_factory=dict)
+    """By service the versions of its catalogue, the one published last at the end."""
     sidecars: dict[str, SidecarRecord] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.bulk import PostgresBulk
+from sidecar.adapters.postgres.catalogues import PostgresCatalogues
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.reading import Reading
@@ -43,7 +44,7 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
+class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, PostgresBulk):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:
@@ -172,9 +173,11 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
         """Write that a sidecar has gone for good."""
         await self._vital_rows("leave", incarnation=incarnation)
 
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
-        found = await self._rows("list_sidecars", namespace=namespace)
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, or those seen within so long, by service."""
+        found = await self._rows("list_sidecars", namespace=namespace, within=seen_within)
         return [
             SidecarRecord(
                 started_at=row.pop("started_at"),

@@ -43,7 +43,8 @@ ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with
 -- the first of its rows alone; the columns stand in the order in which `rows.whole_step` and
 -- `rows.whole_workflow` take them. The ids come as one value of which the planner cannot see how
--- many they are: it would otherwise plan anew each time, for longer than the query takes.
+-- many they are: it would otherwise plan anew each time, for longer than the query takes. `OFFSET`
+-- keeps the steps from being looked up by `idx` alone, which is -1 for nearly all there are.
 SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at,
     s.lease_until, s.attempt, s.tries, s.closed, s.answered, s.started_at, s.claimed_at,
     s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at,
@@ -58,7 +59,9 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since,
     s.turn
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
-    LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
+    LEFT JOIN LATERAL (
+        SELECT * FROM steps WHERE workflow_id = w.id AND idx = -1 OFFSET 0
+    ) AS s ON true
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
 
 -- name: list_items
@@ -130,20 +133,24 @@ SELECT 1 AS answer
 
 -- name: beat
 -- A sidecar is alive.
-INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining)
+INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining, catalogue)
 VALUES (%(incarnation)s, %(namespace)s, %(service)s, %(version)s, %(host)s, %(ready)s,
-    %(draining)s)
+    %(draining)s, %(catalogue)s)
 ON CONFLICT (incarnation) DO UPDATE SET seen_at = clock_timestamp(), ready = EXCLUDED.ready,
-    draining = EXCLUDED.draining, version = EXCLUDED.version
+    draining = EXCLUDED.draining, version = EXCLUDED.version, catalogue = EXCLUDED.catalogue
 
 -- name: leave
 -- A sidecar has gone for good.
 UPDATE sidecars SET gone = true, ready = false WHERE incarnation = %(incarnation)s
 
 -- name: list_sidecars
--- All that are known.
-SELECT incarnation, namespace, service, version, host, ready, draining, started_at, seen_at
-FROM sidecars WHERE namespace = %(namespace)s AND NOT gone ORDER BY service, started_at
+-- All that are known, or those that were seen within so long.
+SELECT incarnation, namespace, service, version, host, ready, draining, catalogue, started_at,
+    seen_at
+FROM sidecars
+WHERE namespace = %(namespace)s AND NOT gone
+  AND (%(within)s::interval IS NULL OR seen_at >= clock_timestamp() - %(within)s::interval)
+ORDER BY service, started_at
 
 -- name: mint_epoch
 -- Waits for every transaction that holds the old epoch.

@@ -180,7 +180,22 @@ CREATE TABLE sidecars (
     draining    boolean     NOT NULL,
     gone        boolean     NOT NULL DEFAULT false,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    catalogue   integer
+);
+
+-- What services offer. `published_at` is when a version was published last, perhaps again: the
+-- newest is in force.
+CREATE TABLE catalogues (
+    namespace    text        NOT NULL,
+    service      text        NOT NULL,
+    version      integer     NOT NULL,
+    hash         text        NOT NULL,
+    document     json        NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (namespace, service, version),
+    UNIQUE (namespace, service, hash)
 );
 
 CREATE TABLE leaders (

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 
+from sidecar.adapters.postgres.connections import parameters
 from sidecar.adapters.postgres.queries import SQL as QUERIES
 from sidecar.adapters.postgres.sql import Connection, send
 from sidecar.adapters.postgres.writing import write
@@ -211,6 +215,31 @@ async def test_who_is_next_is_found_however_many_wait(
             read = (await rows_read(connection))["turns"] - before.get("turns", 0)
             await connection.execute("COMMIT")
             assert read <= FEW_ROWS, name
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_a_workflow_is_read_whole_however_many_others_are_stored(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """Nearly all steps there are have one index: nobody may look for steps by that."""
+    definition = await register(player.store, call("first"), call("last"))
+    workflows: list[WorkflowId] = []
+    settings = parameters(backend.dsn, "goconductor")
+    async with await AsyncConnection.connect(**settings, row_factory=tuple_row) as connection:
+        for size in (FEW, MANY):
+            while len(workflows) < size:
+                starts = [start_of(definition) for _ in range(FEW)]
+                await player.store.commit(player.batch(starts=starts))
+                workflows += [one.id for one in starts]
+            if size in counted:
+                await _let_the_planner_count(backend)
+            for workflow in workflows[-8:]:  # more often than it takes until a plan is kept
+                before = await rows_read(connection)
+                rows = await send(connection, QUERIES["get_workflows"], ids=json.dumps([workflow]))
+                assert len(await rows.fetchall()) == 1
+                read = (await rows_read(connection))["steps"] - before.get("steps", 0)
+                assert read <= FEW_ROWS
+                await connection.commit()
 
 
 @pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])

@@ -32,12 +32,13 @@ from sidecar.saga.states import WORKFLOW_ENDS, Action, WorkflowStatus
 from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
-from tests.adapters.stores.racing import ROUNDS, behind, long, race
+from tests.adapters.stores.racing import ROUNDS, behind, long, neck_and_neck, race
 from tests.adapters.stores.stubborn import Stubborn
 from tests.conformance.store_language import fan
 from tests.conformance.store_many_turns import in_turn
 from tests.conformance.store_play import NAMESPACE, call, register, settle
 from tests.conformance.store_step_turns import BODY
+from tests.servers.facts import until
 
 __all__ = ["backend", "migrated"]
 
@@ -145,8 +146,11 @@ async def test_never_more_are_called_at_a_time_than_may_and_all_come_to_their_tu
         if number % 7 == 3:
             await agent.verbs.cancel(NAMESPACE, begun[-1].id)
     ids = [WorkflowId(one.id) for one in begun]
-    while not set((await store.statuses(ids)).values()) <= WORKFLOW_ENDS:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+
+    async def all_have_ended() -> bool:
+        return set((await store.statuses(ids)).values()) <= WORKFLOW_ENDS
+
+    await until(all_have_ended, within_s=100)
     assert book.most == {"each 0": LIMIT, "each 1": LIMIT, "one one": 1}
     assert sum(book.calls.values()) > 100
     ends = Counter((await store.statuses(ids)).values())
@@ -179,10 +183,12 @@ async def test_two_who_admit_two_to_one_place_admit_one(here: Stubborn, there: S
     winners: Counter[bool] = Counter()
     for turn in range(ROUNDS):
         first, second = [await here.start(definition, body=BODY) for _ in range(2)]
-        verdicts = await race(
+        verdicts = await neck_and_neck(
             turn,
-            _verdict(here, first),
-            behind(there.store, turn, lambda one=second: _verdict(there, one)),
+            here.store,
+            lambda one=first: _verdict(here, one),
+            there.store,
+            lambda one=second: _verdict(there, one),
         )
         assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
         winners[verdicts[0] is Verdict.APPLIED] += 1
@@ -199,14 +205,12 @@ async def test_an_admission_that_races_a_cancel_leaves_no_place_behind(
     winners: Counter[Verdict] = Counter()
     for turn in range(ROUNDS):
         workflow = await here.start(definition, body=BODY)
-        verdict, _ = await race(
+        verdict, _ = await neck_and_neck(
             turn,
-            _verdict(here, workflow),
-            behind(
-                there.store,
-                turn,
-                lambda one=workflow: there.insist(Transition(one, CancelRequested())),
-            ),
+            here.store,
+            lambda one=workflow: _verdict(here, one),
+            there.store,
+            lambda one=workflow: there.insist(Transition(one, CancelRequested())),
         )
         winners[verdict] += 1
         assert await here.status(workflow) is WorkflowStatus.ROLLED_BACK
@@ -225,10 +229,12 @@ async def test_an_end_that_races_an_admission_is_seen_now_or_at_the_next_look(
     for turn in range(ROUNDS):
         second = await here.start(definition, body=BODY)
         claimed = await here.claim_one()
-        _, verdict = await race(
+        _, verdict = await neck_and_neck(
             turn,
-            here.insist(settle(claimed)),
-            behind(there.store, turn, lambda one=second: _verdict(there, one)),
+            here.store,
+            lambda one=claimed: here.insist(settle(one)),
+            there.store,
+            lambda one=second: _verdict(there, one),
         )
         winners[verdict] += 1
         if verdict is Verdict.IGNORED:
