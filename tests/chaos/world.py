@@ -192,6 +192,14 @@ class World:
         self.counts[f"cancels:{status}"] += 1
         return status
 
+    def tell(
+        self, workflow: str, verb: str, *, at: str | None = None, insist_s: float = 30.0
+    ) -> int | None:
+        """Ask for a verb (`signals/go`, `pause`) until it is answered; the status, or None."""
+        status = self._asking.tell(workflow, verb, at=self._address(at), insist_s=insist_s)
+        self.counts[f"{verb.partition('/')[0]}:{status}"] += 1
+        return status
+
     def begin_load(
         self, count: int, mix: Sequence[Order] = MIX, *, parallel: int = 8, insist_s: float = 60.0
     ) -> Future[list[str]]:
@@ -282,6 +290,7 @@ class World:
             sidecar.environment = dict(self._environment.get(name, {}))
             self._stack.callback(sidecar.end)
             sidecar.start()
+        self.ledger.call_back_at(*(one.api for one in self.sidecars.values()))
         self._watch = Watch(self.sidecars, self._dsn, self.counts, supervise=self._supervise)
         self._stack.callback(self._watch.close)
         self._asking = Asking(lambda: [one.api for one in self.sidecars.values()], self.seed)

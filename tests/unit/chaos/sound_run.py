@@ -6,12 +6,13 @@ find is planted into a copy of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.book import Entry, Fact
 from tests.chaos.expectations import Cancel, Exit, Start
-from tests.chaos.rows import EventRow, Graph, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
+from tests.chaos.graphs import Graph
+from tests.chaos.rows import EventRow, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
 
 DONE, UNDONE = "w-done", "w-undone"
 AFTER: dict[str, tuple[str, ...]] = {
@@ -51,19 +52,43 @@ class Run:
         )
 
 
-class _Writer:
-    """Writes one workflow into a run, in the order in which it would have happened."""
+class Writer:
+    """Writes one workflow into a run, in the order in which it would have happened.
 
-    def __init__(self, run: Run, workflow: str) -> None:
+    `shown` are the marks that a step is shown, where these are not those of the steps before it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workflow: str,
+        after: Mapping[str, tuple[str, ...]] = AFTER,
+        *,
+        definition: str = "order",
+        shown: Mapping[str, Mapping[str, str | None]] | None = None,
+    ) -> None:
         self._run = run
         self._workflow = workflow
+        self._after = after
+        self._definition = definition
+        self._shown = shown or {}
         self._seq = 0
+        self.time = 100.0
 
-    def note(self, kind: str, cause: str, moved: tuple[str, str], **more: object) -> None:
+    def seq_at(self, other: Writer) -> None:
+        """Go on when the other has got as far as it has."""
+        self.time = other.time
+
+    def after_all(self) -> None:
+        """Begin when all that is written is over."""
+        self.time = max(event.time for event in self._run.events)
+
+    def note(self, kind: str, cause: str, moved: tuple[str | None, str], **more: object) -> None:
         self._seq += 1
+        self.time += 1.0
         before, after = moved
         event = EventRow(
-            self._workflow, self._seq, 100.0 + self._seq, kind, cause, before=before, after=after,
+            self._workflow, self._seq, self.time, kind, cause, before=before, after=after,
             **more,  # type: ignore[arg-type]
         )  # fmt: skip
         self._run.events.append(event)
@@ -89,10 +114,11 @@ class _Writer:
     def call(self, step: str, action: str, fact: Fact, status: int) -> None:
         undoing = action == "compensate"
         own = {"outcome": "succeeded", "own": mark(self._workflow, step)}
-        seen = {before: mark(self._workflow, before) for before in AFTER[step]}
+        before = self._after.get(step, ())
+        seen = self._shown.get(step, {one: mark(self._workflow, one) for one in before})
         entry = Entry(
-            at=float(self._seq),
-            wall=100.0 + self._seq,
+            at=self.time,
+            wall=self.time,
             key=f"{self._workflow}/{step}/{action}",
             path=f"/undo/{step}" if undoing else f"/{step}",
             workflow=self._workflow,
@@ -109,13 +135,21 @@ class _Writer:
         )
         self._run.entries.append(entry)
 
-    def end(self, status: str, reason: str | None, steps: Sequence[StepRow]) -> None:
-        run, key = self._run, f"key of {self._workflow}"
-        row = WorkflowRow(self._workflow, "order", 1, status, reason, self._seq, key)
+    def end(
+        self, status: str, reason: str | None, steps: Sequence[StepRow], **more: object
+    ) -> None:
+        """Write its rows; what has a parent was started by nobody."""
+        run, key = self._run, None if "parent" in more else f"key of {self._workflow}"
+        row = WorkflowRow(
+            self._workflow, self._definition, 1, status, reason, self._seq, key,
+            **more,  # type: ignore[arg-type]
+        )  # fmt: skip
         run.workflows.append(row)
         run.steps.extend(steps)
-        run.start_keys[key] = self._workflow
-        run.starts.append(Start(key, "order", {}, frozenset({status}), self._workflow))
+        if key is not None:
+            run.start_keys[key] = self._workflow
+            ends = frozenset({status})
+            run.starts.append(Start(key, self._definition, {}, ends, self._workflow))
 
 
 def mark(workflow: str, step: str) -> str:
@@ -125,13 +159,13 @@ def mark(workflow: str, step: str) -> str:
 def sound_run() -> Run:
     """A run that no invariant complains of."""
     run = Run(leaders=[LeaderSample(1, "a"), LeaderSample(2, "b")])
-    writer = _Writer(run, DONE)
+    writer = Writer(run, DONE)
     writer.note("workflow", "started", ("queued", "in_progress"))
     for step in AFTER:
         writer.execute(step)
     writer.note("workflow", "all_steps_succeeded", ("in_progress", "completed"))
     writer.end("completed", None, [_step(DONE, step, "succeeded") for step in AFTER])
-    writer = _Writer(run, UNDONE)
+    writer = Writer(run, UNDONE)
     writer.note("workflow", "started", ("queued", "in_progress"))
     for step in ("charge", "reserve", "pack"):
         writer.execute(step)
