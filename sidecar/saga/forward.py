@@ -16,7 +16,7 @@ from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import fail_unsent, queue
+from sidecar.saga.queueing import fail_unsent, open_call
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import Step
 
@@ -146,7 +146,7 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             step = children.begin(draft, defined, step, body)
         else:
             sent = draft.rendered(defined.input) if defined.input else None
-            step = queue(draft, defined, step, sent)
+            step = open_call(draft, defined, step, sent)
     except RenderError as error:
         step = fail_unsent(draft, step, error)
     match step.status:

@@ -187,7 +187,10 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
         return True
     if step.execute.attempt and _is_stuck(draft, step):
         again = replace(step, execute=_anew(step.execute))
-        draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
+        # Its place went to another when it failed; so it has to wait for its turn again.
+        signal = StepSignal.RETRY if step.turn is None else StepSignal.AWAIT
+        due_at = draft.now if step.turn is None else None
+        draft.move(again, signal, "retry", details=details, due_at=due_at)
         if step.is_item:
             fan_out.retry_item(draft, step)
         return True
