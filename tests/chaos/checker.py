@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from tests.chaos.book import Entry
 from tests.chaos.effects import Case, of_effects
 from tests.chaos.expectations import Cancel, Exit, Expectations, Rule, Start, Violation
-from tests.chaos.families import Forest, of_families, of_turns
+from tests.chaos.families import Forest, of_families
 from tests.chaos.graphs import Graph, plain
 from tests.chaos.history import of_history
 from tests.chaos.rows import ENDS, OPEN, Rows, WorkflowRow
+from tests.chaos.turns import of_turns
 
 _NOBODY: Mapping[str, int] = {}
 
@@ -47,7 +48,7 @@ def check(
         found += of_history(case, expectations.clock_slack_s)
     forest = Forest.of(cases, entries)
     found += of_families(forest, expectations.clock_slack_s)
-    found += of_turns(forest, expectations.clock_slack_s)
+    found += of_turns(forest, rows.crowds, expectations.clock_slack_s)
     found += _vacuous(tally(entries, rows, starts, seen), expectations)
     return found
 
@@ -73,6 +74,7 @@ def tally(
     )
     counted["started"] = sum(one.workflow is not None for one in starts)
     counted["doubtful"] = sum(one.workflow is None for one in starts)
+    counted["crowds"] = len(rows.crowds)
     counted["epochs"] = len({one.epoch for one in rows.leaders})
     return counted
 

@@ -33,6 +33,7 @@ LEADING = (
     Site.AFTER_LEASES,
     Site.AFTER_TIMERS,
     Site.AFTER_REVIEWS,
+    Site.AFTER_CATALOGUES,
     Site.AFTER_BULK,
     Site.AFTER_DEBTS,
     Site.AFTER_LETTERS,

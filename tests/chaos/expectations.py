@@ -95,8 +95,9 @@ class Expectations:
     """What is legal in this run, and what must have happened.
 
     `at_least` counts by name. From the tables: `completed`, `rolled_back`, `error`, `started`,
-    `late_answer`, `children`, `items`, `skipped`, `tolerated`, `epochs`, and `cause:WORD` for the
-    causes of events (`cause:claimed`, `cause:unknown`, which is also that of a lease that ended).
+    `late_answer`, `children`, `items`, `skipped`, `tolerated`, `epochs`, `crowds`, and
+    `cause:WORD` for the causes of events (`cause:claimed`, `cause:unknown`, which is also that of a
+    lease that ended).
     From the ledger: `repeated`, `barred`, `too_late`, `refused`, `taken_on`, `called_back`, and
     `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
     `doubtful`, `exits`, `proxy:COUNT` of all proxies and `proxy:SIDECAR:LEG:COUNT` of one.

@@ -1,4 +1,4 @@
-"""Trees of workflows, and workflows that take turns, by the ledger and the histories.
+"""Trees of workflows, by the ledger and the histories.
 
 A child's effects are those of its root: over the whole tree all is done or all is undone, in
 order, and nothing goes on after the root has ended. What a parent's step says of its child and what
@@ -164,64 +164,3 @@ def _orphans(
             case = forest.cases[entry.workflow]
             text = f"{entry.step} {entry.action} had its effect after its root had ended"
             yield case.wrong(Rule.ORPHAN, text)
-
-
-def of_turns(forest: Forest, clock_slack_s: float) -> Iterator[Violation]:
-    """Of the workflows of one key no more are under way than may be."""
-    keys: dict[tuple[str, str], list[Case]] = defaultdict(list)
-    for case in forest.cases.values():
-        if case.row.turn is not None:
-            keys[case.row.definition, case.row.turn].append(case)
-    for (definition, key), cases in keys.items():
-        limit = min(case.row.turn_limit or 1 for case in cases)
-        places = [place for case in cases for place in _place(case)]
-        most = _most_at_once([(begin, end - clock_slack_s) for begin, end in places])
-        if most > limit:
-            text = f"{most} of {definition} {key} were under way, and {limit} may be"
-            yield Violation(Rule.TURNS, text)
-        if limit == 1:
-            yield from _one_after_the_other(cases, forest.entries)
-
-
-def _place(case: Case) -> Iterator[tuple[float, float]]:
-    """From when till when a workflow had its place; one that never ended has it still."""
-    ends = _FINAL | ({"error"} if not case.graph.keeps_in_error else set())
-    begun: float | None = None
-    for event in case.events:
-        if event.kind != "workflow":
-            continue
-        if event.cause == "its_turn":
-            begun = event.time
-        elif begun is not None and event.after in ends | {"terminated"}:
-            yield begun, event.time
-            return
-    if begun is not None:
-        yield begun, float("inf")
-
-
-def _most_at_once(spans: Sequence[tuple[float, float]]) -> int:
-    moments = sorted(
-        [(begin, 1) for begin, end in spans if end > begin]
-        + [(end, -1) for begin, end in spans if end > begin],
-    )
-    most = now = 0
-    for _, change in moments:
-        now += change
-        most = max(most, now)
-    return most
-
-
-def _one_after_the_other(cases: Sequence[Case], entries: Sequence[Entry]) -> Iterator[Violation]:
-    """By the ledger, whose lines have one order: no effects of two are mixed."""
-    own = {case.row.id: case for case in cases if case.row.parent is None}
-    last: dict[str, int] = {}
-    order: list[str] = []
-    for number, entry in enumerate(entries):
-        if entry.workflow in own and entry.applied:
-            last[entry.workflow] = number
-            if not order or order[-1] != entry.workflow:
-                order.append(entry.workflow)
-    for workflow, times in Counter(order).items():
-        if times > 1:
-            text = f"its effects are mixed with those of another of {own[workflow].row.turn}"
-            yield own[workflow].wrong(Rule.TURNS, text)

@@ -49,6 +49,8 @@ class Graph:
     gives: str | None = None
     keeps_in_error: bool = True
     """Whether one that takes turns keeps its place in `error`."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Of the steps that take turns, how many of a key may be under way."""
 
     @property
     def calls(self) -> frozenset[str]:
@@ -108,4 +110,9 @@ class Graph:
             shown=shown,
             gives=given[1] if given else None,
             keeps_in_error=not turns.get("release_on_error", False),
+            limits={
+                one["name"]: one["concurrency"].get("limit", 1)
+                for one in steps
+                if "concurrency" in one
+            },
         )

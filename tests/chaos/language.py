@@ -140,6 +140,30 @@ TURN: dict[str, Any] = {
     "concurrency": {"key": "${string(input.account)}", "limit": 1},
     "steps": [call("open", "payments"), call("close", "inventory", ("open",))],
 }
+COUNTER: dict[str, Any] = {
+    "name": "counter",
+    "steps": [
+        call("open", "inventory"),
+        call(
+            "press",
+            "payments",
+            ("open",),
+            concurrency={"key": "${string(input.account)}", "limit": 1},
+        ),
+        call(
+            "labels",
+            "shipping",
+            ("press",),
+            for_each="${input.lines}",
+            tolerated_failures=1,
+            retry=_TWICE,
+            callback_timeout="700ms",
+            input=_item("${each.item}", press="${steps.press.output.mark}"),
+            concurrency={"key": "printer", "limit": 2},
+        ),
+        _closing("close", "inventory", "labels", marks("labels")),
+    ],
+}
 CHOICE: dict[str, Any] = {
     "name": "choice",
     "steps": [
@@ -164,6 +188,7 @@ LANGUAGE: tuple[dict[str, Any], ...] = (
     FORGOTTEN,
     SIGNALLED,
     TURN,
+    COUNTER,
     CHOICE,
 )
 """Children before their parents, as they have to be registered."""
@@ -174,6 +199,11 @@ _LINES = ("well", "later", "later_refuse", "well", "refuse")
 
 def _lines(definition: str, *lines: str, ends: frozenset[str], **behave: str) -> Order:
     return Order(definition, behave, comes_to=ends, more={"lines": list(lines)})
+
+
+def _counter(account: int, *lines: str, ends: frozenset[str], **behave: str) -> Order:
+    given = {"account": account, "lines": list(lines)}
+    return Order("counter", behave, comes_to=ends, more=given)
 
 
 ORDERS: tuple[Order, ...] = (
@@ -195,6 +225,10 @@ ORDERS: tuple[Order, ...] = (
     Order("forgotten", {"work": "forget"}),
     *(Order("turn", more={"account": one}) for one in range(ACCOUNTS)),
     *(Order("turn", {"close": "refuse"}, more={"account": one}) for one in range(ACCOUNTS)),
+    _counter(0, "well", "later", "refuse", ends=COMPLETED, press="later"),
+    _counter(0, "later_refuse", "well", ends=ROLLED_BACK, close="refuse"),
+    _counter(1, "well", "well", ends=ROLLED_BACK, press="later_refuse"),
+    _counter(1, "later", "well", ends=COMPLETED, press="later"),
     Order("choice"),
     Order("choice", {"mail": "refuse"}, comes_to=COMPLETED),
     Order("choice", {"close": "refuse"}),
@@ -207,9 +241,10 @@ CANCELLED = (
     Order("family", {"close": "later"}),
     _lines("parcels", "later", "well", "later", ends=COMPLETED),
     Order("turn", more={"account": 0}),
+    _counter(0, "later", "later", "later", ends=COMPLETED, press="later"),
 )
 CAN_BE_CANCELLED: Mapping[str, frozenset[str]] = dict.fromkeys(
-    ("family", "parcels", "turn", "signalled"), ROLLED_BACK
+    ("family", "parcels", "turn", "counter", "signalled"), ROLLED_BACK
 )
 """Also legal where clients cancel."""
 
@@ -268,6 +303,16 @@ class Talk:
         if workflow is not None:
             self._world.tell(workflow, "pause", at=at, insist_s=0)
             self._world.tell(workflow, "resume", insist_s=120)
+
+    def resume_all(self) -> None:
+        """Resume whoever is paused: a pause in doubt may be heard after the resume was refused."""
+        with self._world.connect() as connection:
+            paused = connection.execute(
+                b"SELECT id::text FROM goconductor.workflows WHERE paused"
+                b" AND status NOT IN ('completed', 'rolled_back', 'error')"
+            ).fetchall()
+        for (workflow,) in paused:
+            self._world.tell(workflow, "resume", insist_s=0)
 
     def close(self) -> None:
         """Return when nobody says anything any more; raises what went wrong."""

@@ -48,6 +48,7 @@ class StepRow:
     may_have_effect: bool
     output: Any = None
     items: int | None = None
+    turn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,16 @@ class LeaderSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many had a place of one key at a moment: workflows, or with `step` steps of theirs."""
+
+    definition: str
+    step: str
+    turn: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leaks:
     """What a sidecar may have forgotten in the server."""
 
@@ -84,7 +95,7 @@ class Leaks:
     letters: int = 0
     """What parents and children have told each other and nobody has brought."""
     places: int = 0
-    """Places of workflows that are not under way."""
+    """Places of workflows and steps that are not under way, and those who wait for one in vain."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +110,17 @@ class Rows:
     """The workflow that each start key stands for."""
     leaders: Sequence[LeaderSample] = ()
     leaks: Leaks = Leaks()
+    crowds: Sequence[Crowd] = ()
+    """The most that were seen of each key at a moment."""
 
 
 def read_rows(
     connection: psycopg.Connection[Any],
     leaders: Sequence[LeaderSample],
+    crowds: Sequence[Crowd] = (),
     schema: str = "goconductor",
 ) -> Rows:
-    """Read the tables; `leaders` are the samples that were taken meanwhile."""
+    """Read the tables; `leaders` and `crowds` are the samples that were taken meanwhile."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute(f"SET LOCAL search_path = {schema}".encode())
@@ -119,7 +133,7 @@ def read_rows(
         steps = fetch(
             f"SELECT workflow_id::text, {_named('step', 'idx')}, status,"  # noqa: S608
             " lease_until IS NOT NULL, attempt, comp_attempt, may_have_effect, output,"
-            " (fan->>'total')::int FROM steps ORDER BY workflow_id, step, idx".encode()
+            " (fan->>'total')::int, turn FROM steps ORDER BY workflow_id, step, idx".encode()
         ).fetchall()
         events = fetch(
             "SELECT workflow_id::text, seq, extract(epoch FROM time)::float8, kind, cause,"  # noqa: S608
@@ -137,6 +151,7 @@ def read_rows(
         dict(keys),
         leaders,
         leaks,
+        crowds,
     )
 
 
@@ -174,6 +189,25 @@ def read_leader(
     return LeaderSample(*row) if row else None
 
 
+def read_crowds(
+    connection: psycopg.Connection[Any], schema: str = "goconductor"
+) -> Sequence[Crowd]:
+    """Who is under way now of those that take turns, by their statuses and not by their places.
+
+    A child that is turned back by its parent goes on without a place.
+    """
+    rows = connection.execute(
+        f"SELECT definition, '', turn, count(*)::int FROM {schema}.workflows"  # noqa: S608
+        " WHERE turn IS NOT NULL AND (status = 'in_progress'"
+        " OR (status = 'rolling_back' AND parent_id IS NULL)) GROUP BY definition, turn"
+        f" UNION ALL SELECT w.definition, s.step, s.turn, count(*)::int FROM {schema}.steps s"
+        f" JOIN {schema}.workflows w ON w.id = s.workflow_id WHERE s.turn IS NOT NULL"
+        " AND (s.status IN ('queued', 'running', 'retrying', 'in_doubt')"
+        " OR (s.status = 'waiting' AND s.awaiting)) GROUP BY w.definition, s.step, s.turn".encode()
+    ).fetchall()
+    return [Crowd(*row) for row in rows]
+
+
 def _leaks(connection: psycopg.Connection[Any]) -> Leaks:
     row = connection.execute(
         "SELECT (SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
@@ -184,8 +218,10 @@ def _leaks(connection: psycopg.Connection[Any]) -> Leaks:
         " (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()),"
         " (SELECT count(*) FROM letters),"
         " (SELECT count(*) FROM turns t LEFT JOIN workflows w ON w.id = t.workflow_id"
+        " LEFT JOIN steps s ON (s.workflow_id, s.step, s.idx) = (t.workflow_id, t.step, t.idx)"
         " WHERE w.status IS NULL OR w.status IN ('queued', 'completed', 'rolled_back',"
-        " 'terminated'))",
+        " 'terminated') OR (t.step <> '' AND (s.status IS NULL OR s.status NOT IN ('queued',"
+        " 'running', 'waiting', 'retrying', 'in_doubt'))))",
         (_STALE_S,),
     ).fetchone()
     return Leaks(*row) if row else Leaks()

@@ -68,6 +68,8 @@ HAPPENED = {
     "parcels:rolled_back": 3,
     "turn:completed": 2,
     "turn:rolled_back": 2,
+    "counter:completed": 2,
+    "counter:rolled_back": 2,
     "signalled:completed": 2,
     "choice:completed": 2,
     "forgotten:rolled_back": 2,
@@ -79,14 +81,15 @@ HAPPENED = {
     "signals:before": 1,
     "signals:after": 1,
     "cause:parent_turned_back": 10,
-    "cause:its_turn": 5,
+    "cause:its_turn": 20,
+    "crowds": 5,
 }
 """Every construct, often enough."""
 
 
-def judged(world: World, **least: int) -> None:
+def judged(world: World, talk: Talk, **least: int) -> None:
     """Let it come to rest, and judge it."""
-    world.quiesce(within_s=60)
+    world.quiesce(within_s=60, meanwhile=talk.resume_all)
     world.verify(Expectations(at_least={**HAPPENED, **least}, also_legal_for=CAN_BE_CANCELLED))
 
 
@@ -102,7 +105,7 @@ def test_a_death_anywhere_in_the_language_costs_nothing(postgres_server: Postgre
             die_anywhere(world, talk)
         fired = {f"site:{site}": 1 for site in SITES}
         with telling(deaths):
-            judged(world, **fired, repeated=5, exits=len(SITES) + DEATHS)
+            judged(world, talk, **fired, repeated=5, exits=len(SITES) + DEATHS)
 
 
 def die_anywhere(world: World, talk: Talk) -> None:
@@ -145,7 +148,7 @@ def test_whoever_stands_still_brings_nothing_back(postgres_server: PostgresServe
                     what="its leases are over",
                 )
                 world.cont(name)
-        judged(world, stops=4)
+        judged(world, talk, stops=4)
 
 
 @pytest.mark.fault(33)
@@ -157,7 +160,7 @@ def test_sessions_that_end_every_second_cost_time_alone(postgres_server: Postgre
                 talk.keep_busy()
                 world.counts["sessions_ended"] += end_sessions(world)
                 threading.Event().wait(1.0)
-        judged(world, sessions_ended=20)
+        judged(world, talk, sessions_ended=20)
 
 
 def end_sessions(world: World) -> int:

@@ -228,10 +228,12 @@ class World:
             what=f"{count} workflows ended",
         )
 
-    def quiesce(self, *, within_s: float) -> None:
+    def quiesce(self, *, within_s: float, meanwhile: Callable[[], None] | None = None) -> None:
         """Return when every workflow has ended and no step is claimed or claimable."""
         deadline = time.monotonic() + within_s
         while self._asked(unfinished) != 0:
+            if meanwhile is not None:
+                meanwhile()
             if time.monotonic() > deadline:
                 raise self._error(f"not at rest within {within_s} s", self._check(Expectations()))
             threading.Event().wait(_POLL_S)
@@ -251,7 +253,7 @@ class World:
     def rows(self) -> Rows:
         """What PostgreSQL says now."""
         with self.connect() as connection:
-            return read_rows(connection, tuple(self._watch.leaders))
+            return read_rows(connection, tuple(self._watch.leaders), self._watch.crowds)
 
     def tally(self) -> Counter[str]:
         """What has happened so far, by the names that expectations use."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.chaos.book import Fact
 from tests.chaos.expectations import Rule
-from tests.chaos.rows import Leaks
+from tests.chaos.rows import Crowd, Leaks
 from tests.unit.chaos.plants import (
     Plant,
     add_event,
@@ -18,7 +18,7 @@ from tests.unit.chaos.plants import (
     move_entry,
     planter,
 )
-from tests.unit.chaos.sound_language import DONE, PAID, REPAID, UNDONE
+from tests.unit.chaos.sound_language import ACCOUNT, DONE, PAID, REPAID, SEAT, UNDONE
 from tests.unit.chaos.sound_run import Run
 
 PLANTS: list[tuple[Rule, str, Plant]] = []
@@ -230,6 +230,34 @@ def two_of_a_key_were_under_way_at_a_time(run: Run) -> None:
 @plant(Rule.TURNS)
 def the_effects_of_two_of_a_key_were_mixed(run: Run) -> None:
     move_entry(run, entry(run, UNDONE, "open"), entry(run, DONE, "close"))
+
+
+@plant(Rule.TURNS)
+def two_steps_of_a_key_were_under_way_at_a_time(run: Run) -> None:
+    change_event(
+        run,
+        lambda one: (one.workflow, one.step, one.cause) == (UNDONE, "legs[1]", "its_turn"),
+        time=101.0,
+    )
+
+
+@plant(Rule.TURNS)
+def two_workflows_of_a_key_were_seen_at_a_moment(run: Run) -> None:
+    run.crowds.append(Crowd("trip", "", ACCOUNT, 2))
+
+
+@plant(Rule.TURNS)
+def two_steps_of_a_key_were_seen_at_a_moment(run: Run) -> None:
+    run.crowds.append(Crowd("trip", "legs", SEAT, 2))
+
+
+@plant(Rule.TURNS)
+def a_step_began_that_waited_for_its_turn(run: Run) -> None:
+    change_event(
+        run,
+        lambda one: (one.step, one.cause) == ("legs[1]", "its_turn"),
+        cause="ready",
+    )
 
 
 @plant(Rule.AT_REST)

@@ -1,7 +1,7 @@
 """A small run of what the language has, in which all is well; violations are planted into copies.
 
 Two trips: one completed, one was rolled back. A trip opens, pays by a child, books each leg of a
-fan-out, of which one may fail, goes by one of two ways, waits a while, and closes. Trips of one
+fan-out, one at a time, of which one may fail, goes by one of two ways, waits a while, and closes. Trips of one
 account take turns. What closes was taken on with a 202, and done later.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tests.chaos.book import Fact
 from tests.chaos.graphs import FanOut, Graph
-from tests.chaos.rows import LeaderSample, Rows, StepRow
+from tests.chaos.rows import Crowd, LeaderSample, Rows, StepRow
 from tests.unit.chaos.sound_run import Run, Writer, mark
 
 DONE, UNDONE = "t-done", "t-undone"
@@ -39,7 +39,9 @@ TRIP = Graph(
     children=frozenset({"pay"}),
     fans={"legs": FanOut(parallel=2, tolerated=1)},
     shown={"go": ("legs",), "mail": (), "close": ("mail",)},
+    limits={"legs": 1},
 )
+SEAT = '"seat"'
 CHARGE = Graph({"charge": ()}, frozenset({"charge"}), gives="charge")
 LEGS = ("legs[0]", "legs[1]", "legs[2]")
 
@@ -80,7 +82,10 @@ class LanguageRun(Run):
 
 def sound_language() -> LanguageRun:
     """A run that no invariant complains of."""
-    run = LanguageRun(leaders=[LeaderSample(1, "a")])
+    run = LanguageRun(
+        leaders=[LeaderSample(1, "a")],
+        crowds=[Crowd("trip", "", ACCOUNT, 1), Crowd("trip", "legs", SEAT, 1)],
+    )
     _completed(run)
     _rolled_back(run)
     return run
@@ -182,7 +187,7 @@ def _booked(trip: _Trip, refused: tuple[str, ...] = LEGS[2:]) -> None:
     """The legs are booked one after the other."""
     trip.begin("legs", "waiting", "fans_out")
     for leg in LEGS:
-        trip.execute(leg, Fact.REFUSED if leg in refused else Fact.APPLIED)
+        trip.execute(leg, Fact.REFUSED if leg in refused else Fact.APPLIED, takes_turns=True)
     well = len(refused) == 1
     trip.end_step("legs", ("waiting", "succeeded" if well else "failed"), "all_items_ended")
 
@@ -196,5 +201,7 @@ def _turn() -> Mapping[str, object]:
 
 
 def _step(workflow: str, step: str, status: str = "succeeded", **fields: object) -> StepRow:
-    row = StepRow(workflow, step, status, False, 1, 0, True, {"mark": mark(workflow, step)})
+    turn = SEAT if step in LEGS else None
+    output = {"mark": mark(workflow, step)}
+    row = StepRow(workflow, step, status, False, 1, 0, True, output, turn=turn)
     return replace(row, **fields)  # type: ignore[arg-type]

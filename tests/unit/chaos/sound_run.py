@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tests.chaos.book import Entry, Fact
 from tests.chaos.expectations import Cancel, Exit, Start
 from tests.chaos.graphs import Graph
-from tests.chaos.rows import EventRow, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
+from tests.chaos.rows import Crowd, EventRow, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
 
 DONE, UNDONE = "w-done", "w-undone"
 AFTER: dict[str, tuple[str, ...]] = {
@@ -38,6 +38,7 @@ class Run:
     exits: list[Exit] = field(default_factory=list)
     leaders: list[LeaderSample] = field(default_factory=list)
     leaks: Leaks = field(default_factory=lambda: Leaks(advisory_locks=1))
+    crowds: list[Crowd] = field(default_factory=list)
 
     def rows(self) -> Rows:
         graphs = {("order", 1): GRAPH}
@@ -49,6 +50,7 @@ class Run:
             self.start_keys,
             self.leaders,
             self.leaks,
+            self.crowds,
         )
 
 
@@ -93,9 +95,13 @@ class Writer:
         )  # fmt: skip
         self._run.events.append(event)
 
-    def execute(self, step: str, fact: Fact = Fact.APPLIED) -> None:
+    def execute(self, step: str, fact: Fact = Fact.APPLIED, *, takes_turns: bool = False) -> None:
         queued = {"step": step, "action": "execute"}
-        self.note("step", "ready", ("pending", "queued"), **queued)
+        if takes_turns:
+            self.note("step", "waits_for_its_turn", ("pending", "waiting"), **queued)
+            self.note("step", "its_turn", ("waiting", "queued"), **queued)
+        else:
+            self.note("step", "ready", ("pending", "queued"), **queued)
         called = {**queued, "attempt": 1}
         self.note("step", "claimed", ("queued", "running"), **called)
         well = fact is Fact.APPLIED

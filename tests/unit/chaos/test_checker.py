@@ -23,7 +23,7 @@ SOUND = Expectations(
 SOUND_LANGUAGE = Expectations(
     at_least={
         "completed": 2, "rolled_back": 2, "children": 2, "items": 6, "skipped": 1, "tolerated": 2,
-        "taken_on": 1, "called_back": 1, "trip:completed": 1, "cause:parent_turned_back": 1,
+        "taken_on": 1, "called_back": 1, "trip:completed": 1, "crowds": 2, "cause:parent_turned_back": 1,
     }
 )  # fmt: skip
 
