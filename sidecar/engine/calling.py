@@ -204,6 +204,7 @@ class Caller:
             on_status=dict(on_status) if on_status else None,
             trace=claimed.trace,
             callback=callback,
+            origin=claimed.origin,
         )
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:

@@ -63,6 +63,7 @@ class Draft:
         self.deadline_at = workflow.deadline_at
         self.trace = workflow.trace
         self.owes_since = workflow.owes_since
+        self.taken_over_by = workflow.taken_over_by
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused
@@ -167,6 +168,10 @@ class Draft:
         self.note("workflow", cause, before=before, after=self.status, details=details)
         if self.parent is not None and self.status in WAIT_RETURNS:
             self.tell_parent()
+
+    def hand_over(self, to: WorkflowId) -> None:
+        """Let another workflow owe what this one does."""
+        self.taken_over_by = self._fields["taken_over_by"] = to
 
     def set(self, **fields: Any) -> None:
         """Set fields of the workflow that no status depends on."""
@@ -379,7 +384,8 @@ class Draft:
 
     def _owes_since(self) -> datetime | None:
         """Since when effects are owed their undoing; None if none is."""
-        if not may_owe(self.status, turning_back=self.turning_back):
+        taken = self.taken_over_by
+        if not may_owe(self.status, turning_back=self.turning_back, taken_over_by=taken):
             return None
         since = self._original.owes_since or self.now
         return since if owes(self.definition, self.steps.values()) else None

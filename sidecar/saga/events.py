@@ -133,9 +133,13 @@ class Resolution(StrEnum):
 
 
 class RerunRequested(Struct, frozen=True):
-    """A workflow that has ended is run again, as the workflow `new`."""
+    """A workflow that has ended is run again, as the workflow `new`.
+
+    `same_version` says that the new one runs the same version of the definition.
+    """
 
     new: WorkflowId
+    same_version: bool = True
     reason: str = ""
     actor: str = "api"
 

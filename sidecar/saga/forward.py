@@ -11,19 +11,29 @@ from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
 
+from msgspec.structs import replace
+
 from sidecar.errors import RenderError
 from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import fail_unsent, queue
+from sidecar.saga.queueing import anew, fail_unsent, queue
+from sidecar.saga.reruns import is_to_be_tried_again
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import Step
 
 
 def begin(draft: Draft) -> None:
-    """Open the roots."""
-    _open_ready(draft, draft.definition.roots)
+    """Open the roots; in the rerun of a workflow, what follows from the results that it kept."""
+    if not draft.steps:
+        _open_ready(draft, draft.definition.roots)
+        return
+    for step in draft.in_order():
+        if is_to_be_tried_again(draft.definition.by_name[step.key.step], step):
+            again = replace(step, execute=anew(step.execute))
+            draft.move(again, StepSignal.RETRY, "same_key_again", due_at=draft.now)
+    _open_ready(draft, draft.definition.steps)
 
 
 def passed(draft: Draft, name: str) -> None:

@@ -56,7 +56,8 @@ MAX_TURN_KEY = 1_024
 class NewWorkflow:
     """What a workflow is started with; a child with its `parent`, and the deadline of that.
 
-    `rerun_of` is the workflow that is run again by it.
+    `rerun_of` is the workflow that is run again by it, and `kept` that workflow, whole and with all
+    bodies, if its results are kept.
     """
 
     id: WorkflowId
@@ -67,6 +68,7 @@ class NewWorkflow:
     parent: Parent | None = None
     deadline_at: datetime | None = None
     rerun_of: WorkflowId | None = None
+    kept: Workflow | None = None
 
 
 def child_of(child: ChildStart) -> NewWorkflow:
@@ -104,6 +106,8 @@ def start(
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
     details = reruns.origin(new.rerun_of)
+    if new.kept is not None:
+        reruns.take_over(draft, new.kept)
     # Who starts a root is told that its input does not fit; a child can only tell its parent.
     error = misfit(definition.input_check, new.input, "input") if new.parent else None
     if error is not None:

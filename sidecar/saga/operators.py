@@ -12,7 +12,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import answers, children, fan_out, forward, reruns, rollback, waits
+from sidecar.saga import afterwards, answers, children, fan_out, forward, reruns, rollback, waits
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
@@ -27,7 +27,7 @@ from sidecar.saga.events import (
     SkipRequested,
     TerminateRequested,
 )
-from sidecar.saga.queueing import NOT_DUE, ended_unknown, stop, under_way
+from sidecar.saga.queueing import NOT_DUE, anew, ended_unknown, stop, under_way
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
@@ -37,7 +37,7 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import NEVER_RUN, Run, Step, StepKey
+from sidecar.saga.workflow import NEVER_RUN, Step, StepKey
 
 _UNSURE = frozenset({StepStatus.RETRYING, StepStatus.IN_DOUBT, StepStatus.WAITING})
 _TO_SKIP = _UNSURE | {StepStatus.PENDING, StepStatus.QUEUED}
@@ -180,13 +180,13 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
             fan_out.retry_undo(draft, step)
         return True
     if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
-        again = replace(step, compensate=_anew(step.compensate))
+        again = replace(step, compensate=anew(step.compensate))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
         if step.is_item:
             fan_out.retry_undo(draft, step)
         return True
     if step.execute.attempt and _is_stuck(draft, step):
-        again = replace(step, execute=_anew(step.execute))
+        again = replace(step, execute=anew(step.execute))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
         if step.is_item:
             fan_out.retry_item(draft, step)
@@ -200,15 +200,12 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
     return step.due_at is not None
 
 
-def _anew(run: Run) -> Run:
-    """A run with all its tries and its whole budget before it."""
-    return replace(run, tries=0, started_at=None, ended_at=None)
-
-
 def _is_stuck(draft: Draft, step: Step) -> bool:
     """Whether a step has failed where there is no way back, and waits for a person."""
     if step.status is not StepStatus.FAILED or step.fan is not None:
         return False
+    if draft.status is WorkflowStatus.QUEUED:
+        return False  # it is tried again as soon as the workflow has its turn
     if step.is_item:
         return _waits_for_items(draft, draft.named(step.key.step))
     defined = draft.definition.by_name[step.key.step]
@@ -276,8 +273,10 @@ def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
     """Settle what is unknown by what a person found out."""
     if _is_settled(draft.step(event.step), event.resolution):
         return Verdict.IGNORED
-    step = _free(draft, event.step, "resolve")
     details = said(event.reason, event.evidence, event.resolution)
+    if draft.status is WorkflowStatus.TERMINATED:
+        return afterwards.resolve(draft, event, details)
+    step = _free(draft, event.step, "resolve")
     match event.resolution:
         case Resolution.SUCCEEDED:
             _resolve_succeeded(draft, step, event.output, details)

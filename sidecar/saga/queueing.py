@@ -12,7 +12,7 @@ from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import JsonText, StepDefinition
 from sidecar.saga.draft import Draft
 from sidecar.saga.states import StepSignal, StepStatus
-from sidecar.saga.workflow import Step
+from sidecar.saga.workflow import Run, Step
 
 
 def queue(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | None) -> Step:
@@ -49,6 +49,11 @@ def ended_unknown(step: Step) -> Step:
     """The step without the attempt under way, whose outcome nobody will hear of."""
     run = replace(step.execute, closed=step.execute.attempt)
     return replace(step, execute=run, may_have_effect=True, awaiting=False)
+
+
+def anew(run: Run) -> Run:
+    """A run with all its tries and its whole budget before it."""
+    return replace(run, tries=0, started_at=None, ended_at=None)
 
 
 def under_way(step: Step) -> bool:

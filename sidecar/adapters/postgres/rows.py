@@ -70,6 +70,7 @@ def step_of(row: Row) -> Step:
         compensation_input=row.get("comp_input"),
         compensation_output=row.get("comp_output"),
         compensation_error=row.get("comp_error"),
+        origin=row.get("origin"),
     )
 
 
@@ -104,6 +105,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
         owes_since=row["owes_since"],
+        taken_over_by=row["taken_over_by"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -174,6 +176,7 @@ def held_step(row: Answered) -> Step:
         doubt_at=row[45],
         fan=_fan(row[46]),
         output=row[26],
+        origin=row[57],
     )
 
 
@@ -231,7 +234,13 @@ def _whole_step(row: Answered) -> Step:
         row[46],
         row[47],
         _fan(row[48]),
-        *row[23:29],
+        row[23],
+        row[24],
+        row[25],
+        row[26],
+        row[27],
+        row[28],
+        row[59],
     )
 
 
@@ -255,6 +264,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         turn=_turn(*row[55:57]),
         last_signal=row[49],
         owes_since=row[57],
+        taken_over_by=row[58],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],
@@ -284,4 +294,5 @@ def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
         compensation_input=row[27] if undoing else None,
         reason=workflow.reason,
         trace=workflow.trace,
+        origin=step.origin,
     )

@@ -9,6 +9,7 @@ from tests.simulation.mutants.language_postgres import LANGUAGE_POSTGRES
 from tests.simulation.mutants.memory import MEMORY
 from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
+from tests.simulation.mutants.reruns import RERUN
 
-MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES)
+MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES, *RERUN)
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}

@@ -229,7 +229,7 @@ VERBS = (
     ),
     tested(
         "a retry begins no tries anew",
-        f"{OPERATORS}:_anew",
+        "sidecar.saga.queueing:anew",
         "tries=0, started_at=None,",
         "",
         f"{SUITE}::test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew",
