@@ -116,12 +116,17 @@ class RetryRequested(Struct, frozen=True):
 
 
 class SkipRequested(Struct, frozen=True):
-    """Go on without a step, as if it had passed with this output; or without undoing it."""
+    """Go on without a step: as if it had passed with this output, or without undoing it.
+
+    Which of the two is said, so that neither is ever taken for the other: one that was asked for on
+    the way forward, and comes once more when the workflow has turned back, clears no effect.
+    """
 
     step: StepKey
     reason: str
     output: JsonText | None = None
     actor: str = "api"
+    action: Action = Action.EXECUTE
 
 
 class Resolution(StrEnum):

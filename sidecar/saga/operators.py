@@ -32,6 +32,7 @@ from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
     WORKFLOW_ENDS,
+    Action,
     StepSignal,
     StepStatus,
     WorkflowSignal,
@@ -240,13 +241,15 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
     Whatever effect it may have had stays owed, if the workflow turns back later.
     """
-    if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
+    undoes = event.action is Action.COMPENSATE
+    status = draft.step(event.step).status
+    if status is StepStatus.COMPENSATED or (status is StepStatus.SKIPPED and not undoes):
         return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
     if draft.status is WorkflowStatus.QUEUED:
         raise IllegalTransition("workflow", "waiting for its turn", "skip")
     details = said(event.reason)
-    if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
+    if undoes:
         _leave(draft, step, "skipped", details)
         return Verdict.APPLIED
     open_ahead = step.status in _TO_SKIP and step.fan is None and not draft.turning_back

@@ -1,4 +1,4 @@
-"""A terminated workflow is run again: real sidecars, a real PostgreSQL, and the ledger of a service."""
+"""A terminated workflow is run again: a real sidecar, a real PostgreSQL, a service's ledger."""
 
 from __future__ import annotations
 

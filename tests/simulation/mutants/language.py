@@ -207,6 +207,13 @@ VERBS = (
         f"{SUITE}::test_an_undoing_that_is_skipped_counts_as_done",
     ),
     tested(
+        "a skip that comes again when the workflow has turned back clears an effect",
+        f"{OPERATORS}:skip",
+        "if undoes:",
+        "if undoes or step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):",
+        f"{SUITE}::test_a_skip_that_is_repeated_after_the_turning_back_clears_no_effect",
+    ),
+    tested(
         "to skip a step clears what may have happened",
         f"{OPERATORS}:skip",
         "output=event.output,",
