@@ -237,6 +237,7 @@ class Draft:
             output=self._fields.get("output", self._original.output),
             error=error or self._fields.get("error", self._original.error),
             kept=kept,
+            child=self.id,
         )
         self.tell(self.parent.workflow, told)
 

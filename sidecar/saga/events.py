@@ -169,7 +169,8 @@ class Admitted(Struct, frozen=True):
 class ChildTold(Struct, frozen=True, tag="child_told"):
     """A child tells its parent's step how it stands: at its end, or in need of a person.
 
-    `kept` says that it was to be undone and cannot be.
+    `kept` says that it was to be undone and cannot be. `child` is its id: a step that has begun
+    another child since does not listen to it any more.
     """
 
     step: StepKey
@@ -178,6 +179,7 @@ class ChildTold(Struct, frozen=True, tag="child_told"):
     error: JsonText | None = None
     kept: bool = False
     actor: str = "child"
+    child: WorkflowId | None = None
 
 
 class ParentTurnedBack(Struct, frozen=True, tag="parent_turned_back"):

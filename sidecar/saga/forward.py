@@ -18,7 +18,7 @@ from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import anew, fail_unsent, queue
+from sidecar.saga.queueing import all_anew, fail_unsent, queue
 from sidecar.saga.reruns import is_to_be_tried_again
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import Step
@@ -31,7 +31,7 @@ def begin(draft: Draft) -> None:
         return
     for step in draft.in_order():
         if is_to_be_tried_again(draft.definition.by_name[step.key.step], step):
-            again = replace(step, execute=anew(step.execute))
+            again = replace(step, execute=all_anew(step.execute))
             draft.move(again, StepSignal.RETRY, "same_key_again", due_at=draft.now)
     _open_ready(draft, draft.definition.steps)
 
@@ -152,8 +152,7 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             if not fan_out.tolerates(draft, step):
                 return _fail_items(draft, step)
         elif defined.child is not None:
-            body = draft.rendered(defined.input) if defined.input else draft.input
-            step = children.begin(draft, defined, step, body)
+            step = children.begin(draft, defined, step, children.body_of(draft, defined, step))
         else:
             sent = draft.rendered(defined.input) if defined.input else None
             step = queue(draft, defined, step, sent)

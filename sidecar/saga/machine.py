@@ -36,6 +36,7 @@ from sidecar.saga.events import (
     RollbackReviewed,
     SignalSent,
     TimerFired,
+    Told,
 )
 from sidecar.saga.rollback import turn_back, unwind
 from sidecar.saga.states import (
@@ -150,9 +151,27 @@ def _admitted(draft: Draft) -> Verdict:
 def advance(
     definition: Definition, workflow: Workflow, event: Event, *, now: datetime, render: Render
 ) -> Changes:
-    """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed."""
-    draft = Draft(definition, workflow, Circumstances(now, event.actor, render))
-    return draft.changes(_apply(draft, workflow, event))
+    """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed.
+
+    What other workflows tell raises nothing: that it came in vain stands in the history.
+    """
+    at = Circumstances(now, event.actor, render)
+    draft = Draft(definition, workflow, at)
+    try:
+        return draft.changes(_apply(draft, workflow, event))
+    except IllegalTransition as error:
+        if not isinstance(event, Told):
+            raise
+        return _refused(Draft(definition, workflow, at), event, error)
+
+
+def _refused(draft: Draft, event: Told, error: IllegalTransition) -> Changes:
+    """Note a letter that cannot be heeded: nobody waits for an answer, and it is not kept."""
+    told = event.status if isinstance(event, ChildTold) else type(event).__name__
+    step = draft.step(event.step) if isinstance(event, ChildTold) else None
+    details = error_body(error.code, error.message, told=told)
+    draft.note("child" if step else "parent", "refused", step=step, details=details)
+    return draft.changes(Verdict.LATE)
 
 
 def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:

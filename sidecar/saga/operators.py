@@ -12,7 +12,18 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import afterwards, answers, children, fan_out, forward, reruns, rollback, waits
+from sidecar.saga import (
+    afterwards,
+    anew,
+    answers,
+    children,
+    fan_out,
+    forward,
+    reruns,
+    rollback,
+    stuck,
+    waits,
+)
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
@@ -27,7 +38,7 @@ from sidecar.saga.events import (
     SkipRequested,
     TerminateRequested,
 )
-from sidecar.saga.queueing import NOT_DUE, anew, ended_unknown, stop, under_way
+from sidecar.saga.queueing import NOT_DUE, all_anew, ended_unknown, stop, under_way
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
@@ -129,7 +140,7 @@ def stop_all(draft: Draft, reason: str) -> None:
 
 def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
     if draft.definition.by_name[step.key.step].child is not None and step.fan is None:
-        draft.tell(children.child_id(draft.id, step.key), ParentTerminated(reason))
+        draft.tell(children.id_of(draft.id, step), ParentTerminated(reason))
     if step.status is StepStatus.COMPENSATING:
         run = replace(step.compensate, closed=step.compensate.attempt)
         ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)
@@ -152,9 +163,12 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
         if any(under_way(step) for step in named):
             return Verdict.IGNORED  # it is being tried at this moment
         subject = f"step {event.step}" if event.step else "workflow"
-        state = draft.step(event.step).status if event.step else draft.status
+        state = _why_not(draft, draft.step(event.step)) if event.step else draft.status
         raise IllegalTransition(subject, state, "retry")
-    _mend(draft)
+    stuck.mend(draft)
+    for step in found:
+        if draft.step(step.key).status is StepStatus.SUCCEEDED:
+            forward.concluded(draft, draft.step(step.key))  # its signal was there already
     return Verdict.APPLIED
 
 
@@ -181,13 +195,16 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
             fan_out.retry_undo(draft, step)
         return True
     if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
-        again = replace(step, compensate=anew(step.compensate))
+        again = replace(step, compensate=all_anew(step.compensate))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
         if step.is_item:
             fan_out.retry_undo(draft, step)
         return True
-    if step.execute.attempt and _is_stuck(draft, step):
-        again = replace(step, execute=anew(step.execute))
+    defined = draft.definition.by_name[step.key.step]
+    if stuck.is_stuck(draft, step) and anew.begins_anew(defined, step):
+        return anew.begin(draft, defined, step, details)
+    if step.execute.attempt and stuck.is_stuck(draft, step):
+        again = replace(step, execute=all_anew(step.execute))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
         if step.is_item:
             fan_out.retry_item(draft, step)
@@ -201,36 +218,10 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
     return step.due_at is not None
 
 
-def _is_stuck(draft: Draft, step: Step) -> bool:
-    """Whether a step has failed where there is no way back, and waits for a person."""
-    if step.status is not StepStatus.FAILED or step.fan is not None:
-        return False
-    if draft.status is WorkflowStatus.QUEUED:
-        return False  # it is tried again as soon as the workflow has its turn
-    if step.is_item:
-        return _waits_for_items(draft, draft.named(step.key.step))
+def _why_not(draft: Draft, step: Step) -> str:
     defined = draft.definition.by_name[step.key.step]
-    past = draft.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
-    return past and not draft.turning_back and not defined.optional
-
-
-def _waits_for_items(draft: Draft, step: Step) -> bool:
-    """Whether more items of a step have failed than it tolerates, where there is no way back."""
-    waiting = step.status is StepStatus.WAITING and not draft.turning_back
-    return waiting and not fan_out.tolerates(draft, step) and fan_out.must_go_on(draft, step)
-
-
-def _mend(draft: Draft) -> None:
-    """Let a workflow in `error` go on once nothing needs a person any more."""
-    if draft.status is not WorkflowStatus.ERROR:
-        return
-    if draft.turning_back:
-        if not rollback.failures(draft):
-            draft.signal(WorkflowSignal.MEND, "mended")
-        return
-    steps = [draft.named(defined.name) for defined in draft.definition.steps]
-    if not any(_is_stuck(draft, step) or _waits_for_items(draft, step) for step in steps):
-        draft.signal(WorkflowSignal.MEND_AHEAD, "mended")
+    fresh = stuck.is_stuck(draft, step) and anew.begins_anew(defined, step)
+    return anew.why_not(defined, step) if fresh else step.status
 
 
 # -- skip and resolve -------------------------------------------------------------------------
@@ -253,7 +244,7 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
         _leave(draft, step, "skipped", details)
         return Verdict.APPLIED
     open_ahead = step.status in _TO_SKIP and step.fan is None and not draft.turning_back
-    if not open_ahead and not _is_stuck(draft, step):
+    if not open_ahead and not stuck.is_stuck(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "skip")
     if step.is_item and step.status is StepStatus.PENDING:
         raise IllegalTransition(f"step {step.key}", step.status, "skip")
@@ -307,7 +298,7 @@ def _is_settled(step: Step, resolution: Resolution) -> bool:
 def _resolve_succeeded(
     draft: Draft, step: Step, output: JsonText | None, details: JsonText | None
 ) -> None:
-    if not _is_stuck(draft, step) and not _is_unsure(draft, step):
+    if not stuck.is_stuck(draft, step) and not _is_unsure(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "resolve as succeeded")
     was = ended_unknown(step) if step.awaiting else step
     known = replace(was, may_have_effect=True, output=output)
@@ -341,12 +332,12 @@ def _is_unsure(draft: Draft, step: Step) -> bool:
 def _go_on(draft: Draft, before: Step, step: Step) -> None:
     """Go on after a step or item that a person made pass."""
     if not step.is_item:
-        _mend(draft)
+        stuck.mend(draft)
         forward.concluded(draft, step)
         return
     if before.status is StepStatus.FAILED:
         fan_out.retry_item(draft, before)
-        _mend(draft)
+        stuck.mend(draft)
     answers.item_ended(draft, step)
 
 
@@ -363,7 +354,7 @@ def _leave(draft: Draft, step: Step, cause: str, details: JsonText | None) -> No
     moved = draft.move(step, StepSignal.UNDO, cause, details=details, **NOT_DUE)
     if moved.is_item:
         fan_out.item_undone(draft, moved)
-    _mend(draft)
+    stuck.mend(draft)
     rollback.unwind(draft)
 
 

@@ -51,7 +51,7 @@ def ended_unknown(step: Step) -> Step:
     return replace(step, execute=run, may_have_effect=True, awaiting=False)
 
 
-def anew(run: Run) -> Run:
+def all_anew(run: Run) -> Run:
     """A run with all its tries and its whole budget before it."""
     return replace(run, tries=0, started_at=None, ended_at=None)
 

@@ -189,6 +189,7 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
     },
     _S.FAILED: {
         _SS.RETRY: _S.RETRYING,
+        _SS.AWAIT: _S.WAITING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.SKIP: _S.SKIPPED,
         _SS.COMPENSATE: _S.COMPENSATING,

@@ -222,7 +222,7 @@ VERBS = (
     ),
     tested(
         "a retry leaves the workflow in error",
-        f"{OPERATORS}:_mend",
+        "sidecar.saga.stuck:mend",
         "if not rollback.failures(draft):",
         "if False:",
         f"{SUITE}::test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew",
@@ -236,7 +236,7 @@ VERBS = (
     ),
     tested(
         "a retry begins no tries anew",
-        "sidecar.saga.queueing:anew",
+        "sidecar.saga.queueing:all_anew",
         "tries=0, started_at=None,",
         "",
         f"{SUITE}::test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew",

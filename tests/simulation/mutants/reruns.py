@@ -1,4 +1,4 @@
-"""Bugs in running a workflow again, and in what is settled of one that was terminated."""
+"""Bugs in running a workflow again, in settling what was terminated, in beginning anew."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ KEPT = (
     ),
     tested(
         "what waits for its turn can be retried before it",
-        "sidecar.saga.operators:_is_stuck",
+        "sidecar.saga.stuck:is_stuck",
         "draft.status is WorkflowStatus.QUEUED",
         "False",
         "tests/unit/saga/test_reruns.py::test_what_waits_for_its_turn_is_not_retried_before_it",
@@ -132,4 +132,44 @@ SETTLED = (
     ),
 )
 
-RERUN = (*KEPT, *HANDED_OVER, *SETTLED)
+ANEW = (
+    tested(
+        "the end of an earlier child is taken for that of the newest",
+        "sidecar.saga.children:told",
+        "event.child is not None and",
+        "False and",
+        f"{SUITE}::test_a_child_that_was_rolled_back_past_a_pivot_is_begun_anew",
+    ),
+    tested(
+        "a child that is begun anew has the id of the first",
+        "sidecar.saga.children:id_of",
+        "step.execute.attempt",
+        "0",
+        f"{SUITE}::test_a_child_that_was_rolled_back_past_a_pivot_is_begun_anew",
+    ),
+    tested(
+        "a child whose effect is there is begun anew",
+        "sidecar.saga.anew:begin",
+        "if step.may_have_effect:",
+        "if False:",
+        "tests/unit/saga/test_children_in_trouble.py"
+        "::test_a_child_whose_effect_is_there_is_not_begun_anew",
+    ),
+    tested(
+        "a wait that is begun anew goes on past nobody who waits for it",
+        "sidecar.saga.operators:retry",
+        "if draft.step(step.key).status is StepStatus.SUCCEEDED:",
+        "if False:",
+        "tests/unit/saga/test_retried_waits.py::test_a_signal_that_came_meanwhile_is_taken_at_once",
+    ),
+    tested(
+        "a letter that cannot be heeded is forgotten without a word",
+        "sidecar.saga.machine:advance",
+        "if not isinstance(event, Told):",
+        "if True:",
+        "tests/unit/saga/test_children_in_trouble.py"
+        "::test_a_letter_that_cannot_be_heeded_stands_in_the_history",
+    ),
+)
+
+RERUN = (*KEPT, *HANDED_OVER, *SETTLED, *ANEW)
