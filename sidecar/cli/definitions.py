@@ -12,8 +12,11 @@ from sidecar.cli.options import client_options, print_json
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--allow-missing", is_flag=True, help="Take actions that no catalogue offers.")
 @client_options
-def apply(*, file: Path, server: str, namespace: str | None, output: str) -> None:
+def apply(
+    *, file: Path, allow_missing: bool, server: str, namespace: str | None, output: str
+) -> None:
     """Register the definition in FILE (YAML, or JSON if its name ends so)."""
     from sidecar.cli.client import Client
 
@@ -22,7 +25,9 @@ def apply(*, file: Path, server: str, namespace: str | None, output: str) -> Non
     except OSError as error:
         raise Failure(f"the file cannot be read: {error}") from None
     kind = "application/json" if file.suffix == ".json" else "application/yaml"
-    answer = Client(server, namespace).post("definitions", body=text, content_type=kind)
+    query = [("allow_missing", "true")] if allow_missing else []
+    client = Client(server, namespace)
+    answer = client.post("definitions", query=query, body=text, content_type=kind)
     if output == "json":
         print_json(answer.body)
         return

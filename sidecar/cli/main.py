@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import click
 
-from sidecar.cli import bulk, debt, definitions, operation, operators, reruns, versions, workflows
+from sidecar.cli import (
+    bulk,
+    debt,
+    definitions,
+    operation,
+    operators,
+    reruns,
+    services,
+    versions,
+    workflows,
+)
 from sidecar.cli.check import check
 from sidecar.cli.failure import Failure
 from sidecar.cli.probe import probe
@@ -72,6 +82,7 @@ for _command in (
     reruns.rerun,
     bulk.bulk,
     debt.debt,
+    services.services,
     operation.version,
 ):
     main.add_command(_command)

@@ -155,6 +155,11 @@ def _endpoints(
     if file is None:
         return None, None
     step = _step(file, action)
+    if not step.path:
+        raise Failure(
+            f"step {action!r} names an action of the catalogue of {step.service}, not a path.",
+            then="give the paths: --execute, --compensate and --status.",
+        )
     forward = Endpoint(step.path, step.method, dict(step.on_status))
     undo = step.compensation
     if undo is None:
@@ -164,6 +169,8 @@ def _endpoints(
             f"the compensation of {action!r} renders a body of its own.",
             then="give one that the service accepts: --compensate-input JSON.",
         )
+    if not undo.path:
+        return forward, None
     return forward, Endpoint(undo.path, undo.method, dict(undo.on_status))
 
 

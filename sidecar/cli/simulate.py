@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sidecar.cli.catalogues import catalogue_option, read_catalogues
 from sidecar.cli.check import format_of
 from sidecar.cli.failure import Failure, printable
 from sidecar.cli.options import output_option, print_json, read_input
@@ -45,6 +46,7 @@ _SIGNAL = re.compile(r"([a-z][a-z0-9_]*)(?:=(.*?))?(?:@([0-9.]+[a-z]+))?", re.DO
 @click.option("--cancel", "cancel_at", metavar="10s", help="When somebody cancels.")
 @click.option("--all-faults", is_flag=True, help="Run it once for every single fault.")
 @click.option("--pairs", is_flag=True, help="The same for every two faults of different steps.")
+@catalogue_option
 @output_option
 @click.pass_context
 def simulate(
@@ -58,6 +60,7 @@ def simulate(
     cancel_at: str | None,
     all_faults: bool,
     pairs: bool,
+    catalogues: tuple[Path, ...],
     output: str,
 ) -> None:
     """Run the definition in FILE in virtual time, and tell how it ends.
@@ -72,7 +75,7 @@ def simulate(
     from sidecar.definitions.simulator import Scenario, every_run, parse_fault, telling
     from sidecar.definitions.simulator import simulate as simulate_one
 
-    definition = _definition(file)
+    definition = _definition(file, catalogues)
     scenario = Scenario(
         input=_input(definition, body),
         outputs={step: body for one in outputs for step, body in _outputs(definition, one)},
@@ -99,15 +102,29 @@ def simulate(
         ctx.exit(1)
 
 
-def _definition(file: Path) -> Definition:
+def _definition(file: Path, catalogues: tuple[Path, ...]) -> Definition:
     from sidecar.definitions import compile_stored, parse_definition
+    from sidecar.definitions.pins import with_catalogues
 
     try:
         text = file.read_bytes()
     except OSError as error:
         raise Failure(f"the file cannot be read: {error}") from None
-    parsed = parse_definition(text, format_of(file))
-    return compile_stored(parsed.document, "default", parsed.name, 1)
+    parsed = with_catalogues(parse_definition(text, format_of(file)), read_catalogues(catalogues))
+    definition = compile_stored(parsed.document, "default", parsed.name, 1)
+    _demand_known_actions(definition)
+    return definition
+
+
+def _demand_known_actions(definition: Definition) -> None:
+    """What is not known of an action would be made up, and with it how the workflow ends."""
+    unknown = [step for step in definition.steps if step.action and step.catalogue is None]
+    if unknown:
+        names = ", ".join(sorted({f"{step.action} of {step.service}" for step in unknown}))
+        raise Failure(
+            f"nothing is known of the actions that the definition names: {names}.",
+            then="give the configuration of each service's sidecar: --catalogue sidecar.yaml.",
+        )
 
 
 def _input(definition: Definition, text: str | None) -> JsonText | None:

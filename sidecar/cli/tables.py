@@ -135,6 +135,27 @@ def debt(page: Json) -> RenderableType:
     return Group(services, "", entries)
 
 
+def services(page: Json) -> RenderableType:
+    """Return services, each with its live sidecars."""
+    table = _table("service", "actions", "catalogue", "sidecar", "version", "has", "is", "seen")
+    for one in page["services"]:
+        actions = ", ".join(sorted(one["actions"]))
+        first = [one["service"], actions or None, one["catalogue"]]
+        for sidecar in one["sidecars"] or [{}]:
+            table.add_row(*map(_text, first), *_sidecar(sidecar))
+            first = ["", "", ""]
+    return table
+
+
+def _sidecar(one: Json) -> list[Text]:
+    """The cells of a live sidecar, or of none."""
+    if not one:
+        return [_text("none lives"), *map(_text, ["", "", "", ""])]
+    state = "draining" if one["draining"] else "ready" if one["ready"] else "not ready"
+    told = (one["host"], one["version"], one["catalogue"], state)
+    return [*map(_text, told), _time(one["seen_at"])]
+
+
 def events(page: Json) -> RenderableType:
     """Return a history."""
     table = _table("seq", "time", "what", "from", "to", "attempt", "cause", "actor", "details")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidecar.config.model import NO_STORE, KafkaQueue, PostgresQueue, Section, SidecarConfig
+from sidecar.definitions.catalogues import read_actions
 from sidecar.definitions.documents import MAX_BYTES, read_document
 from sidecar.definitions.findings import Findings, sentence, shown
 from sidecar.definitions.findings import Path as KeyPath
@@ -50,6 +51,9 @@ def load_config(
     for source in (_from_environment(env, findings), _from_flags(overrides)):
         _drop_earlier_choice(settings, source)
         _merge(settings, source)
+    if "actions" in settings:
+        # They are in the words of definitions, and so is what is wrong with them.
+        settings["actions"] = read_actions(settings["actions"], findings)
     try:
         config = SidecarConfig.model_validate(settings, context={"env": env})
     except ValidationError as error:

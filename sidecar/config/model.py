@@ -32,6 +32,7 @@ from sidecar.config.values import (
     ServiceUrl,
     TextOrSecret,
 )
+from sidecar.definitions.catalogues import Catalogue
 from sidecar.definitions.durations import Between, duration_text
 from sidecar.definitions.names import LATER, ServiceName, ServicePath, check_name
 
@@ -305,7 +306,6 @@ class SidecarConfig(Section):
     """All settings of one sidecar. Spans of time are written like `10s`."""
 
     unsupported = {
-        "actions": "a catalogue of `actions`",
         "tls": "`tls`",
     }
 
@@ -321,6 +321,8 @@ class SidecarConfig(Section):
     listen: ListenConfig = ListenConfig()
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Calls in flight to the service."""
+    actions: Catalogue = Catalogue()
+    """What the service offers: its catalogue, by the names that definitions use."""
     ready: ServicePath | None = None
     """Asked with GET whether the service is ready; left out: a TCP connect."""
     service_auth: ServiceAuth | None = None

@@ -9,12 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sidecar.definitions.durations import Between, duration_text
-from sidecar.definitions.names import LATER, ServicePath
+from sidecar.definitions.names import ServicePath
+from sidecar.definitions.shorthand import Short
 from sidecar.saga.policy import RetryPolicy
 
 STATUS_WORDS = ("done", "refused", "unknown", "busy", "not_now", "misconfigured", "pending")
 
 CallTimeout = Annotated[timedelta, Between("1ms", "1d")]
+CallbackTimeout = Annotated[timedelta, Between("1ms", "366d")]
 Method = Literal["POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -102,9 +104,9 @@ def read_path(value: object) -> object:
 
 
 def read_call(value: object) -> object:
-    """The same for a call, which may be left to a catalogue in some later version."""
+    """The same for what does a step: a catalogue is named by `action`."""
     if value == "from_catalogue":
-        raise ValueError(f"`from_catalogue` {LATER}; write the path")
+        raise ValueError("cannot be `from_catalogue`; write `action: NAME` in its place, or a path")
     return read_path(value)
 
 
@@ -129,6 +131,9 @@ class Call(Part):
 NO_EFFECT = Call.model_construct(path="none")
 """What `compensate: none` reads as: there is nothing to undo."""
 
+FROM_CATALOGUE = Call.model_construct(path="from_catalogue")
+"""What `compensate: from_catalogue` reads as: the service's catalogue says what undoes it."""
+
 
 class StatusPlan(Part):
     """Where the service can be asked how an execute went, and for how long it is asked."""
@@ -138,3 +143,52 @@ class StatusPlan(Part):
     """A path of the service, asked with GET."""
     budget: Annotated[timedelta, Between("1ms", "7d")] | None = None
     """For how long it is asked; then the outcome counts as unknown."""
+
+
+class PinnedCall(Part):
+    """How a compensation of the catalogue is tried; where it goes is looked up at each call."""
+
+    kind = "pinned compensation"
+    timeout: CallTimeout | None = None
+    """How long one call may take."""
+    retry: Retry | None = None
+    """How it is tried again."""
+
+
+PINNED_NO_EFFECT = PinnedCall.model_construct()
+"""What a pinned `compensate: none` reads as."""
+
+
+def _read_pinned(value: object) -> object:
+    return PINNED_NO_EFFECT if value == "none" else value
+
+
+class PinnedStatus(Part):
+    """That the action can be asked how it went, and for how long it is asked."""
+
+    kind = "pinned status"
+    budget: Annotated[timedelta, Between("1ms", "7d")] | None = None
+    """For how long it is asked; then the outcome counts as unknown."""
+
+
+class Pinned(Part):
+    """What the catalogue said of the action when this document was registered.
+
+    Written by registration. Workflows that run keep it, whatever becomes of the catalogue.
+    """
+
+    kind = "pinned"
+    catalogue: Annotated[int, Field(ge=0)]
+    """The version of the service's catalogue."""
+    compensate: (
+        Annotated[PinnedCall, BeforeValidator(_read_pinned), Short(words=("none",))] | None
+    ) = None
+    """What undoes it; `none`: there is nothing to undo. Left out: it cannot be undone."""
+    status: PinnedStatus | None = None
+    """Whether it can be asked how it went."""
+    timeout: CallTimeout | None = None
+    """How long one call may take."""
+    retry: Retry | None = None
+    """How it is tried again."""
+    callback_timeout: CallbackTimeout | None = None
+    """How long the service may take to call back after it answered 202."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.definitions.calls import NO_EFFECT
+from sidecar.definitions.calls import FROM_CATALOGUE, NO_EFFECT, PINNED_NO_EFFECT, Pinned
 from sidecar.definitions.documents import (
     MAX_BYTES,
     Document,
@@ -159,6 +159,8 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
             "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
             "on_status": step.on_status or call.on_status,
         }
+    elif step.action is not None:
+        given |= _offered(step, step.action)
     if step.status is not None:
         budget = step.status.budget or DEFAULT_STATUS_BUDGET
         given["status_check"] = StatusCheck(step.status.path, budget)
@@ -174,11 +176,49 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
         child=Child(step.workflow, step.version or 0) if step.workflow else None,
         input=templates.get((*path, "input")) or templates.get((*path, "execute", "input")),
         compensation=_compensation(step, (*path, "compensate"), templates),
-        no_effect=step.compensate is NO_EFFECT or step.wait is not None,
+        no_effect=_has_no_effect(step),
         pivot=step.pivot,
-        callback_timeout=step.callback_timeout or DEFAULT_CALLBACK_TIMEOUT,
+        callback_timeout=step.callback_timeout
+        or (step.pinned and step.pinned.callback_timeout)
+        or DEFAULT_CALLBACK_TIMEOUT,
+        concurrency=_step_concurrency(step, path, templates),
         **given,
     )
+
+
+def _offered(step: Step, action: str) -> dict[str, Any]:
+    """What the catalogue says of a step's action, as far as the step does not say it itself."""
+    pinned = step.pinned or _NOT_PINNED
+    retry = step.retry or pinned.retry
+    given: dict[str, Any] = {
+        "service": step.service,
+        "action": action,
+        "catalogue": step.pinned.catalogue if step.pinned else None,
+        "timeout": step.timeout or pinned.timeout or DEFAULT_TIMEOUT,
+        "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
+        "on_status": step.on_status,
+    }
+    if pinned.status is not None:
+        given["status_check"] = StatusCheck("", pinned.status.budget or DEFAULT_STATUS_BUDGET)
+    return given
+
+
+_NOT_PINNED = Pinned(catalogue=0)
+
+
+def _has_no_effect(step: Step) -> bool:
+    """Whether there is never anything to undo."""
+    if step.pinned is not None and step.compensate in (None, FROM_CATALOGUE):
+        return step.pinned.compensate is PINNED_NO_EFFECT
+    return step.compensate is NO_EFFECT or step.wait is not None
+
+
+def _step_concurrency(
+    step: Step, path: Path, templates: Mapping[Path, Template]
+) -> Concurrency | None:
+    if (plan := step.concurrency) is None:
+        return None
+    return Concurrency(templates[(*path, "concurrency", "key")], plan.limit)
 
 
 def _wait(step: Step, path: Path, templates: Mapping[Path, Template]) -> Wait | None:
@@ -202,6 +242,8 @@ def _compensation(
     step: Step, path: Path, templates: Mapping[Path, Template]
 ) -> Compensation | None:
     call = step.compensate
+    if step.action is not None and (call is None or call is FROM_CATALOGUE):
+        return _offered_compensation(step)
     if call is None or call is NO_EFFECT:
         return None
     return Compensation(
@@ -211,4 +253,18 @@ def _compensation(
         retry=call.retry.over(COMPENSATION_DEFAULT) if call.retry else COMPENSATION_DEFAULT,
         input=templates.get((*path, "input")),
         on_status=call.on_status,
+    )
+
+
+def _offered_compensation(step: Step) -> Compensation | None:
+    """What the catalogue says; where none was known, what the step itself hopes for."""
+    if step.pinned is None:
+        return Compensation("") if step.compensate is FROM_CATALOGUE else None
+    pinned = step.pinned.compensate
+    if pinned is None or pinned is PINNED_NO_EFFECT:
+        return None
+    return Compensation(
+        path="",
+        timeout=pinned.timeout or DEFAULT_TIMEOUT,
+        retry=pinned.retry.over(COMPENSATION_DEFAULT) if pinned.retry else COMPENSATION_DEFAULT,
     )

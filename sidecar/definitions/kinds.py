@@ -39,10 +39,11 @@ def check_kinds(raw: Mapping[str, Any], findings: Findings) -> None:
             _check_kind(step, path, findings)
             _check_fan_out(step, path, findings)
             if central and _is_call(step) and "compensate" not in step:
+                own = ", `from_catalogue`" if "action" in step else ""
                 findings.add(
                     (*path, "compensate"),
-                    "is missing; with `mode: central` each step says what undoes it: a path, or "
-                    "`none` if there is nothing to undo",
+                    f"is missing; with `mode: central` each step says what undoes it: a path{own}, "
+                    "or `none` if there is nothing to undo",
                 )
 
 
@@ -64,8 +65,9 @@ def _check_kind(step: Mapping[str, Any], path: Path, findings: Findings) -> None
         _only(CHILD_KEYS, "a step that runs a child", step, path, findings)
     else:
         for key in ("service", "execute"):
-            if key not in step:
+            if key not in step and not (key == "execute" and "action" in step):
                 findings.add((*path, key), "is missing; it must be given")
+        _check_action(step, path, findings)
         if "version" in step:
             findings.add((*path, "version"), "belongs to `workflow`; leave it out")
         for key, why in _NO_PIVOTS.items():
@@ -76,12 +78,29 @@ def _check_kind(step: Mapping[str, Any], path: Path, findings: Findings) -> None
                 )
 
 
+def _check_action(step: Mapping[str, Any], path: Path, findings: Findings) -> None:
+    if "action" in step:
+        if "execute" in step:
+            findings.add((*path, "action"), "cannot be together with `execute`; keep one")
+        return
+    if "pinned" in step:
+        findings.add((*path, "pinned"), "belongs to `action`; leave it out")
+    if step.get("compensate") == "from_catalogue":
+        findings.add(
+            (*path, "compensate"),
+            "belongs to `action`, which names what the catalogue offers; write the path",
+        )
+
+
 def _only(
     keys: frozenset[str], what: str, step: Mapping[str, Any], path: Path, findings: Findings
 ) -> None:
     for key in step:
         if key in Step.model_fields and key not in keys:
-            findings.add((*path, key), f"does not belong to {what}; leave it out")
+            instead = "leave it out"
+            if key == "concurrency" and "workflow" in step:
+                instead = "write it into the definition that the child runs"
+            findings.add((*path, key), f"does not belong to {what}; {instead}")
 
 
 def _check_wait(wait: object, path: Path, findings: Findings) -> None:

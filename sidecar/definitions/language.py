@@ -25,7 +25,12 @@ def language_schema() -> dict[str, Any]:
     parts: dict[str, Any] = made.pop("$defs")
     rules: dict[str, dict[str, Any]] = {
         "Step": {
-            "oneOf": [_call(), _only("wait", WAIT_KEYS), _only("workflow", CHILD_KEYS)],
+            "oneOf": [
+                _call("execute", "action", "pinned"),
+                _call("action", "execute"),
+                _only("wait", WAIT_KEYS),
+                _only("workflow", CHILD_KEYS),
+            ],
             "dependentRequired": {key: ["for_each"] for key in FAN_OUT_KEYS},
         },
         "WaitPlan": {
@@ -45,9 +50,9 @@ def language_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, "title": "A GoConductor definition", **whole, "$defs": parts}
 
 
-def _call() -> dict[str, Any]:
-    others = [{"required": [key]} for key in ("wait", "workflow")]
-    return {"required": ["service", "execute"], "not": {"anyOf": others}}
+def _call(what: str, *others: str) -> dict[str, Any]:
+    excluded = [{"required": [key]} for key in ("wait", "workflow", *others)]
+    return {"required": ["service", what], "not": {"anyOf": excluded}}
 
 
 def _only(key: str, keys: frozenset[str]) -> dict[str, Any]:

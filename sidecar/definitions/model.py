@@ -15,11 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from sidecar.definitions.calls import (
+    FROM_CATALOGUE,
     NO_EFFECT,
     Call,
+    CallbackTimeout,
     CallTimeout,
     OnStatus,
     Part,
+    Pinned,
+    PinnedCall,
+    PinnedStatus,
     Retry,
     StatusPlan,
     read_call,
@@ -39,7 +44,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "labels": "`labels`",
     },
     "step": {
-        "action": "`action` (a catalogue); write `execute` and `compensate` with paths",
         "compat": "`compat`",
     },
     "call": {
@@ -60,7 +64,9 @@ _EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
 
 def _read_compensate(value: object) -> object:
-    return NO_EFFECT if value == "none" else read_call(value)
+    if value == "from_catalogue":
+        return FROM_CATALOGUE
+    return NO_EFFECT if value == "none" else read_path(value)
 
 
 def _read_after(value: object) -> object:
@@ -110,8 +116,18 @@ class WaitPlan(Part):
     """How long to wait for the signal; then the step fails. Left out: without end."""
 
 
+class StepTurnsPlan(Part):
+    """Calls of this step with the same key take turns, in all workflows of this definition."""
+
+    kind = "step_concurrency"
+    key: str
+    """What is the same for calls that take turns, like ${input.account} or ${each.item.shop}."""
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)] = 1
+    """How many of them are under way at a time."""
+
+
 class Step(Part):
-    """One step: a call of a service (`execute`), a pause (`wait`), or a child (`workflow`)."""
+    """One step: a call of a service (`execute` or `action`), a `wait`, or a child (`workflow`)."""
 
     kind = "step"
     name: Name
@@ -120,10 +136,20 @@ class Step(Part):
     """The service that is called, through a sidecar beside it."""
     execute: Annotated[Call, BeforeValidator(read_call), Short("path")] | None = None
     """What does the step: a path of the service, or a mapping with more to say."""
+    action: Name | None = None
+    """In place of `execute`: an action that the service's catalogue offers."""
     compensate: (
-        Annotated[Call, BeforeValidator(_read_compensate), Short("path", words=("none",))] | None
+        Annotated[
+            Call,
+            BeforeValidator(_read_compensate),
+            Short("path", words=("none", "from_catalogue")),
+        ]
+        | None
     ) = None
-    """What undoes it; `none`: there is nothing to undo. Left out: it cannot be undone."""
+    """What undoes it; `none`: there is nothing to undo; `from_catalogue`: what the catalogue says
+    of the `action`. Left out: it cannot be undone; with an `action` what the catalogue says."""
+    pinned: Pinned | None = None
+    """What the catalogue said of the `action`; written when the document is registered."""
     after: Annotated[list[str], BeforeValidator(_read_after)] | None = None
     """The steps that must be over first; [] is none. Left out: the step above."""
     join: Literal["all", "any"] = "all"
@@ -152,6 +178,8 @@ class Step(Part):
     """How many items of `for_each` are under way at a time."""
     tolerated_failures: Annotated[int, Field(ge=0, le=MOST_ITEMS)] | None = None
     """How many items of `for_each` may fail before the step does."""
+    concurrency: StepTurnsPlan | None = None
+    """Which calls of this step, or of its items, take turns. It does not belong to a child."""
     wait: WaitPlan | None = None
     """A pause in place of a call."""
     workflow: Name | None = None
@@ -168,7 +196,7 @@ class Step(Part):
     """HTTP statuses that mean something else than usual."""
     status: Annotated[StatusPlan, BeforeValidator(read_path), Short("path")] | None = None
     """Where the service can be asked how an execute went whose outcome is unknown."""
-    callback_timeout: Annotated[timedelta, Between("1ms", "366d")] | None = None
+    callback_timeout: CallbackTimeout | None = None
     """How long the service may take to call back after it answered 202."""
     output_schema: Schema | None = None
     """A JSON Schema (2020-12) that the step's output must satisfy."""
@@ -239,3 +267,11 @@ MODELS: dict[str, type[Part]] = {
     "concurrency": ConcurrencyPlan,
 }
 """The models of mappings by the keys they stand under."""
+
+PINNED: dict[str, type[Part]] = {
+    "pinned": Pinned,
+    "compensate": PinnedCall,
+    "status": PinnedStatus,
+    "retry": Retry,
+}
+"""The same for `pinned` and what stands in it."""

@@ -48,6 +48,9 @@ def _of_step(
         yield (*path, "when"), when, once, TRUTH
     if isinstance(items := step.get("for_each"), (list, str)):
         yield (*path, "for_each"), items, once, LIST
+    turns = step.get("concurrency")
+    if isinstance(turns, dict) and isinstance(key := turns.get("key"), str):
+        yield (*path, "concurrency", "key"), key, item, None
     wait = step.get("wait")
     if isinstance(wait, dict) and isinstance(until := wait.get("until"), str):
         yield (*path, "wait", "until"), until, once, TIME

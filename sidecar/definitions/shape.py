@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sidecar.definitions.calls import ENDLESS, NO_EFFECT, Call, Part, Retry
+from sidecar.definitions.calls import (
+    ENDLESS,
+    FROM_CATALOGUE,
+    NO_EFFECT,
+    Call,
+    Part,
+    Retry,
+)
 from sidecar.definitions.documents import walk
 from sidecar.definitions.findings import Findings, Path, sentence
-from sidecar.definitions.model import MODELS, UNSUPPORTED, DefinitionModel, Step
+from sidecar.definitions.model import (
+    MODELS,
+    PINNED,
+    UNSUPPORTED,
+    DefinitionModel,
+    Step,
+    StepTurnsPlan,
+)
 from sidecar.definitions.names import LATER
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
@@ -29,7 +44,7 @@ def check_shape(raw: Any, findings: Findings) -> DefinitionModel | None:
     except ValidationError as error:
         for one in error.errors(include_url=False, include_input=False):
             if one["loc"] not in empty:
-                _add(one, raw, findings)
+                tell(one, raw, findings, _model_at, owner=Step)
         return None
     for index, step in enumerate(model.steps):
         _check_step(step, ("steps", index), findings)
@@ -38,7 +53,6 @@ def check_shape(raw: Any, findings: Findings) -> DefinitionModel | None:
 
 def _means_nothing(path: Path) -> bool:
     """Whether null may not stand at `path`: it may in data, and where it means "no end"."""
-    no_end = len(path) > 1 and path[-2] == "retry" and path[-1] in ENDLESS
     match path:
         case ("steps", int(), *keys):
             inside = not _DATA.isdisjoint(keys[:-1])
@@ -46,7 +60,12 @@ def _means_nothing(path: Path) -> bool:
             inside = True
         case _:
             inside = False
-    return not inside and not no_end
+    return not inside and not means_no_end(path)
+
+
+def means_no_end(path: Path) -> bool:
+    """Whether null at `path` means "without end"."""
+    return len(path) > 1 and path[-2] == "retry" and path[-1] in ENDLESS
 
 
 def _existing(path: Path, raw: Any) -> Path:
@@ -61,19 +80,32 @@ def _existing(path: Path, raw: Any) -> Path:
     return path
 
 
-def _add(error: ErrorDetails, raw: Any, findings: Findings) -> None:
+def tell(
+    error: ErrorDetails,
+    raw: Any,
+    findings: Findings,
+    model_at: Callable[[Path], type[Part]],
+    *,
+    owner: type[Part],
+    at: Path = (),
+) -> None:
+    """Keep one complaint of pydantic about `raw`, which stands at the path `at`.
+
+    `owner` is what calls stand in; `model_at` says which model a mapping should be.
+    """
     path = _existing(tuple(error["loc"]), raw)
+    where = (*at, *path)
     if error["type"] != "extra_forbidden":
-        findings.add(path, sentence(error))
+        findings.add(where, sentence(error))
         return
-    model, key = _model_at(path[:-1]), str(path[-1])
-    if model is Call and key in Step.model_fields:
-        findings.add(path, f"`{key}` belongs to the step; write it beside `execute`")
+    model, key = model_at(path[:-1]), str(path[-1])
+    if model is Call and key in owner.model_fields:
+        findings.add(where, f"`{key}` belongs to the {owner.kind}; write it beside `execute`")
     elif (words := UNSUPPORTED.get(model.kind, {}).get(key)) is not None:
         what, _, instead = words.partition("; ")
-        findings.add(path, f"{what} {LATER}{f'; {instead}' if instead else ''}")
+        findings.add(where, f"{what} {LATER}{f'; {instead}' if instead else ''}")
     else:
-        findings.add_unknown(path, "there is no key", key, model.written())
+        findings.add_unknown(where, "there is no key", key, model.written())
 
 
 def _model_at(path: Path) -> type[Part]:
@@ -82,7 +114,9 @@ def _model_at(path: Path) -> type[Part]:
         return DefinitionModel
     if isinstance(path[-1], int):
         return Step
-    return MODELS[path[-1]]
+    if path[0] == "steps" and path[-1] == "concurrency":
+        return StepTurnsPlan
+    return (PINNED if "pinned" in path else MODELS)[path[-1]]
 
 
 def _check_step(step: Step, path: Path, findings: Findings) -> None:
@@ -96,7 +130,7 @@ def _check_step(step: Step, path: Path, findings: Findings) -> None:
                 where = (*path, "execute", key)
                 findings.add(where, f"`{key}` is given for the step too; keep one")
         policies.append(((*path, "execute", "retry"), step.execute.retry, FORWARD_DEFAULT))
-    if step.compensate is not None and step.compensate is not NO_EFFECT:
+    if step.compensate not in (None, NO_EFFECT, FROM_CATALOGUE):
         where = (*path, "compensate", "retry")
         policies.append((where, step.compensate.retry, COMPENSATION_DEFAULT))
     for where, retry, default in policies:

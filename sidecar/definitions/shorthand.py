@@ -10,16 +10,20 @@ from pydantic_core import CoreSchema
 
 
 class Short:
-    """A pydantic marker: the value of `key` alone, or one of `words`, stands for the mapping."""
+    """A pydantic marker: the value of `key` alone, or one of `words`, stands for the mapping.
 
-    def __init__(self, key: str, words: tuple[str, ...] = ()) -> None:
+    Without a `key` only the words do.
+    """
+
+    def __init__(self, key: str | None = None, words: tuple[str, ...] = ()) -> None:
         self._key, self._words = key, words
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         whole = handler(schema)
-        own = handler.resolve_ref_schema(whole)["properties"][self._key]
-        alone = {key: value for key, value in own.items() if key != "title"}
-        forms: list[dict[str, Any]] = [alone, whole]
+        forms: list[dict[str, Any]] = [whole]
+        if self._key is not None:
+            own = handler.resolve_ref_schema(whole)["properties"][self._key]
+            forms.insert(0, {key: value for key, value in own.items() if key != "title"})
         return {"oneOf": [*({"const": word} for word in self._words), *forms]}

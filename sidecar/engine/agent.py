@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
 
 import structlog
 
@@ -23,16 +21,19 @@ from sidecar.engine.calling import Caller, CallingPorts
 from sidecar.engine.commands import Commands
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.courier import Courier
-from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.engine.duties import Duties
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.gate import Gate
 from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
 from sidecar.engine.identity import Identity
 from sidecar.engine.leadership import Leadership
+from sidecar.engine.loop_lag import watch_loop
 from sidecar.engine.oversight import Oversight
+from sidecar.engine.parts import Ports, Settings
+from sidecar.engine.publishing import Publishing
 from sidecar.engine.queries import Queries
-from sidecar.engine.receiving import LookInterval, Receiver
+from sidecar.engine.receiving import Receiver
 from sidecar.engine.ringing import Ringer, changes_of
 from sidecar.engine.slots import Slots
 from sidecar.engine.supervision import LongTask
@@ -41,49 +42,14 @@ from sidecar.engine.turns import Turns
 from sidecar.engine.verbs import Verbs
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError, QueueError, StoreUnavailable
-from sidecar.ports import telemetry as metrics
-from sidecar.ports.clock import Clock
-from sidecar.ports.election import Election
-from sidecar.ports.entropy import Entropy
-from sidecar.ports.notices import Notices
-from sidecar.ports.queue import Queue
-from sidecar.ports.service import Service
-from sidecar.ports.store import Batch, BatchResult, Claimed, Store
-from sidecar.ports.telemetry import Telemetry
+from sidecar.ports.store import Batch, BatchResult, Claimed
 from sidecar.saga.changes import Changes
+
+__all__ = ["Agent", "Ports", "Settings"]
 
 log = structlog.get_logger("sidecar.agent")
 
-LAG_EVERY_S = 1.0
 QUEUE_PAUSE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The world of one sidecar."""
-
-    store: Store
-    queue: Queue
-    notices: Notices
-    service: Service
-    election: Election
-    clock: Clock
-    entropy: Entropy
-    telemetry: Telemetry
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The numbers of one sidecar; all times in seconds unless they are durations."""
-
-    concurrency: int = 64
-    lease_margin: timedelta = timedelta(seconds=5)
-    max_batch: int = 500
-    writers: int = 1
-    heartbeat_s: float = 5.0
-    drain_s: float = 25.0
-    look: LookInterval = field(default_factory=LookInterval)
-    duties: DutyTimes = field(default_factory=DutyTimes)
 
 
 class Agent:
@@ -127,6 +93,7 @@ class Agent:
         )
         self.courier = Courier(self.committer)
         self.turns = Turns(ports.store, self.committer)
+        self.publishing = Publishing(ports.store, identity, settings.catalogue)
         self.caller = self._made_caller()
         self.receiver = Receiver(
             ports.queue,
@@ -140,9 +107,7 @@ class Agent:
         self.ringer = Ringer(
             identity.service, ports.queue, ports.notices, telemetry, self.receiver.retry
         )
-        self.heartbeat = Heartbeat(
-            ports.store, identity, lambda: self.ready, interval_s=settings.heartbeat_s
-        )
+        self.heartbeat = self._made_heartbeat()
         self.leadership = self._made_leadership()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
@@ -158,10 +123,20 @@ class Agent:
             self.committer,
             self.slots,
             self.compiled.get,
+            catalogue=self._settings.catalogue,
             lease_margin=self._settings.lease_margin,
             record=self.gate.record,
             may_take_more=lambda: self.gate.is_open and not self._draining,
             callback_url=self._callback_url,
+        )
+
+    def _made_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._ports.store,
+            self.identity,
+            lambda: self.ready,
+            lambda: self.publishing.version,
+            interval_s=self._settings.heartbeat_s,
         )
 
     def _made_oversight(self) -> Oversight:
@@ -176,6 +151,7 @@ class Agent:
             ports.telemetry,
             ports.clock,
             ports.entropy,
+            silent_after=self._settings.duties.silent_after,
         )
 
     def _work_on_bulk(self, job: str) -> None:
@@ -252,6 +228,7 @@ class Agent:
         await ports.store.open()
         key = await ports.store.get_key(self.identity.namespace, KEY_NAME, ports.entropy.key())
         self._tokens = Tokens(key, self.callback_base_url)
+        await self.publishing.publish()
         await ports.service.open()
         await ports.notices.open()
         await ports.election.open()
@@ -264,7 +241,7 @@ class Agent:
         await self.leadership.start()
         self._tasks = [
             asyncio.create_task(self._open_queue(), name="open-queue"),
-            asyncio.create_task(self._watch_loop(), name="loop-lag"),
+            asyncio.create_task(watch_loop(ports.clock, ports.telemetry), name="loop-lag"),
         ]
         log.info("started", service=self.identity.service, incarnation=self.identity.incarnation)
 
@@ -390,11 +367,3 @@ class Agent:
         else:
             return True
         return False
-
-    async def _watch_loop(self) -> None:
-        clock = self._ports.clock
-        while True:
-            before = clock.monotonic()
-            await asyncio.sleep(LAG_EVERY_S)
-            lag = max(0.0, clock.monotonic() - before - LAG_EVERY_S)
-            self._ports.telemetry.gauge(metrics.LOOP_LAG, lag)

@@ -18,6 +18,7 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
+from sidecar.definitions.catalogues import Catalogue, Target
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.slots import Slots
@@ -29,7 +30,7 @@ from sidecar.ports.service import Call, Service
 from sidecar.ports.store import Claimed, Missing, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.bodies import error_body, misfit
-from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.events import Answered
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.policy import ALERT_AFTER_TRIES
@@ -39,6 +40,7 @@ from sidecar.saga.workflow import DefinitionRef, WorkflowId
 log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
+NO_CATALOGUE = Catalogue()
 
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
@@ -65,6 +67,7 @@ class Caller:
         slots: Slots,
         definition: Callable[[DefinitionRef], Awaitable[Definition]],
         *,
+        catalogue: Catalogue = NO_CATALOGUE,
         lease_margin: timedelta,
         record: Callable[[WorkflowId, Outcome], None],
         may_take_more: Callable[[], bool],
@@ -78,6 +81,7 @@ class Caller:
         self._committer = committer
         self._slots = slots
         self._definition = definition
+        self._catalogue = catalogue
         self._margin_s = lease_margin.total_seconds()
         self._record = record
         self._may_take_more = may_take_more
@@ -145,6 +149,8 @@ class Caller:
         call = self._call(claimed, definition)
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
             return RELEASED
+        if isinstance(call, Outcome):
+            return call
         executes = claimed.action is not Action.COMPENSATE
         failpoint(Site.BEFORE_CALL if executes else Site.BEFORE_COMPENSATE_CALL)
         before = self._clock.monotonic()
@@ -172,23 +178,19 @@ class Caller:
             await asyncio.sleep(pause * (0.5 + self._entropy.chance()))
             pause = min(pause * 2, READ_AGAIN_MAX_S)
 
-    def _call(self, claimed: Claimed, definition: Definition) -> Call:
+    def _call(self, claimed: Claimed, definition: Definition) -> Call | Outcome:
+        """The call; or what comes of it where this sidecar's service offers no such action."""
         defined = definition.by_name[claimed.key.step]
-        path, method, on_status = defined.path, defined.method, defined.on_status
+        target = _target(defined, claimed)
+        if not target.path:
+            found = self._offered(defined, claimed.action, target)
+            if found is None:
+                return _not_offered(defined, claimed.action)
+            target = found
         body = claimed.input
-        callback = None
-        if claimed.action is Action.STATUS:
-            if defined.status_check is None:
-                raise IllegalTransition(f"step {claimed.key}", "without a status path", "ask")
-            path, method, on_status = defined.status_check.path, "GET", ()
-        else:
-            callback = self._callback_url(claimed)
         if claimed.action is Action.COMPENSATE:
-            undo = defined.compensation
-            if undo is None:
-                raise IllegalTransition(f"step {claimed.key}", "without compensation", "compensate")
-            path, method, on_status = undo.path, undo.method, undo.on_status
             body = claimed.compensation_input or compensation_body(claimed)
+        callback = None if claimed.action is Action.STATUS else self._callback_url(claimed)
         timeout = claimed.call_ms / 1000
         return Call(
             workflow=claimed.workflow,
@@ -196,16 +198,24 @@ class Caller:
             key=claimed.key,
             action=claimed.action,
             attempt=claimed.attempt,
-            path=path,
+            path=target.path,
             body=body,
             timeout=timeout,
             deadline=self._clock.now() + timedelta(seconds=timeout),
-            method=method,
-            on_status=dict(on_status) if on_status else None,
+            method=target.method,
+            on_status=dict(target.on_status) if target.on_status else None,
             trace=claimed.trace,
             callback=callback,
             origin=claimed.origin,
         )
+
+    def _offered(self, step: StepDefinition, action: Action, own: Target) -> Target | None:
+        """Where the catalogue of this sidecar lets it go; what the definition itself says wins."""
+        plan = self._catalogue.actions.get(step.action)
+        found = None if plan is None else plan.target(action)
+        if found is None or not own.on_status:
+            return found
+        return found._replace(on_status=own.on_status)
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:
         """Let others have the step first. Once its lease is over, that need not be told."""
@@ -234,6 +244,44 @@ class Caller:
             if isinstance(answer, Missing):
                 log.error("settled_workflow_is_missing", answer=answer.value)
         failpoint(Site.AFTER_SETTLE)
+
+
+def _target(step: StepDefinition, claimed: Claimed) -> Target:
+    """Where the definition lets the call go; without a path the catalogue says that."""
+    match claimed.action:
+        case Action.EXECUTE:
+            return Target(step.path, step.method, step.on_status)
+        case Action.STATUS:
+            if step.status_check is None:
+                raise IllegalTransition(f"step {claimed.key}", "without a status path", "ask")
+            return Target(step.status_check.path, "GET")
+        case Action.COMPENSATE:
+            undo = step.compensation
+            if undo is None:
+                raise IllegalTransition(f"step {claimed.key}", "without compensation", "compensate")
+            return Target(undo.path, undo.method, undo.on_status)
+
+
+_ASKED = {
+    Action.EXECUTE: "no action {}",
+    Action.COMPENSATE: "nothing that undoes {}",
+    Action.STATUS: "no status path for {}",
+}
+
+
+def _not_offered(step: StepDefinition, action: Action) -> Outcome:
+    """What a call comes to of which nobody here knows where it goes: nothing was sent.
+
+    A question that cannot be asked proves nothing.
+    """
+    error = error_body(
+        "action_not_offered",
+        f"the catalogue of {step.service} has {_ASKED[action].format(step.action)}; "
+        "add it to `actions` of its sidecar, and start that again",
+    )
+    if action is Action.STATUS:
+        return Outcome(OutcomeKind.UNKNOWN, error=error)
+    return Outcome(OutcomeKind.MISCONFIGURED, error=error)
 
 
 def _checked(definition: Definition, claimed: Claimed, outcome: Outcome) -> Outcome:

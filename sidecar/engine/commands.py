@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from sidecar.definitions import compile_stored, parse_definition
+from sidecar.definitions import ParsedDefinition, compile_stored, parse_definition
 from sidecar.definitions.checker import Report
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.failpoints import Site, failpoint
@@ -68,24 +68,26 @@ class Commands:
         return self._entropy.workflow_id()
 
     async def check_definition(
-        self, namespace: str, text: bytes, content_type: str
+        self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool = False
     ) -> tuple[Definition, Report]:
         """Return what a document would become, as version 0, and what the checker finds in it.
 
-        Raises `DefinitionError`.
+        Raises `DefinitionError`, and `Conflict` for a catalogue that this version cannot read.
         """
-        parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
+        parsed = await self._pinned(namespace, text, content_type, allow_missing=allow_missing)
         compiled = compile_stored(parsed.document, namespace, parsed.name, 0)
         return compiled, await findings(compiled, self._compiled)
 
     async def register_definition(
-        self, namespace: str, text: bytes, content_type: str
+        self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool = False
     ) -> tuple[DefinitionView, bool, Report]:
         """Keep a definition; True if it is a new version, False if it is the latest again.
 
-        What the checker finds in it is told, and refuses nothing. Raises `DefinitionError`.
+        What the checker finds in it is told, and refuses nothing. `allow_missing` takes actions
+        that no catalogue offers. Raises `DefinitionError`, and `Conflict` for a catalogue that
+        this version cannot read.
         """
-        parsed = await pinned(parse_definition(text, content_type), namespace, self._compiled)
+        parsed = await self._pinned(namespace, text, content_type, allow_missing=allow_missing)
         # Before it is stored: a latest version that cannot be read back would stop the name.
         compile_stored(parsed.document, namespace, parsed.name, 0)
         stored, created = await self._store.put_definition(
@@ -94,6 +96,14 @@ class Commands:
         failpoint(Site.AFTER_REGISTER)
         compiled = self._compiled.compile(stored)
         return definition_view(stored), created, await findings(compiled, self._compiled)
+
+    async def _pinned(
+        self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool
+    ) -> ParsedDefinition:
+        parsed = parse_definition(text, content_type)
+        return await pinned(
+            parsed, namespace, self._compiled, self._store, allow_missing=allow_missing
+        )
 
     async def start(
         self,

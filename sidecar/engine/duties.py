@@ -12,7 +12,7 @@ the beginning of a round tells which of them have anything to do, since mostly n
 - `letters`: brings what one workflow tells another and its sidecar did not bring
 - `turns`: looks who can begin where a place was given back and nobody looked
 - `deadlines`: turns workflows back whose time is over
-- `reviews`, `debts`, `bulk`: see `sidecar.engine.overseeing`
+- `reviews`, `debts`, `bulk`, `catalogues`: see `sidecar.engine.overseeing`
 - `ring_again`: rings for steps that have long been claimable, each one ever more rarely
 - `sidecars`: forgets sidecars that have been silent for long
 """
@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -30,6 +29,7 @@ import structlog
 from sidecar.engine.backing_off import BackingOff
 from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.debt import DebtBook
+from sidecar.engine.duty_times import DutyTimes
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.overseeing import Overseer
@@ -46,11 +46,14 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.entropy import Entropy
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import Ringable
-from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition, TurnKey
+from sidecar.ports.store import Batch, Epoch, LetterId, Moved, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes
 from sidecar.saga.events import DeadlinePassed, LeaseEnded, TimerFired
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import WorkflowId
+
+__all__ = ["Duties", "DutyTimes"]
 
 log = structlog.get_logger("sidecar.duties")
 
@@ -70,6 +73,7 @@ _AFTER = {
     "reviews": Site.AFTER_REVIEWS,
     "debts": Site.AFTER_DEBTS,
     "bulk": Site.AFTER_BULK,
+    "catalogues": Site.AFTER_CATALOGUES,
     "ring_again": Site.AFTER_RING_AGAIN,
     "sidecars": Site.AFTER_SIDECARS,
 }
@@ -77,40 +81,6 @@ _AFTER = {
 PUT_OFF_S = 5.0
 PUT_OFF_MAX_S = 300.0
 """How long a workflow that could not be moved is left alone: at first, and at last."""
-
-PAUSE_GROWS = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class DutyTimes:
-    """`every` is the pause between rounds, growing to `idle_every` while there is nothing to do.
-
-    `ring_every` and its like say how often those duties are due, which need not be done in
-    each round; the others how long is too long.
-    """
-
-    every: timedelta = timedelta(seconds=1)
-    idle_every: timedelta = timedelta(seconds=4)
-    ring_every: timedelta = timedelta(seconds=5)
-    review_every: timedelta = timedelta(seconds=10)
-    debt_every: timedelta = timedelta(seconds=30)
-    bulk_every: timedelta = timedelta(seconds=5)
-    forget_every: timedelta = timedelta(minutes=1)
-    silent_after: timedelta = timedelta(seconds=20)
-    letters_after: timedelta = timedelta(seconds=2)
-    ring_after: timedelta = timedelta(seconds=10)
-    ring_at_most_every: timedelta = timedelta(minutes=5)
-    forget_after: timedelta = timedelta(hours=1)
-
-    @property
-    def prompt_s(self) -> float:
-        """An answer for which anybody waited longer counts as a time without the store."""
-        return self.silent_after.total_seconds() / 2
-
-    def longer_pause(self, pause: float) -> float:
-        """Seconds to wait after a round that found nothing to do, where it was `pause` before."""
-        longest = max(self.every, self.idle_every).total_seconds()
-        return min(pause * PAUSE_GROWS, longest)
 
 
 class Duties:
@@ -151,11 +121,18 @@ class Duties:
             "reviews": times.review_every.total_seconds(),
             "debts": times.debt_every.total_seconds(),
             "bulk": times.bulk_every.total_seconds(),
+            "catalogues": times.catalogues_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
         debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
         self._overseer = Overseer(
-            store, debts, telemetry, identity.namespace, apply=self._apply, take_bulk=take_bulk
+            store,
+            debts,
+            telemetry,
+            identity.namespace,
+            silent_after=times.silent_after,
+            apply=self._apply,
+            take_bulk=take_bulk,
         )
         self._done_at: dict[str, float] = {}
         self._round_began = 0.0

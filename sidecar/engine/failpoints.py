@@ -142,6 +142,8 @@ class Site(StrEnum):
     """The leader has fired the timers that were due."""
     AFTER_REVIEWS = "after_reviews"
     """The leader has looked again at the rollbacks that are open."""
+    AFTER_CATALOGUES = "after_catalogues"
+    """The duty that compares the catalogues of replicas is done for this round."""
     AFTER_BULK = "after_bulk"
     """The leader has looked after bulk jobs whose sidecars have gone, and forgotten old ones."""
     AFTER_DEBTS = "after_debts"

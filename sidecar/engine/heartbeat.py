@@ -27,12 +27,14 @@ class Heartbeat:
         store: Store,
         identity: Identity,
         ready: Callable[[], bool],
+        catalogue: Callable[[], int | None] = lambda: None,
         *,
         interval_s: float = 5.0,
     ) -> None:
         self._store = store
         self._identity = identity
         self._ready = ready
+        self._catalogue = catalogue
         self._interval_s = interval_s
         self._task = LongTask("heartbeat", self._beat_for_ever)
         self.draining = False
@@ -68,6 +70,7 @@ class Heartbeat:
                 host=self._identity.host,
                 ready=self._ready(),
                 draining=self.draining,
+                catalogue=self._catalogue(),
             )
         )
 

@@ -2,21 +2,28 @@
 
 - `reviews`: has every open rollback of a `central` definition decided on anew, from its state alone
 - `debts`: sets the metrics of what is owed
+- `catalogues`: tells of services whose replicas do not offer the same
 - `bulk`: takes over bulk jobs whose sidecar has gone, and forgets those that ended long ago
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
 
 from sidecar.engine.bulk import FORGOTTEN_AFTER, QUIET_FOR
 from sidecar.engine.debt import DebtBook, totals
+from sidecar.engine.services import by_service, versions_of
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.records import LeaderWork
 from sidecar.ports.store import Epoch, Store, Transition
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.events import RollbackReviewed
 from sidecar.saga.workflow import WorkflowId
+
+log = structlog.get_logger("sidecar.overseeing")
 
 PAGE = 200
 MOST_PAGES = 10
@@ -40,6 +47,7 @@ class Overseer:
         telemetry: Telemetry,
         namespace: str,
         *,
+        silent_after: timedelta,
         apply: Apply,
         take_bulk: Callable[[str], None] | None = None,
     ) -> None:
@@ -47,16 +55,23 @@ class Overseer:
         self._debts = debts
         self._telemetry = telemetry
         self._namespace = namespace
+        self._silent_after = silent_after
         self._apply = apply
         self._take_bulk = take_bulk
         self._reviewed_to: WorkflowId | None = None
         self._counts: dict[tuple[str, str], int] = {}
         self._ages: dict[str, float] = {}
+        self._differing: set[str] = set()
 
     @property
     def duties(self) -> dict[str, Callable[[Epoch], Awaitable[int]]]:
         """The duties by their names."""
-        return {"reviews": self.review, "debts": self.tell_debts, "bulk": self.look_after_bulk}
+        return {
+            "reviews": self.review,
+            "debts": self.tell_debts,
+            "catalogues": self.compare_catalogues,
+            "bulk": self.look_after_bulk,
+        }
 
     def asked(self, work: LeaderWork) -> dict[str, bool]:
         """Which of them have something to do: also what is not owed any more has to be told."""
@@ -82,6 +97,18 @@ class Overseer:
         self._tell(totals(summary), {one.service: one.oldest_age_s for one in summary.services})
         return 0
 
+    async def compare_catalogues(self, epoch: Epoch) -> int:
+        """Tell of each service whether its live replicas have the same catalogue."""
+        del epoch  # nothing is written
+        live = by_service(await self._store.list_sidecars(self._namespace, self._silent_after))
+        found = {service: versions_of(sidecars) for service, sidecars in live.items()}
+        differing = {service for service, versions in found.items() if len(versions) > 1}
+        for service in sorted(differing - self._differing):
+            told = sorted(version or 0 for version in found[service])
+            log.warning("catalogues_differ", service=service, versions=told)
+        self._tell_differing(differing, offering={one for one in found if found[one] != {None}})
+        return 0
+
     async def look_after_bulk(self, epoch: Epoch) -> int:
         """Work here on jobs that do not get on elsewhere, and forget old ones."""
         quiet = await self._store.quiet_bulk(self._namespace, QUIET_FOR, JOBS)
@@ -95,6 +122,14 @@ class Overseer:
         """Tell nothing any more: another leader does."""
         self._reviewed_to = None
         self._tell({}, {})
+        self._tell_differing(set(), offering=set())
+
+    def _tell_differing(self, differing: set[str], *, offering: set[str]) -> None:
+        for service in differing | self._differing | offering:
+            self._telemetry.gauge(
+                metrics.CATALOGUES_DIFFER, int(service in differing), service=service
+            )
+        self._differing = differing
 
     def _tell(self, counts: dict[tuple[str, str], int], ages: dict[str, float]) -> None:
         for (service, state), count in (dict.fromkeys(self._counts, 0) | counts).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sidecar.engine.bulk import Bulk
 from sidecar.engine.commands import Commands
@@ -10,6 +11,7 @@ from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.debt import DebtBook
 from sidecar.engine.queries import Queries
 from sidecar.engine.rerunning import Reruns
+from sidecar.engine.services import Services
 from sidecar.engine.verbs import Verbs
 from sidecar.engine.versioning import Versioning
 from sidecar.ports.clock import Clock
@@ -20,12 +22,13 @@ from sidecar.ports.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Oversight:
-    """The versions of definitions, what is owed, verbs over many workflows, and reruns."""
+    """The versions of definitions, what is owed, verbs over many workflows, reruns, services."""
 
     versions: Versioning
     debt: DebtBook
     bulk: Bulk
     reruns: Reruns
+    services: Services
 
     @classmethod
     def over(
@@ -39,11 +42,14 @@ class Oversight:
         telemetry: Telemetry,
         clock: Clock,
         entropy: Entropy,
+        *,
+        silent_after: timedelta,
     ) -> Oversight:
-        """All of it, over one store."""
+        """All of it, over one store; a sidecar unseen for `silent_after` is none that lives."""
         return cls(
             Versioning(store, compiled),
             DebtBook(store, compiled, clock),
             Bulk(store, verbs, incarnation, entropy, telemetry),
             Reruns(commands, queries),
+            Services(store, silent_after),
         )

@@ -1,8 +1,9 @@
-"""Which versions of other definitions a definition runs: fixed when it is registered.
+"""What a definition takes from elsewhere: fixed when it is registered.
 
 So running workflows, and those started later, run what was checked. A step that names no version
-gets the latest one there is; the document that is kept names it, so the same document registered
-after its child has changed is another version.
+of its child gets the latest one there is; a step with an action gets what the catalogue of its
+service says of that. The document that is kept says both, so the same document registered after
+either has changed is another version.
 """
 
 from __future__ import annotations
@@ -11,21 +12,31 @@ import orjson
 
 from sidecar.definitions import ParsedDefinition
 from sidecar.definitions.documents import canonical, digest
+from sidecar.definitions.pins import catalogues_of, pin_actions
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.publishing import published
 from sidecar.errors import Conflict, DefinitionError, NotFound
+from sidecar.ports.catalogues import Catalogues
 from sidecar.saga.definition import Definition
 from sidecar.saga.workflow import DefinitionRef
 
 
 async def pinned(
-    parsed: ParsedDefinition, namespace: str, compiled: CompiledDefinitions
+    parsed: ParsedDefinition,
+    namespace: str,
+    compiled: CompiledDefinitions,
+    catalogues: Catalogues,
+    *,
+    allow_missing: bool = False,
 ) -> ParsedDefinition:
-    """Return the document with the versions of its children.
+    """Return the document with the versions of its children and with what its actions are.
 
-    Raises `DefinitionError` for those that there are not, and `StoreError`.
+    Raises `DefinitionError` for those that there are not, `Conflict` and `StoreError`.
+    `allow_missing` leaves a step as it is whose action is not known.
     """
     document = orjson.loads(parsed.document)
-    problems: list[tuple[str, str]] = []
+    offered = await published(catalogues, namespace, catalogues_of(document))
+    problems = pin_actions(document, offered, allow_missing=allow_missing)
     for index, step in enumerate(document["steps"]):
         if "workflow" not in step:
             continue

@@ -1,6 +1,6 @@
-"""Lets workflows begin that wait for their turn, when there is a place for them.
+"""Lets workflows and steps begin that wait for their turn, when there is a place for them.
 
-A place is given back in the transaction that ends its workflow, and taken in another one, which
+A place is given back in the transaction that ends what has it, and taken in another one, which
 counts the places under a lock of their key. So however many sidecars try, there are never more at
 a time than the definition says; and what nobody tries, because a sidecar died in between, a leader
 finds.
@@ -15,11 +15,10 @@ import structlog
 
 from sidecar.engine.group_commit import Committer
 from sidecar.errors import GoConductorError, StoreDataError
-from sidecar.ports.store import Store, Transition, TurnKey
+from sidecar.ports.store import Store, Transition
 from sidecar.saga.changes import Changes
 from sidecar.saga.events import Admitted, CancelRequested
-from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import WorkflowId
+from sidecar.saga.turns import InLine, Standing, TurnKey
 
 log = structlog.get_logger("sidecar.turns")
 
@@ -38,11 +37,9 @@ class Turns:
     def follow(self, changes: Iterable[Changes]) -> None:
         """Look at the keys for which somebody waits now, or has given a place back."""
         for one in changes:
-            workflow = one.workflow
-            waits = workflow.status is WorkflowStatus.QUEUED
-            if workflow.turn is not None and (waits or one.released):
-                ref = workflow.definition
-                self.look(TurnKey(ref.namespace, ref.name, workflow.turn.key))
+            for stand in one.turns:
+                if stand.freed or stand.standing is Standing.WAITS:
+                    self.look(stand.turn)
 
     def look(self, turn: TurnKey) -> None:
         """Admit whoever has a place of this key, soon; one look at a time."""
@@ -70,16 +67,17 @@ class Turns:
     async def _admit(self, turn: TurnKey) -> None:
         try:
             waiting = await self._store.next_turns(turn)
-            for workflow in waiting:
-                await self._admit_one(workflow, turn)
+            for one in waiting:
+                await self._admit_one(one, turn)
         except GoConductorError as error:
             log.warning("turn_left_to_the_leader", key=turn.key, error=error.message)
         except Exception:
             log.exception("turn_left_to_the_leader", key=turn.key)
 
-    async def _admit_one(self, workflow: WorkflowId, turn: TurnKey) -> None:
+    async def _admit_one(self, one: InLine, turn: TurnKey) -> None:
         """Admit one; what can never begin is turned back, so that it stands before nobody."""
-        admission = Transition(workflow, Admitted(), turn=turn)
+        workflow = one.workflow
+        admission = Transition(workflow, Admitted(one.step), turn=turn)
         try:
             await self._committer.submit(admission, within=ADMIT_WITHIN_S)
         except StoreDataError as error:

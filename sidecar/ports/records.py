@@ -25,7 +25,10 @@ class WorkflowFilter:
 
 @dataclass(frozen=True, slots=True)
 class SidecarBeat:
-    """What a sidecar says of itself every 5 seconds."""
+    """What a sidecar says of itself every 5 seconds.
+
+    `catalogue` is the version of its catalogue; None: it offers none.
+    """
 
     incarnation: str
     namespace: str
@@ -34,6 +37,7 @@ class SidecarBeat:
     host: str
     ready: bool
     draining: bool = False
+    catalogue: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

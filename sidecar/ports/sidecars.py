@@ -23,8 +23,10 @@ class Sidecars(Protocol):
         """Write that a sidecar has gone for good and holds no lease any more."""
         ...
 
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, or those seen within so long, by service."""
         ...
 
     async def forget_sidecars(self, namespace: str, unseen_for: timedelta, epoch: Epoch) -> int:

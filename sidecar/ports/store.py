@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from sidecar.errors import IllegalTransition
 from sidecar.ports.bulk import BulkJobs
+from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
 from sidecar.ports.records import (
     LeaderWork,
@@ -37,6 +38,7 @@ from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
 from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.states import Action, Reason, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 # -- members of a batch ---------------------------------------------------------------------
@@ -92,14 +94,6 @@ class LetterId(NamedTuple):
     to: WorkflowId
 
 
-class TurnKey(NamedTuple):
-    """Those who share places: workflows of one definition with one key."""
-
-    namespace: str
-    definition: str
-    key: str
-
-
 class Transition(Struct, frozen=True):
     """An event for a workflow that exists.
 
@@ -107,8 +101,8 @@ class Transition(Struct, frozen=True):
     one such step in the same transaction (the settled call's slot is free for it). `wait`:
     wait for the workflow's lock instead of answering `Locked`. `letter`: the event was kept as
     a letter, which is forgotten together with what it brings about, if that is anything. `turn`:
-    the event admits the workflow, if there is a place among those of this key; else the verdict is
-    `ignored`.
+    the event admits the workflow, or a step of it, if there is a place among those of this key;
+    else the verdict is `ignored`.
     """
 
     workflow: WorkflowId
@@ -251,7 +245,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
+class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -354,7 +348,7 @@ class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
         """Return letters that nobody has brought for so long, the oldest first."""
         ...
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
         """Return those that can be admitted now, the most urgent and then the oldest first."""
         ...
 
@@ -362,8 +356,8 @@ class Store(Versions, Debts, BulkJobs, Sidecars, Protocol):
         """Return keys for which somebody waits although there is a place."""
         ...
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return some of the workflows that have the places."""
+    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+        """Return some of those that have the places, those first that have had one for longest."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

@@ -93,6 +93,12 @@ DEBT_AGE = Metric(
     "Age of the oldest effect owed its undoing.",
     ("service",),
 )
+CATALOGUES_DIFFER = Metric(
+    "goconductor_catalogues_differ",
+    "gauge",
+    "1 while the live sidecars of a service do not have the same catalogue.",
+    ("service",),
+)
 BULK = Metric(
     "goconductor_bulk_workflows_total",
     "counter",

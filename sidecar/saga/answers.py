@@ -24,6 +24,7 @@ from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.policy import BUSY_GAP, COMPENSATION_DEFAULT, RetryPolicy
 from sidecar.saga.queueing import NOT_DUE, milliseconds, stop
 from sidecar.saga.states import Action, StepSignal, StepStatus
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Run, Step
 
 _SPENDS_A_TRY = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.MISCONFIGURED, OutcomeKind.UNUSABLE})
@@ -36,6 +37,7 @@ _ENDED_OTHERWISE = {
     OutcomeKind.DONE: frozenset(
         {
             StepStatus.RETRYING,
+            StepStatus.WAITING,
             StepStatus.IN_DOUBT,
             StepStatus.FAILED,
             StepStatus.COMPENSATING,
@@ -164,6 +166,9 @@ def _awaits(step: Step, event: Answered) -> bool:
             return step.status is StepStatus.COMPENSATING
         case Action.STATUS:
             return step.status is StepStatus.IN_DOUBT
+        case Action.EXECUTE if waits_for_turn(step):
+            # It failed for good, and is to be tried anew: nothing less than an end is news of it.
+            return event.outcome.kind in (OutcomeKind.DONE, OutcomeKind.REFUSED)
         case Action.EXECUTE:
             return step.status in _EXECUTING
 

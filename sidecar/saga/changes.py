@@ -10,6 +10,7 @@ from msgspec import Struct
 from sidecar.saga.definition import JsonText
 from sidecar.saga.events import Told
 from sidecar.saga.states import Action
+from sidecar.saga.turns import Stand
 from sidecar.saga.workflow import (
     NO_INDEX,
     DefinitionRef,
@@ -94,9 +95,9 @@ class Changes(Struct, frozen=True):
     were taken out of the reach of a claim, so that their rows must be locked before the
     decision is made. `items` are the elements of fan-outs that have begun. `kept` are signals to
     be kept, `taken` the numbers of those that were kept and are not any more. `children` are to be
-    started in the same transaction, and `letters` to be kept in it. `admitted` takes a place among
-    those with the workflow's turn, `released` gives it back. `ended` is true
-    when the workflow has just reached a status at which waiting for it returns.
+    started in the same transaction, and `letters` to be kept in it. `turns` say who waits for a
+    place from now on, or has one, or neither any more. `ended` is true when the workflow has just
+    reached a status at which waiting for it returns.
     """
 
     workflow: Workflow
@@ -109,8 +110,7 @@ class Changes(Struct, frozen=True):
     taken: tuple[int, ...] = ()
     children: tuple[ChildStart, ...] = ()
     letters: tuple[Letter, ...] = ()
-    admitted: bool = False
-    released: bool = False
+    turns: tuple[Stand, ...] = ()
     takes_away: bool = False
     ended: bool = False
 

@@ -106,7 +106,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """How a step is undone: a path of the same service, and a policy of its own."""
+    """How a step is undone: a path of the same service, and a policy of its own.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     method: str = "POST"
@@ -145,7 +148,10 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class StatusCheck:
-    """Where a service can be asked how an execute went, and for how long it is asked."""
+    """Where a service can be asked how an execute went, and for how long it is asked.
+
+    Without a `path` the sidecar that calls looks it up under the step's action.
+    """
 
     path: str
     budget: timedelta = DEFAULT_STATUS_BUDGET
@@ -163,7 +169,8 @@ class Child:
 class Concurrency:
     """Workflows for which `key` renders to the same take turns, `limit` of them at a time.
 
-    One in `error` keeps its turn unless `release_on_error`.
+    One in `error` keeps its turn unless `release_on_error`. For a step it is the same among the
+    steps of that name, or the items of it.
     """
 
     key: Template
@@ -179,8 +186,11 @@ class StepDefinition:
     stops nothing. `compensation` None with `no_effect` true means that there is nothing to undo;
     None with `no_effect` false means that what it did cannot be undone. `input` None sends the
     workflow's input, or the element of a fan-out. `on_status` overrides how HTTP statuses are
-    classed. `callback_timeout` is how long a service may take after it answered 202.
-    `output_schema` is a JSON Schema, and `output_check` what was made of it.
+    classed. `callback_timeout` is how long a service may take after it answered 202. With
+    `concurrency` a call, or each item of a fan-out of calls, waits for its turn.
+    `output_schema` is a JSON Schema, and `output_check` what was made of it. With an `action` in
+    place of a path the sidecar that calls looks it up in its own catalogue; `catalogue` is the
+    version whose policies these are, None if none was known.
     """
 
     name: str
@@ -205,6 +215,9 @@ class StepDefinition:
     callback_timeout: timedelta = DEFAULT_CALLBACK_TIMEOUT
     output_schema: JsonText | None = None
     output_check: BodyCheck | None = field(default=None, compare=False, repr=False)
+    action: str = ""
+    catalogue: int | None = None
+    concurrency: Concurrency | None = None
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -215,6 +228,7 @@ class StepDefinition:
             self.wait.until if self.wait else None,
             self.fan_out.items if self.fan_out else None,
             self.compensation.input if self.compensation else None,
+            self.concurrency.key if self.concurrency else None,
         )
         return tuple(template for template in found if template is not None)
 
@@ -320,6 +334,11 @@ class Definition:
     def signals(self) -> frozenset[str]:
         """The names of the signals that some step waits for."""
         return frozenset(step.wait.signal for step in self.steps if step.wait and step.wait.signal)
+
+    @cached_property
+    def steps_take_turns(self) -> bool:
+        """Whether some step waits for a place."""
+        return any(step.concurrency for step in self.steps)
 
     @cached_property
     def fans_out(self) -> bool:

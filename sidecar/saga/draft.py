@@ -39,6 +39,7 @@ from sidecar.saga.states import (
     step_after,
     workflow_after,
 )
+from sidecar.saga.turns import stands
 from sidecar.saga.workflow import Signal, Step, StepKey, Workflow, WorkflowId
 
 
@@ -333,13 +334,6 @@ class Draft:
                 outputs[item.key.index] = item.output
         return JsonText(f"[{','.join(outputs)}]")
 
-    @property
-    def _gives_its_place_back(self) -> bool:
-        turns = self.definition.concurrency
-        if self.status is WorkflowStatus.ERROR:
-            return turns is not None and turns.release_on_error
-        return self.status in WORKFLOW_ENDS
-
     # -- ending -------------------------------------------------------------------------------
 
     def changes(self, verdict: Verdict = Verdict.APPLIED) -> Changes:
@@ -363,8 +357,6 @@ class Draft:
             last_seq=self._original.last_seq + len(self._events),
             **self._fields,
         )
-        waited = self._original.status is WorkflowStatus.QUEUED and self._original.turn is not None
-        begun = waited and self.status is not WorkflowStatus.QUEUED
         rung = [self.steps[key] for key in self._rung if key not in self._changed]
         return Changes(
             workflow=workflow,
@@ -377,8 +369,7 @@ class Draft:
             taken=tuple(self._taken),
             children=tuple(self._children),
             letters=tuple(self._letters),
-            admitted=begun and not self._gives_its_place_back,
-            released=self._original.turn is not None and self._gives_its_place_back,
+            turns=stands(self.definition, self._original, workflow, changed, self.now),
             takes_away=self.takes_away,
             ended=self.status in WAIT_RETURNS and self._original.status != self.status,
         )

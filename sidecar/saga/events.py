@@ -161,8 +161,9 @@ class ResolveRequested(Struct, frozen=True):
 
 
 class Admitted(Struct, frozen=True):
-    """There is a place for a workflow that waits for its turn."""
+    """There is a place for a workflow that waits for its turn, or for a step of it."""
 
+    step: StepKey | None = None
     actor: str = "turns"
 
 
@@ -230,7 +231,7 @@ def step_of(event: Event) -> StepKey | None:
     match event:
         case Answered() | LeaseEnded() | Heartbeat() | TimerFired() | ChildTold():
             return event.step
-        case RetryRequested() | SkipRequested() | ResolveRequested():
+        case RetryRequested() | SkipRequested() | ResolveRequested() | Admitted():
             return event.step
         case _:
             return None

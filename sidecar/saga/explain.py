@@ -10,6 +10,7 @@ from datetime import datetime
 from sidecar.saga.children import id_of
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Fan, Step, Workflow
 
 
@@ -68,7 +69,10 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
     if step.status is StepStatus.COMPENSATION_FAILED:
         return [f"{what} failed for good"]
     if step.fan is not None and step.status in OPEN:
-        return [f"{what} of {_items(step.fan, step.status)}"]
+        return [f"{what} of {_items(step.fan, step.status)}{_in_turns(defined, step)}"]
+    if waits_for_turn(step):
+        limit = defined.concurrency.limit if defined.concurrency else "?"
+        return [f"{what} waits for its turn: {limit} at a time with the key {step.turn}"]
     if defined.child is not None and step.status in OPEN:
         undo = " to be undone" if step.status is StepStatus.COMPENSATING else ""
         return [f"{step.key}: waits for its child {id_of(workflow.id, step)}{undo}"]
@@ -80,6 +84,13 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
         return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
     undo = " to undo it" if action is Action.COMPENSATE else ""
     return [f"{what} waits for a sidecar of service {step.service}{undo}"]
+
+
+def _in_turns(defined: StepDefinition, step: Step) -> str:
+    """What may hold up items besides their service: their own lines tell which it does."""
+    if defined.concurrency is None or step.status is StepStatus.COMPENSATING:
+        return ""
+    return f"; they take turns, {defined.concurrency.limit} at a time with the same key"
 
 
 def _items(fan: Fan, status: StepStatus) -> str:

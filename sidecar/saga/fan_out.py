@@ -19,7 +19,7 @@ from sidecar.saga import children
 from sidecar.saga.bodies import at_step, error_body
 from sidecar.saga.definition import MOST_ITEMS, FanOut, JsonText, Order, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import CAN_BE_STOPPED, fail_unsent, queue, stop, under_way
+from sidecar.saga.queueing import CAN_BE_STOPPED, fail_unsent, open_call, stop, under_way
 from sidecar.saga.states import StepSignal, StepStatus
 from sidecar.saga.undoing import begin_undo, owes_compensation
 from sidecar.saga.workflow import Fan, Step, StepKey
@@ -117,9 +117,9 @@ def _open(draft: Draft, defined: StepDefinition, key: StepKey) -> Step:
         body = draft.rendered(defined.input, item) if defined.input else draft.element(key)
         if defined.child is not None:
             return children.begin(draft, defined, item, body)
+        return open_call(draft, defined, item, body)
     except RenderError as error:
         return fail_unsent(draft, item, error)
-    return queue(draft, defined, item, body)
 
 
 def _ended_if_none_is_open(draft: Draft, step: Step) -> Step:

@@ -11,14 +11,12 @@ from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from msgspec.structs import replace
-
 from sidecar.errors import RenderError
 from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import all_anew, fail_unsent, queue
+from sidecar.saga.queueing import fail_unsent, open_call, try_anew
 from sidecar.saga.reruns import is_to_be_tried_again
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import Step
@@ -31,8 +29,7 @@ def begin(draft: Draft) -> None:
         return
     for step in draft.in_order():
         if is_to_be_tried_again(draft.definition.by_name[step.key.step], step):
-            again = replace(step, execute=all_anew(step.execute))
-            draft.move(again, StepSignal.RETRY, "same_key_again", due_at=draft.now)
+            try_anew(draft, step, "same_key_again")
     _open_ready(draft, draft.definition.steps)
 
 
@@ -155,7 +152,7 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             step = children.begin(draft, defined, step, children.body_of(draft, defined, step))
         else:
             sent = draft.rendered(defined.input) if defined.input else None
-            step = queue(draft, defined, step, sent)
+            step = open_call(draft, defined, step, sent)
     except RenderError as error:
         step = fail_unsent(draft, step, error)
     match step.status:

@@ -6,7 +6,7 @@ by the simulator after every commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sidecar.saga.debts import owes, still_owes
 from sidecar.saga.definition import Definition, Join, Order, StepDefinition
@@ -18,6 +18,15 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
+from sidecar.saga.turns import (
+    InLine,
+    Stand,
+    Standing,
+    TurnKey,
+    standing_of_step,
+    standing_of_workflow,
+    turn_of,
+)
 from sidecar.saga.undoing import owes_compensation
 from sidecar.saga.workflow import Fan, Step, StepKey, Workflow
 
@@ -25,6 +34,45 @@ from sidecar.saga.workflow import Fan, Step, StepKey, Workflow
 def violations(definition: Definition, workflow: Workflow) -> list[str]:
     """Return what is wrong with a whole `workflow`, in words; empty when all is well."""
     return [*_of_workflow(definition, workflow), *_of_steps(definition, workflow)]
+
+
+def misplaced(
+    definition: Definition,
+    workflow: Workflow,
+    standing: Callable[[TurnKey, InLine], Standing],
+) -> list[str]:
+    """Return what is wrong with the places that a whole workflow and its steps have, in words.
+
+    `standing` is what a store keeps of them. A place is had by just those that are under way.
+    """
+    found = []
+    mine = turn_of(workflow)
+    if mine is not None:
+        kept = standing(mine, InLine(workflow.id))
+        due = standing_of_workflow(definition, workflow)
+        # One that had given its place back goes on without one.
+        without = due is Standing.HAS_PLACE and workflow.turning_back
+        if kept is not due and not (without and kept is Standing.NONE):
+            found.append(f"the workflow is {workflow.status} and its place is kept as: {kept}")
+    for step in workflow.steps.values():
+        turn = turn_of(workflow, step)
+        if turn is not None:
+            kept = standing(turn, InLine(workflow.id, step.key))
+            if kept is not standing_of_step(step):
+                found.append(f"{step.key} is {step.status} and its place is kept as: {kept}")
+    return found
+
+
+def crowded(stands: Iterable[Stand]) -> list[str]:
+    """Return what is wrong with the places of one key: more may not have one than is allowed.
+
+    Where versions of a definition allow different numbers, the greatest counts.
+    """
+    placed = [one for one in stands if one.standing is Standing.HAS_PLACE]
+    most = max((one.limit for one in placed), default=0)
+    if len(placed) <= most:
+        return []
+    return [f"{len(placed)} have a place of {placed[0].turn}, and {most} may"]
 
 
 def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
@@ -84,7 +132,8 @@ def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
 def _of_steps(definition: Definition, workflow: Workflow) -> Iterator[str]:
     for step in workflow.steps.values():
         defined = definition.by_name[step.key.step]
-        yield from (f"{step.key}: {wrong}" for wrong in _of_step(defined, step))
+        wrongs = (*_of_step(defined, step), *_of_turn(defined, step))
+        yield from (f"{step.key}: {wrong}" for wrong in wrongs)
         if step.fan is not None:
             yield from (f"{step.key}: {wrong}" for wrong in _of_items(workflow, step, step.fan))
         if step.status in UNDOING:
@@ -106,12 +155,21 @@ def _of_step(defined: StepDefinition, step: Step) -> Iterator[str]:
         yield f"{step.status}, awaiting a callback without an end"
     if is_call and step.status in CLAIMABLE and not step.leased and step.due_at is None:
         yield f"{step.status} but never due"
-    if is_call and step.status is StepStatus.WAITING and not step.awaiting:
+    if is_call and step.status is StepStatus.WAITING and not step.awaiting and step.turn is None:
         yield "waiting for nothing"
     if is_call and step.status is StepStatus.SUCCEEDED and not step.may_have_effect:
         yield "succeeded without an effect"
     if step.status is StepStatus.IN_DOUBT and not (step.may_have_effect and step.doubt_at):
         yield "in doubt without reason or end"
+
+
+def _of_turn(defined: StepDefinition, step: Step) -> Iterator[str]:
+    takes_turns = defined.concurrency is not None and step.fan is None
+    if step.turn is not None and not takes_turns:
+        yield "takes turns, and its definition says nothing of it"
+    forward = step.status in OPEN and step.status is not StepStatus.COMPENSATING
+    if takes_turns and step.turn is None and forward:
+        yield f"{step.status} without a turn"
 
 
 _HELD = (StepStatus.RUNNING, StepStatus.COMPENSATING, StepStatus.IN_DOUBT)

@@ -38,6 +38,7 @@ from sidecar.saga.events import (
     TimerFired,
     Told,
 )
+from sidecar.saga.queueing import admit, turn_key
 from sidecar.saga.rollback import turn_back, unwind
 from sidecar.saga.states import (
     UNDOING,
@@ -47,10 +48,8 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, WorkflowId
-
-MAX_TURN_KEY = 1_024
-"""Bytes of a key by which workflows take turns: more may not fit into an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +123,22 @@ def start(
 def _wait_for_turn(draft: Draft, concurrency: Concurrency, details: JsonText | None) -> None:
     """Let a new workflow wait until there is a place for it."""
     try:
-        key = _turn_key(draft, concurrency)
+        key = turn_key(draft, concurrency)
     except RenderError as error:
-        body = error_body(error.code, f"concurrency.key: {error.message}")
+        body = error_body(error.code, error.message)
         turn_back(draft, Reason.FAILED, cause=error.code, error=body)
         return
     draft.set(turn=Turn(key, concurrency.limit))
     draft.note("workflow", "waits_for_its_turn", after=draft.status, details=details)
 
 
-def _turn_key(draft: Draft, concurrency: Concurrency) -> JsonText:
-    key = draft.rendered(concurrency.key)
-    if len(key.encode()) > MAX_TURN_KEY:
-        raise RenderError(f"it is longer than {MAX_TURN_KEY} bytes")
-    return key
-
-
-def _admitted(draft: Draft) -> Verdict:
+def _admitted(draft: Draft, event: Admitted) -> Verdict:
+    if event.step is not None:
+        step = draft.step(event.step)
+        if not waits_for_turn(step):
+            return Verdict.IGNORED
+        admit(draft, step)
+        return Verdict.APPLIED
     if draft.status is not WorkflowStatus.QUEUED:
         return Verdict.IGNORED
     draft.signal(WorkflowSignal.ADMIT, "its_turn")
@@ -199,7 +197,7 @@ def _of_workflow(
 ) -> Verdict:
     match event:
         case Admitted():
-            return _admitted(draft)
+            return _admitted(draft, event)
         case CancelRequested():
             return _cancel(draft, event)
         case DeadlinePassed():

@@ -38,7 +38,7 @@ from sidecar.saga.events import (
     SkipRequested,
     TerminateRequested,
 )
-from sidecar.saga.queueing import NOT_DUE, all_anew, ended_unknown, stop, under_way
+from sidecar.saga.queueing import NOT_DUE, all_anew, ended_unknown, stop, try_anew, under_way
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
@@ -204,8 +204,7 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
     if stuck.is_stuck(draft, step) and anew.begins_anew(defined, step):
         return anew.begin(draft, defined, step, details)
     if step.execute.attempt and stuck.is_stuck(draft, step):
-        again = replace(step, execute=all_anew(step.execute))
-        draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
+        try_anew(draft, step, "retry", details)
         if step.is_item:
             fan_out.retry_item(draft, step)
         return True

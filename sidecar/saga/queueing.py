@@ -1,4 +1,8 @@
-"""Where one step gets into the reach of sidecars, and where it is taken out of it."""
+"""Where one step gets into the reach of sidecars, and where it is taken out of it.
+
+A step that takes turns is not claimable while it waits: so it costs neither tries nor budget, and
+whoever claims knows nothing of turns.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,44 @@ from msgspec.structs import replace
 
 from sidecar.errors import RenderError
 from sidecar.saga.bodies import error_body
-from sidecar.saga.definition import JsonText, StepDefinition
+from sidecar.saga.definition import Concurrency, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
 from sidecar.saga.states import StepSignal, StepStatus
+from sidecar.saga.turns import MAX_TURN_KEY
 from sidecar.saga.workflow import Run, Step
+
+
+def open_call(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | None) -> Step:
+    """Let a step be claimed with what it sends, or wait for its turn. Raises `RenderError`."""
+    if defined.concurrency is None:
+        return queue(draft, defined, step, body)
+    return draft.move(
+        step,
+        StepSignal.AWAIT,
+        "waits_for_its_turn",
+        input=body,
+        due_at=None,
+        call_ms=milliseconds(defined.timeout),
+        stored=True,
+        turn=turn_key(draft, defined.concurrency, step),
+    )
+
+
+def admit(draft: Draft, step: Step) -> Step:
+    """Let a step be claimed whose turn has come; one that failed before is tried again."""
+    signal = StepSignal.RETRY if step.execute.attempt else StepSignal.QUEUE
+    return draft.move(step, signal, "its_turn", due_at=draft.now)
+
+
+def turn_key(draft: Draft, turns: Concurrency, step: Step | None = None) -> JsonText:
+    """Return by what a workflow, or a step of it, takes turns. Raises `RenderError`."""
+    try:
+        key = draft.rendered(turns.key, step)
+    except RenderError as error:
+        raise RenderError(f"concurrency.key: {error.message}") from error
+    if len(key.encode()) > MAX_TURN_KEY:
+        raise RenderError(f"concurrency.key: it is longer than {MAX_TURN_KEY} bytes")
+    return key
 
 
 def queue(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | None) -> Step:
@@ -54,6 +92,17 @@ def ended_unknown(step: Step) -> Step:
 def all_anew(run: Run) -> Run:
     """A run with all its tries and its whole budget before it."""
     return replace(run, tries=0, started_at=None, ended_at=None)
+
+
+def try_anew(draft: Draft, step: Step, cause: str, details: JsonText | None = None) -> None:
+    """Let a call that failed be made again, with all its tries.
+
+    Its place went to another when it failed; so it has to wait for its turn again.
+    """
+    again = replace(step, execute=all_anew(step.execute))
+    signal = StepSignal.RETRY if step.turn is None else StepSignal.AWAIT
+    due_at = draft.now if step.turn is None else None
+    draft.move(again, signal, cause, details=details, due_at=due_at)
 
 
 def under_way(step: Step) -> bool:

@@ -33,7 +33,7 @@ class StepStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
-    """For a callback, a timer, a signal, or the items of its fan-out."""
+    """For a callback, a timer, a signal, its turn, or the items of its fan-out."""
     RETRYING = "retrying"
     IN_DOUBT = "in_doubt"
     """The outcome is unknown, and the service is asked how it went."""
@@ -151,6 +151,7 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
         _SS.CANCEL: _S.CANCELLED,
     },
     _S.WAITING: {
+        _SS.QUEUE: _S.QUEUED,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.RETRY: _S.RETRYING,
         _SS.DOUBT: _S.IN_DOUBT,

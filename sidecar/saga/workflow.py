@@ -91,8 +91,9 @@ class Step(Struct, frozen=True):
     that a claim needs no definition. `due_at` is when it may be claimed, or when its timer fires;
     `lease_until` is set while a sidecar holds it, and, with `awaiting`, while the service may
     still answer by a callback. `doubt_at` is when it came into doubt. `fan` counts the items of a
-    fan-out. `origin` is the workflow under whose id its service knows it, if that is not its own:
-    one that was terminated, and of which this is the rerun.
+    fan-out. `turn` is the key by which it takes turns, if it does: it is kept to the end. `origin`
+    is the workflow under whose id its service knows it, if that is not its own: one that was
+    terminated, and of which this is the rerun.
     """
 
     key: StepKey
@@ -108,6 +109,7 @@ class Step(Struct, frozen=True):
     awaiting: bool = False
     doubt_at: datetime | None = None
     fan: Fan | None = None
+    turn: JsonText | None = None
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 from tests.conformance.store_branches import BranchSuite
 from tests.conformance.store_bulk import BulkSuite
 from tests.conformance.store_callbacks import CallbackSuite
+from tests.conformance.store_catalogues import CatalogueSuite
 from tests.conformance.store_children import ChildSuite
 from tests.conformance.store_claims import ClaimSuite
 from tests.conformance.store_debts import DebtSuite
@@ -22,6 +23,7 @@ from tests.conformance.store_fan_out import FanOutSuite
 from tests.conformance.store_fan_out_undo import FanOutUndoSuite
 from tests.conformance.store_fencing import FencingSuite
 from tests.conformance.store_leader import LeaderSuite
+from tests.conformance.store_many_turns import ManyTurnsSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
 from tests.conformance.store_queries import QuerySuite
@@ -29,6 +31,7 @@ from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
+from tests.conformance.store_step_turns import StepTurnSuite
 from tests.conformance.store_takeovers import TakeoverSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_turns import TurnSuite
@@ -48,6 +51,7 @@ class StoreSuite(
     LeaderSuite,
     RingingSuite,
     VersionSuite,
+    CatalogueSuite,
     DebtSuite,
     BulkSuite,
     RerunSuite,
@@ -61,5 +65,7 @@ class StoreSuite(
     FanOutUndoSuite,
     ChildSuite,
     TurnSuite,
+    StepTurnSuite,
+    ManyTurnsSuite,
 ):
     """Everything that a store promises."""

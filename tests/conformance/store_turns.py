@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sidecar.ports.store import Moved, Store, Transition, TurnKey
+from sidecar.ports.store import Moved, Store, Transition
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import Admitted, CancelRequested
 from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import WorkflowId
 from tests.conformance.store_play import (
     NAMESPACE,
@@ -40,6 +42,21 @@ async def admit(player: Player, workflow: WorkflowId, turn: TurnKey = ACCOUNT) -
     return result.changes.verdict
 
 
+async def following(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
+    """The workflows that can be admitted now."""
+    return whole(await store.next_turns(turn))
+
+
+async def placed(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
+    """The workflows that have the places."""
+    return whole(await store.turn_holders(turn))
+
+
+def whole(found: Sequence[InLine]) -> list[WorkflowId]:
+    assert all(one.step is None for one in found)
+    return [one.workflow for one in found]
+
+
 class TurnSuite(StoreFixtures):
     """What a store promises about turns."""
 
@@ -52,14 +69,14 @@ class TurnSuite(StoreFixtures):
         assert await payments.claim() == []
         assert (await store.leader_work(NAMESPACE, UNSEEN, None)).free_turns
         assert await store.free_turns(NAMESPACE, 10) == [ACCOUNT]
-        assert await store.next_turns(ACCOUNT) == [workflow]
+        assert await following(store) == [workflow]
         assert await admit(payments, workflow) is Verdict.APPLIED
         assert await admit(payments, workflow) is Verdict.IGNORED
-        assert await store.turn_holders(ACCOUNT) == [workflow]
+        assert await placed(store) == [workflow]
         assert await store.free_turns(NAMESPACE, 10) == []
         await payments.answer(await payments.claim_one())
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
-        assert await store.turn_holders(ACCOUNT) == []
+        assert await placed(store) == []
 
     async def test_the_oldest_comes_next_when_a_place_is_given_back(
         self, store: Store, payments: Player
@@ -67,15 +84,15 @@ class TurnSuite(StoreFixtures):
         definition = await taking_turns(store, limit=2)
         some = [await payments.start(definition, body=BODY) for _ in range(4)]
         other = await payments.start(definition, body='{"account":"other"}')
-        assert await store.next_turns(ACCOUNT) == some[:2]
+        assert await following(store) == some[:2]
         for one in some[:2]:
             assert await admit(payments, one) is Verdict.APPLIED
         assert await admit(payments, some[2]) is Verdict.IGNORED
         assert await payments.status(some[2]) is WorkflowStatus.QUEUED
-        assert await store.next_turns(ACCOUNT) == []
+        assert await following(store) == []
         assert await admit(payments, other, ACCOUNT._replace(key='"other"')) is Verdict.APPLIED
         await payments.apply(some[1], CancelRequested())
-        assert await store.next_turns(ACCOUNT) == [some[2]]
+        assert await following(store) == [some[2]]
         assert await admit(payments, some[2]) is Verdict.APPLIED
 
     async def test_who_is_cancelled_while_waiting_took_no_place(
@@ -85,7 +102,7 @@ class TurnSuite(StoreFixtures):
         first, second = [await payments.start(definition, body=BODY) for _ in range(2)]
         await payments.apply(first, CancelRequested())
         assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
-        assert await store.next_turns(ACCOUNT) == [second]
+        assert await following(store) == [second]
 
     async def test_an_error_keeps_the_place_unless_it_is_to_be_released(
         self, store: Store, payments: Player
@@ -106,7 +123,7 @@ class TurnSuite(StoreFixtures):
             await payments.answer(await payments.claim_one(), refused())
             await payments.answer(await payments.claim_one(), refused())
             assert await payments.status(workflow) is WorkflowStatus.ERROR
-            assert list(await store.turn_holders(turn)) == ([] if release else [workflow])
+            assert await placed(store, turn) == ([] if release else [workflow])
 
     async def test_a_key_that_cannot_be_rendered_ends_the_workflow_at_once(
         self, store: Store, payments: Player
@@ -123,7 +140,7 @@ class TurnSuite(StoreFixtures):
         some = [await payments.start(definition, body=BODY) for _ in range(2)]
         verdicts = await asyncio.gather(admit(payments, some[0]), admit(inventory, some[1]))
         assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
-        assert len(await store.turn_holders(ACCOUNT)) == 1
+        assert len(await placed(store)) == 1
 
     async def test_who_is_admitted_and_ended_by_one_batch_keeps_no_place(
         self, store: Store, payments: Player
@@ -137,8 +154,8 @@ class TurnSuite(StoreFixtures):
         result = await payments.commit(payments.batch(transitions=members))
         assert all(isinstance(one, Moved) for one in result.transitions)
         assert await payments.status(first) is WorkflowStatus.ROLLED_BACK
-        assert await store.turn_holders(ACCOUNT) == []
-        assert await store.next_turns(ACCOUNT) == [second]
+        assert await placed(store) == []
+        assert await following(store) == [second]
 
     async def test_a_key_that_is_too_long_ends_the_workflow_at_once(
         self, store: Store, payments: Player
@@ -159,9 +176,9 @@ class TurnSuite(StoreFixtures):
         some = [await payments.start(narrow, body=BODY) for _ in range(2)]
         later = await payments.start(await taking_turns(store, limit=2), body=BODY)
         await admit(payments, some[0])
-        assert await store.next_turns(ACCOUNT) == []
+        assert await following(store) == []
         assert await store.free_turns(NAMESPACE, 10) == []
         assert not (await store.leader_work(NAMESPACE, UNSEEN, None)).free_turns
         await payments.apply(some[1], CancelRequested())
-        assert await store.next_turns(ACCOUNT) == [later]
+        assert await following(store) == [later]
         assert await store.free_turns(NAMESPACE, 10) == [ACCOUNT]

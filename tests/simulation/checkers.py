@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
+from sidecar.adapters.memory.tables import MemoryTables, Row
 from sidecar.ports.records import Lease
 from sidecar.ports.service import Call
 from sidecar.ports.store import Batch, BatchResult, Epoch, Moved
@@ -19,6 +19,7 @@ from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.changes import Verdict as Decided
 from sidecar.saga.definition import Definition, Join, StepDefinition
 from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded, TimerFired
+from sidecar.saga.invariants import crowded
 from sidecar.saga.outcomes import OutcomeKind
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
@@ -27,6 +28,7 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
+from sidecar.saga.turns import turn_of
 from sidecar.saga.workflow import (
     NO_INDEX,
     DefinitionRef,
@@ -85,11 +87,9 @@ class Checkers:
                     *_one_way(self._definition(after.definition), before, after, self._clock.now()),
                     *self._attempts(before, after),
                 ]
-            turn = turn_of(after)
-            if turn is not None and after.turn is not None:
-                taken = len(self._tables.turns.get(turn, {}))
-                if taken > after.turn.limit:
-                    wrong.append(f"{taken} have a place of {turn.key}, {after.turn.limit} may")
+            turns = {turn_of(after), *(turn_of(after, step) for step in after.steps.values())}
+            for turn in turns - {None}:
+                wrong += crowded(self._tables.turns.get(turn, {}).values())
             self._before[after.id] = after
             for text in wrong:
                 self._complain(f"{after.id}: {text}")
@@ -237,6 +237,7 @@ class Checkers:
             self._complain(f"{name}: called with another body than before")
         if call.action is not Action.EXECUTE:
             return
+        self._in_turn(row.workflow, call)
         definition = self._definition(call.definition)
         defined = definition.by_name[call.key.step]
         if not _ready(definition, defined, row):
@@ -249,6 +250,16 @@ class Checkers:
             }
             for wrong in misread(json.loads(call.body), marks, call.key.index):
                 self._complain(f"{name}: called with {wrong}")
+
+    def _in_turn(self, workflow: Workflow, call: Call) -> None:
+        """A call of a step that takes turns comes from one that has a place, or is late."""
+        step = workflow.steps[call.key]
+        turn = turn_of(workflow, step)
+        if turn is None or not step.leased or step.execute.attempt != call.attempt:
+            return
+        self.seen["called_in_turn"] += 1
+        if all(one.who != (workflow.id, call.key) for one in self._tables.placed(turn)):
+            self._complain(f"{call.idempotency_key}: called without a place of {turn.key}")
 
 
 def _ready(definition: Definition, defined: StepDefinition, row: Row) -> bool:

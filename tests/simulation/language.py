@@ -69,6 +69,8 @@ def _vary(draw: random.Random, step: dict[str, Any]) -> set[str]:
         step["when"] = draw.choice(_CONDITIONS)
     if "wait" not in step and draw.random() < 0.10:
         step["optional"] = True
+    if "execute" in step and draw.random() < 0.2:
+        _turns(draw, step)
     if "execute" in step and draw.random() < 0.25:
         step["status"] = {"path": "/status", "budget": f"{draw.choice((2, 10))}s"}
     unsure = (
@@ -115,6 +117,13 @@ def _fan_out(draw: random.Random, step: dict[str, Any]) -> None:
     step["for_each"] = "${input.lines}"
     step["max_parallel"] = draw.choice((1, 2, 5))
     step["tolerated_failures"] = draw.choice((0, 0, 1, 3))
+
+
+def _turns(draw: random.Random, step: dict[str, Any]) -> None:
+    """Let the calls of a step take turns: with all others, or by what their items say."""
+    of_items = "for_each" in step and draw.random() < 0.5
+    key = "${string(each.item % 2)}" if of_items else "${string(input.client % 2)}"
+    step["concurrency"] = {"key": key, "limit": draw.choice((1, 1, 2))}
 
 
 def _child(draw: random.Random, step: dict[str, Any]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sidecar.adapters.memory.tables import MemoryTables, turn_of
+from sidecar.adapters.memory.tables import MemoryTables
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.saga.definition import Definition, Join, Order
+from sidecar.saga.invariants import misplaced
 from sidecar.saga.states import (
     OPEN,
     WAIT_RETURNS,
@@ -15,6 +16,7 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
+from sidecar.saga.turns import InLine, Standing, TurnKey, turn_of
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.simulation.workload import Answers, Fate
 
@@ -54,7 +56,7 @@ def _waits_in_vain(tables: MemoryTables, workflow: Workflow, stuck: set[Workflow
     turn = turn_of(workflow)
     if workflow.status is not WorkflowStatus.QUEUED or turn is None or workflow.turn is None:
         return False
-    holders = tables.turns.get(turn, {})
+    holders = [one.who.workflow for one in tables.placed(turn)]
     needy = [
         one
         for one in holders
@@ -127,12 +129,23 @@ class Verdict:
         ]
 
     def _places(self) -> Iterator[str]:
-        """Whoever has a place is under way; nobody else has one."""
-        for turn, holders in self._tables.turns.items():
-            for one in holders:
-                status = self._tables.rows[one].workflow.status
+        """Whoever has a place is under way, nobody else has one, and none is free for long."""
+        for turn in self._tables.turns:
+            for one in self._tables.placed(turn):
+                status = self._tables.rows[one.who.workflow].workflow.status
                 if status in WORKFLOW_ENDS or status is WorkflowStatus.QUEUED:
-                    yield f"{one}: {status}, and has a place of {turn.key}"
+                    yield f"{one.who}: {status}, and has a place of {turn.key}"
+            waiting = self._tables.waiting_for(turn)
+            if waiting and len(self._tables.placed(turn)) < waiting[0].limit:
+                yield f"{waiting[0].who} waits, although a place of {turn.key} is free"
+        for row in self._tables.rows.values():
+            definition = self._definition(row.workflow.definition)
+            wrong = misplaced(definition, row.workflow, self._standing)
+            yield from (f"{row.workflow.id}: {text}" for text in wrong)
+
+    def _standing(self, turn: TurnKey, who: InLine) -> Standing:
+        stand = self._tables.turns.get(turn, {}).get(who)
+        return Standing.NONE if stand is None else stand.standing
 
     def _families(self, stuck: set[WorkflowId]) -> Iterator[str]:
         """Children end as their parents do."""

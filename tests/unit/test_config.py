@@ -183,7 +183,6 @@ def test_two_stores_are_one_too_many(file: Path) -> None:
         ("listen: { http: '127.0.0.1:7402' }", "listen: http and metrics are the same"),
         ("listen: { allowed_hosts: ['http://x'] }", "listen.allowed_hosts[0]: must be a host name"),
         ("listen: { allowed_hosts: ['x:80'] }", "without scheme and port"),
-        ("actions: {}", "actions: a catalogue of `actions` is not supported yet"),
         ("concurrency: 0", "concurrency: must be at least 1"),
         ("concurrency: 10001", "concurrency: must be at most 10000"),
         ("ready: health", "ready: must begin with /"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from sidecar.adapters.memory.tables import MemoryTables, Row, turn_of
+from sidecar.adapters.memory.tables import MemoryTables, Row
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult, TurnKey
+from sidecar.ports.store import LetterId, Missing, Transition, TransitionResult
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Letter
 from sidecar.saga.children import MOST_AT_ONCE
 from sidecar.saga.definition import Definition, Render
-from sidecar.saga.workflow import DefinitionRef, WorkflowId
+from sidecar.saga.invariants import crowded, misplaced
+from sidecar.saga.turns import InLine, Stand, Standing, TurnKey
+from sidecar.saga.workflow import DefinitionRef, Workflow, WorkflowId
 
 
 class Outbox:
@@ -31,7 +33,7 @@ class Outbox:
         self._now = now
         self._tables = tables
         self._rows = rows
-        self._turns: dict[TurnKey, dict[WorkflowId, None]] = {}
+        self._turns: dict[TurnKey, dict[InLine, Stand]] = {}
         self._letters: dict[LetterId, Letter] = {}
         self.children: list[Changes] = []
         self._brought: set[LetterId] = set()
@@ -39,11 +41,12 @@ class Outbox:
     def send(self, changes: Changes) -> None:
         """Keep the letters of a transition, and start its children, and theirs."""
         workflow = changes.workflow
-        turn = turn_of(workflow)
-        if turn is not None and changes.admitted:
-            self._places(turn)[workflow.id] = None
-        elif turn is not None and changes.released:
-            self._places(turn).pop(workflow.id, None)
+        for stand in changes.turns:
+            line = self._line(stand.turn)
+            if stand.standing is Standing.NONE:
+                line.pop(stand.who, None)
+            else:
+                line[stand.who] = stand
         for letter in changes.letters:
             self._letters[LetterId(workflow.id, workflow.revision, letter.to)] = letter
         for child in changes.children:
@@ -62,9 +65,23 @@ class Outbox:
 
     def has_place(self, turn: TurnKey, limit: int) -> bool:
         """Whether there is a place for one more, as the batch has it so far."""
-        return len(self._places(turn)) < limit
+        placed = (one.standing is Standing.HAS_PLACE for one in self._line(turn).values())
+        return sum(placed) < limit
 
-    def _places(self, turn: TurnKey) -> dict[WorkflowId, None]:
+    def misplaced(self, definition: Definition, workflow: Workflow) -> list[str]:
+        """What is wrong with the places of a workflow, as they are to be written."""
+        return misplaced(definition, workflow, self._standing)
+
+    def crowded(self) -> list[str]:
+        """Where more are to have a place than may."""
+        return [text for line in self._turns.values() for text in crowded(line.values())]
+
+    def _standing(self, turn: TurnKey, who: InLine) -> Standing:
+        found = self._line(turn).get(who)
+        return Standing.NONE if found is None else found.standing
+
+    def _line(self, turn: TurnKey) -> dict[InLine, Stand]:
+        """Those who wait for a place or have one, as the batch has it so far."""
         if turn not in self._turns:
             self._turns[turn] = dict(self._tables.turns.get(turn, {}))
         return self._turns[turn]
@@ -79,7 +96,11 @@ class Outbox:
 
     def write(self, tables: MemoryTables) -> None:
         """Make it visible."""
-        tables.turns.update(self._turns)
+        for turn, line in self._turns.items():
+            if line:
+                tables.turns[turn] = line
+            else:
+                tables.turns.pop(turn, None)
         for known, letter in self._letters.items():
             tables.letters[known] = (self._now, letter)
         for known in self._brought:

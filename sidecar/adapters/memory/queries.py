@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from sidecar.adapters.memory.bulk import MemoryBulk
+from sidecar.adapters.memory.catalogues import MemoryCatalogues
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
-from sidecar.adapters.memory.tables import turn_of, without_bodies, without_items
+from sidecar.adapters.memory.tables import without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
@@ -22,11 +23,12 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch, TurnKey
+from sidecar.ports.store import Epoch
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 HOLDERS_TOLD = 10
@@ -36,7 +38,7 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
+class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk):
     """The part of the store that is not `commit`."""
 
     # -- definitions --------------------------------------------------------------------------
@@ -167,10 +169,14 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
         if incarnation in self.tables.sidecars:
             self.tables.gone.add(incarnation)
 
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, or those seen within so long, by service."""
         self.check_open()
-        return sorted(self._present(namespace), key=lambda one: (one.beat.service, one.started_at))
+        since = None if seen_within is None else self.clock.now() - seen_within
+        found = [one for one in self._present(namespace) if since is None or one.seen_at >= since]
+        return sorted(found, key=lambda one: (one.beat.service, one.started_at))
 
     def _present(self, namespace: str) -> list[SidecarRecord]:
         return [
@@ -256,32 +262,23 @@ class MemoryQueries(MemoryVersions, MemoryDebts, MemoryBulk):
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])[:limit]]
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return those that can be admitted now, the oldest first."""
+    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
+        """Return those that can be admitted now, the most urgent and then the oldest first."""
         self.check_open()
         waiting = self.tables.waiting_for(turn)
-        if not waiting:
-            return []
-        first = self.tables.rows[waiting[0]].workflow.turn
-        free = (first.limit if first else 0) - len(self.tables.turns.get(turn, ()))
-        return waiting[: max(0, free)]
+        free = waiting[0].limit - len(self.tables.placed(turn)) if waiting else 0
+        return [one.who for one in waiting[: max(0, free)]]
 
     async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
         """Return keys for which somebody waits although there is a place."""
         self.check_open()
-        keys = {
-            turn
-            for row in self.tables.rows.values()
-            if row.namespace == namespace
-            and row.workflow.status is WorkflowStatus.QUEUED
-            and (turn := turn_of(row.workflow)) is not None
-        }
-        return [turn for turn in sorted(keys) if await self.next_turns(turn)][:limit]
+        keys = sorted(turn for turn in self.tables.turns if turn.namespace == namespace)
+        return [turn for turn in keys if await self.next_turns(turn)][:limit]
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return the workflows that have the places."""
+    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+        """Return some of those that have the places, those first that have had one for longest."""
         self.check_open()
-        return sorted(self.tables.turns.get(turn, ()))[:HOLDERS_TOLD]
+        return [one.who for one in self.tables.placed(turn)[:HOLDERS_TOLD]]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

@@ -11,13 +11,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.ports.bulk import BulkJob, BulkMember
+from sidecar.ports.catalogues import StoredCatalogue
 from sidecar.ports.records import SidecarRecord
-from sidecar.ports.store import Batch, Claimed, LetterId, Missing, TurnKey
+from sidecar.ports.store import Batch, Claimed, LetterId, Missing
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
 from sidecar.saga.definition import JsonText
-from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
+from sidecar.saga.turns import InLine, Stand, Standing, TurnKey
+from sidecar.saga.workflow import NO_INDEX, DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
 
 BODIES = (
     "input",
@@ -180,11 +182,13 @@ class MemoryTables:
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
     deleted: set[tuple[str, str, int]] = field(default_factory=set)
     retired_at: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
+    catalogues: dict[tuple[str, str], dict[int, StoredCatalogue]] = field(default_factory=dict)
+    """By service the versions of its catalogue, the one published last at the end."""
     sidecars: dict[str, SidecarRecord] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     epochs: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    turns: dict[TurnKey, dict[WorkflowId, None]] = field(default_factory=dict)
+    turns: dict[TurnKey, dict[InLine, Stand]] = field(default_factory=dict)
     letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
@@ -200,13 +204,17 @@ class MemoryTables:
         else:
             self.owing.pop(known, None)
 
-    def waiting_for(self, turn: TurnKey) -> list[WorkflowId]:
-        """Those that wait for their turn, the oldest first."""
-        return sorted(
-            known
-            for known, row in self.rows.items()
-            if row.workflow.status is WorkflowStatus.QUEUED and turn_of(row.workflow) == turn
-        )
+    def waiting_for(self, turn: TurnKey) -> list[Stand]:
+        """Those that wait for their turn, the most urgent and then the oldest first."""
+        waiting = self._standing(turn, Standing.WAITS)
+        return sorted(waiting, key=lambda one: (-one.priority, *_since(one)))
+
+    def placed(self, turn: TurnKey) -> list[Stand]:
+        """Those that have a place, those first that have had it for longest."""
+        return sorted(self._standing(turn, Standing.HAS_PLACE), key=_since)
+
+    def _standing(self, turn: TurnKey, standing: Standing) -> Iterator[Stand]:
+        return (one for one in self.turns.get(turn, {}).values() if one.standing is standing)
 
     def versions(self, namespace: str, name: str) -> list[StoredDefinition]:
         """The versions of a definition that were not deleted, in their order."""
@@ -235,12 +243,9 @@ class MemoryTables:
                         yield row, step
 
 
-def turn_of(workflow: Workflow) -> TurnKey | None:
-    """The turn that a workflow needs to begin."""
-    if workflow.turn is None:
-        return None
-    ref = workflow.definition
-    return TurnKey(ref.namespace, ref.name, workflow.turn.key)
+def _since(one: Stand) -> tuple[datetime, WorkflowId, int]:
+    """By what the elder of two is told; items of one step that wait alike come by their index."""
+    return one.since, one.who.workflow, one.who.step.index if one.who.step else NO_INDEX
 
 
 def without_bodies(workflow: Workflow) -> Workflow:

@@ -20,6 +20,7 @@ step rows of claims (never waited for).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
@@ -43,13 +44,13 @@ from sidecar.ports.store import (
     StartResult,
     Transition,
     TransitionResult,
-    TurnKey,
 )
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.children import MOST_AT_ONCE
 from sidecar.saga.definition import Render
 from sidecar.saga.events import step_of
+from sidecar.saga.turns import Stand, Standing, TurnKey, limit_of
 from sidecar.saga.workflow import Workflow, WorkflowId
 
 SQL = load(__file__)
@@ -203,8 +204,8 @@ class Transaction:
         key = step_of(event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
-        limit = workflow.turn.limit if workflow.turn else 0
-        if one.turn is not None and self._taken.get(one.turn, 0) >= limit:
+        turn = one.turn
+        if turn and self._taken.get(turn, 0) >= limit_of(definition, workflow, turn):
             return Moved(Changes(workflow, Verdict.IGNORED))
         try:
             changes = machine.advance(
@@ -216,9 +217,19 @@ class Transaction:
             self._incomplete.add(one.workflow)
             return Missing.LOCKED
         present[one.workflow] = changes.workflow
-        if one.turn is not None and changes.admitted:
-            self._taken[one.turn] = self._taken.get(one.turn, 0) + 1
+        self._count(changes.turns)
         return Moved(changes)
+
+    def _count(self, stands: Sequence[Stand]) -> None:
+        """Count the places that this transaction takes, and those that steps give back in it.
+
+        A workflow that gave its place back before may say so once more at its end.
+        """
+        for one in stands:
+            if one.standing is Standing.HAS_PLACE:
+                self._taken[one.turn] = self._taken.get(one.turn, 0) + 1
+            elif one.freed and one.who.step is not None and one.turn in self._taken:
+                self._taken[one.turn] -= 1
 
 
 async def _time(clock: Cursor) -> datetime:

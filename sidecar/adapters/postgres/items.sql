@@ -2,7 +2,7 @@
 -- Those that are spoken of, and those whose turn to be undone is next. Each is looked up by its
 -- whole key, whatever the planner thinks of the number of items: that is what LIMIT is for.
 SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status, s.may_have_effect,
-    s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.attempt,
+    s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.turn, s.attempt,
     s.tries, s.closed, s.answered, s.started_at, s.claimed_at, s.ended_at, s.comp_attempt,
     s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at, s.comp_claimed_at,
     s.comp_ended_at, s.origin::text AS origin, CASE WHEN w.renders THEN s.output::text END AS output
@@ -29,7 +29,7 @@ CROSS JOIN LATERAL (SELECT renders FROM workflows WHERE id = v.workflow_id LIMIT
 -- name: all_items
 -- What only concerns all items needs.
 SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status, s.may_have_effect,
-    s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.attempt,
+    s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.turn, s.attempt,
     s.tries, s.closed, s.answered, s.started_at, s.claimed_at, s.ended_at, s.comp_attempt,
     s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at, s.comp_claimed_at,
     s.comp_ended_at, s.origin::text AS origin, CASE WHEN w.renders THEN s.output::text END AS output

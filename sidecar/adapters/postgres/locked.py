@@ -15,11 +15,12 @@ from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.compiled import CompiledDefinitions
 from sidecar.adapters.postgres.items import all_items, some_items
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
-from sidecar.ports.store import Transition, TurnKey
+from sidecar.ports.store import Transition
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import SignalSent, step_of
 from sidecar.saga.partial import fans_of
 from sidecar.saga.states import WorkflowStatus
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import DefinitionRef, Signal, Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
@@ -163,8 +164,7 @@ class LockedWorkflows:
     async def _count_turns(self) -> None:
         cursor = await send(self._connection, SQL["taken_turns"], turns=records.packed(self._turns))
         for row in await cursor.fetchall():
-            turn = TurnKey(row["namespace"], row["definition"], row["turn"])
-            self.taken[turn] = row["taken"]
+            self.taken[rows.turn_key_of(row)] = row["taken"]
 
     async def _read_signals(self, ids: list[WorkflowId]) -> None:
         found: dict[WorkflowId, list[Signal]] = {}

@@ -22,16 +22,19 @@ ORDER BY id FOR UPDATE SKIP LOCKED
 
 -- name: lock_turns
 -- One key after the other, and before any workflow: nobody else can take a place of these.
-SELECT pg_advisory_xact_lock(24770, hashtext(v.namespace || '/' || v.definition || '/' || v.turn))
-FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
-ORDER BY v.namespace, v.definition, v.turn
+SELECT pg_advisory_xact_lock(24770, hashtext(
+    v.namespace || '/' || v.definition || '/' || v.turn_step || '/' || v.turn))
+FROM json_to_recordset(%(turns)s::json) AS v (
+    namespace text, definition text, turn_step text, turn text)
+ORDER BY v.namespace, v.definition, v.turn_step, v.turn
 
 -- name: taken_turns
 -- How many places are taken.
-SELECT v.namespace, v.definition, v.turn,
-    (SELECT count(*) FROM turns t WHERE t.namespace = v.namespace
-       AND t.definition = v.definition AND t.turn = v.turn) AS taken
-FROM json_to_recordset(%(turns)s::json) AS v (namespace text, definition text, turn text)
+SELECT v.namespace, v.definition, v.turn_step, v.turn,
+    (SELECT count(*) FROM turns t WHERE t.namespace = v.namespace AND t.placed
+       AND t.definition = v.definition AND t.turn_step = v.turn_step AND t.turn = v.turn) AS taken
+FROM json_to_recordset(%(turns)s::json) AS v (
+    namespace text, definition text, turn_step text, turn text)
 
 -- name: which_exist
 -- Tells a locked workflow from an unknown one.
@@ -47,7 +50,7 @@ ORDER BY workflow_id, step, idx FOR UPDATE
 -- name: steps
 -- Without their bodies, and without the items of fan-outs.
 SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms,
-    due_at, lease_until, awaiting, doubt_at, fan::text AS fan, attempt, tries, closed, answered,
+    due_at, lease_until, awaiting, doubt_at, fan::text AS fan, turn, attempt, tries, closed, answered,
     started_at, claimed_at, ended_at, comp_attempt, comp_tries, comp_closed, comp_answered,
     comp_started_at, comp_claimed_at, comp_ended_at, origin::text AS origin
 FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1

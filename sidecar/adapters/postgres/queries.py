@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.bulk import PostgresBulk
+from sidecar.adapters.postgres.catalogues import PostgresCatalogues
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
 from sidecar.adapters.postgres.reading import Reading
@@ -32,17 +33,18 @@ from sidecar.ports.records import (
     StoredLetter,
     WorkflowFilter,
 )
-from sidecar.ports.store import Epoch, TurnKey
+from sidecar.ports.store import Epoch
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
+class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, PostgresBulk):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:
@@ -171,9 +173,11 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
         """Write that a sidecar has gone for good."""
         await self._vital_rows("leave", incarnation=incarnation)
 
-    async def list_sidecars(self, namespace: str) -> Sequence[SidecarRecord]:
-        """Return the sidecars known, by service."""
-        found = await self._rows("list_sidecars", namespace=namespace)
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        """Return the sidecars known, or those seen within so long, by service."""
+        found = await self._rows("list_sidecars", namespace=namespace, within=seen_within)
         return [
             SidecarRecord(
                 started_at=row.pop("started_at"),
@@ -230,20 +234,20 @@ class PostgresQueries(PostgresVersions, PostgresDebts, PostgresBulk):
         values = {"namespace": namespace, "older_than": older_than, "limit": limit}
         return [rows.letter_of(row) for row in await self._vital_rows("waiting_letters", **values)]
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[WorkflowId]:
+    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
         """Return those that can be admitted now, the most urgent and then the oldest first."""
         found = await self._vital_rows("next_turns", **records.turn_record(turn))
-        return [WorkflowId(row["id"]) for row in found]
+        return [rows.in_line_of(row) for row in found]
 
     async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
         """Return keys for which somebody waits although there is a place."""
         found = await self._vital_rows("free_turns", namespace=namespace, limit=limit)
-        return [TurnKey(row["namespace"], row["definition"], row["turn"]) for row in found]
+        return [rows.turn_key_of(row) for row in found]
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[WorkflowId]:
-        """Return the workflows that have the places, at most some of them."""
+    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+        """Return some of those that have the places, those first that have had one for longest."""
         found = await self._rows("turn_holders", **records.turn_record(turn))
-        return [WorkflowId(row["id"]) for row in found]
+        return [rows.in_line_of(row) for row in found]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""

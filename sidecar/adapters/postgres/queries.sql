@@ -43,7 +43,8 @@ ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with
 -- the first of its rows alone; the columns stand in the order in which `rows.whole_step` and
 -- `rows.whole_workflow` take them. The ids come as one value of which the planner cannot see how
--- many they are: it would otherwise plan anew each time, for longer than the query takes.
+-- many they are: it would otherwise plan anew each time, for longer than the query takes. `OFFSET`
+-- keeps the steps from being looked up by `idx` alone, which is -1 for nearly all there are.
 SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at,
     s.lease_until, s.attempt, s.tries, s.closed, s.answered, s.started_at, s.claimed_at,
     s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at,
@@ -56,15 +57,17 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
     w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since,
-    w.taken_over_by::text, s.origin::text
+    s.turn, w.taken_over_by::text, s.origin::text
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
-    LEFT JOIN steps s ON s.workflow_id = w.id AND s.idx = -1
+    LEFT JOIN LATERAL (
+        SELECT * FROM steps WHERE workflow_id = w.id AND idx = -1 OFFSET 0
+    ) AS s ON true
 WINDOW one AS (PARTITION BY w.id ORDER BY s.step, s.idx)
 
 -- name: list_items
 -- A page of a fan-out: of an item that had no turn yet there is only its element.
 SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_at, s.lease_until,
-    s.awaiting, s.doubt_at, s.fan::text AS fan, s.attempt, s.tries, s.closed, s.answered,
+    s.awaiting, s.doubt_at, s.fan::text AS fan, s.turn, s.attempt, s.tries, s.closed, s.answered,
     s.started_at, s.claimed_at, s.ended_at, s.comp_attempt, s.comp_tries, s.comp_closed,
     s.comp_answered, s.comp_started_at, s.comp_claimed_at, s.comp_ended_at,
     COALESCE(s.input, i.element)::text AS input, s.output::text AS output, s.error::text AS error,
@@ -130,20 +133,24 @@ SELECT 1 AS answer
 
 -- name: beat
 -- A sidecar is alive.
-INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining)
+INSERT INTO sidecars (incarnation, namespace, service, version, host, ready, draining, catalogue)
 VALUES (%(incarnation)s, %(namespace)s, %(service)s, %(version)s, %(host)s, %(ready)s,
-    %(draining)s)
+    %(draining)s, %(catalogue)s)
 ON CONFLICT (incarnation) DO UPDATE SET seen_at = clock_timestamp(), ready = EXCLUDED.ready,
-    draining = EXCLUDED.draining, version = EXCLUDED.version
+    draining = EXCLUDED.draining, version = EXCLUDED.version, catalogue = EXCLUDED.catalogue
 
 -- name: leave
 -- A sidecar has gone for good.
 UPDATE sidecars SET gone = true, ready = false WHERE incarnation = %(incarnation)s
 
 -- name: list_sidecars
--- All that are known.
-SELECT incarnation, namespace, service, version, host, ready, draining, started_at, seen_at
-FROM sidecars WHERE namespace = %(namespace)s AND NOT gone ORDER BY service, started_at
+-- All that are known, or those that were seen within so long.
+SELECT incarnation, namespace, service, version, host, ready, draining, catalogue, started_at,
+    seen_at
+FROM sidecars
+WHERE namespace = %(namespace)s AND NOT gone
+  AND (%(within)s::interval IS NULL OR seen_at >= clock_timestamp() - %(within)s::interval)
+ORDER BY service, started_at
 
 -- name: mint_epoch
 -- Waits for every transaction that holds the old epoch.
@@ -172,23 +179,23 @@ SELECT EXISTS (
     WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - interval '2 seconds'
 ) AS waiting_letters, EXISTS (
     WITH RECURSIVE keys AS (
-        (SELECT definition, turn FROM workflows
-         WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
-         ORDER BY definition, turn LIMIT 1)
+        (SELECT definition, turn_step, turn FROM turns
+         WHERE namespace = %(namespace)s AND NOT placed
+         ORDER BY definition, turn_step, turn LIMIT 1)
         UNION ALL
-        SELECT n.definition, n.turn FROM keys k CROSS JOIN LATERAL (
-            SELECT definition, turn FROM workflows
-            WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
-              AND (definition, turn) > (k.definition, k.turn)
-            ORDER BY definition, turn LIMIT 1
+        SELECT n.definition, n.turn_step, n.turn FROM keys k CROSS JOIN LATERAL (
+            SELECT definition, turn_step, turn FROM turns
+            WHERE namespace = %(namespace)s AND NOT placed
+              AND (definition, turn_step, turn) > (k.definition, k.turn_step, k.turn)
+            ORDER BY definition, turn_step, turn LIMIT 1
         ) AS n
     )
     SELECT FROM keys k
-    WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s
-               AND t.definition = k.definition AND t.turn = k.turn)
-          < (SELECT w.turn_limit FROM workflows w WHERE w.namespace = %(namespace)s
-               AND w.definition = k.definition AND w.turn = k.turn AND w.status = 'queued'
-             ORDER BY w.priority DESC, w.id LIMIT 1)
+    WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s AND t.placed
+               AND t.definition = k.definition AND t.turn_step = k.turn_step AND t.turn = k.turn)
+          < (SELECT t.turn_limit FROM turns t WHERE t.namespace = %(namespace)s AND NOT t.placed
+               AND t.definition = k.definition AND t.turn_step = k.turn_step AND t.turn = k.turn
+             ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx LIMIT 1)
 ) AS free_turns, EXISTS (
     SELECT FROM workflows
     WHERE namespace = %(namespace)s AND status IN ('queued', 'in_progress')
@@ -249,48 +256,50 @@ ORDER BY sent_at LIMIT %(limit)s
 -- name: next_turns
 -- As many of those that wait as there are places: the most urgent, and of these the oldest. How
 -- many places there are says the first of them.
-SELECT w.id::text AS id FROM workflows w
-WHERE w.namespace = %(namespace)s AND w.definition = %(definition)s AND w.turn = %(turn)s
-  AND w.status = 'queued'
-ORDER BY w.priority DESC, w.id
+SELECT t.workflow_id::text AS id, t.step, t.idx FROM turns t
+WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s
+  AND t.turn_step = %(turn_step)s AND t.turn = %(turn)s AND NOT t.placed
+ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx
 LIMIT GREATEST(0, (
-    SELECT q.turn_limit FROM workflows q
-    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s AND q.turn = %(turn)s
-      AND q.status = 'queued'
-    ORDER BY q.priority DESC, q.id LIMIT 1
+    SELECT q.turn_limit FROM turns q
+    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s
+      AND q.turn_step = %(turn_step)s AND q.turn = %(turn)s AND NOT q.placed
+    ORDER BY q.priority DESC, q.since, q.workflow_id, q.idx LIMIT 1
 ) - (
-    SELECT count(*) FROM turns t
-    WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s AND t.turn = %(turn)s
+    SELECT count(*) FROM turns q
+    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s
+      AND q.turn_step = %(turn_step)s AND q.turn = %(turn)s AND q.placed
 ))
 
 -- name: free_turns
 -- Where somebody waits although there is a place. From key to key by the index, however many wait
 -- for each.
 WITH RECURSIVE keys AS (
-    (SELECT definition, turn FROM workflows
-     WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
-     ORDER BY definition, turn LIMIT 1)
+    (SELECT definition, turn_step, turn FROM turns
+     WHERE namespace = %(namespace)s AND NOT placed
+     ORDER BY definition, turn_step, turn LIMIT 1)
     UNION ALL
-    SELECT n.definition, n.turn FROM keys k CROSS JOIN LATERAL (
-        SELECT definition, turn FROM workflows
-        WHERE namespace = %(namespace)s AND status = 'queued' AND turn IS NOT NULL
-          AND (definition, turn) > (k.definition, k.turn)
-        ORDER BY definition, turn LIMIT 1
+    SELECT n.definition, n.turn_step, n.turn FROM keys k CROSS JOIN LATERAL (
+        SELECT definition, turn_step, turn FROM turns
+        WHERE namespace = %(namespace)s AND NOT placed
+          AND (definition, turn_step, turn) > (k.definition, k.turn_step, k.turn)
+        ORDER BY definition, turn_step, turn LIMIT 1
     ) AS n
 )
-SELECT %(namespace)s::text AS namespace, k.definition, k.turn FROM keys k
-WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s
-         AND t.definition = k.definition AND t.turn = k.turn)
-    < (SELECT w.turn_limit FROM workflows w WHERE w.namespace = %(namespace)s
-         AND w.definition = k.definition AND w.turn = k.turn AND w.status = 'queued'
-       ORDER BY w.priority DESC, w.id LIMIT 1)
+SELECT %(namespace)s::text AS namespace, k.definition, k.turn_step, k.turn FROM keys k
+WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s AND t.placed
+           AND t.definition = k.definition AND t.turn_step = k.turn_step AND t.turn = k.turn)
+      < (SELECT t.turn_limit FROM turns t WHERE t.namespace = %(namespace)s AND NOT t.placed
+           AND t.definition = k.definition AND t.turn_step = k.turn_step AND t.turn = k.turn
+         ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx LIMIT 1)
 LIMIT %(limit)s
 
 -- name: turn_holders
 -- Who has the places.
-SELECT workflow_id::text AS id FROM turns
-WHERE namespace = %(namespace)s AND definition = %(definition)s AND turn = %(turn)s
-ORDER BY admitted_at LIMIT 10
+SELECT workflow_id::text AS id, step, idx FROM turns
+WHERE namespace = %(namespace)s AND definition = %(definition)s AND turn_step = %(turn_step)s
+  AND turn = %(turn)s AND placed
+ORDER BY since, workflow_id, idx LIMIT 10
 
 -- name: overdue_workflows
 -- Deadlines that have passed.

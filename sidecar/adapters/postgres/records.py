@@ -13,10 +13,11 @@ import msgspec
 import orjson
 
 from sidecar.errors import StoreDataError
-from sidecar.ports.store import LetterId, TurnKey
+from sidecar.ports.store import LetterId
 from sidecar.saga.changes import HistoryEvent, Letter, NewItems
 from sidecar.saga.definition import JsonText
-from sidecar.saga.workflow import Parent, Signal, Step, Workflow, WorkflowId
+from sidecar.saga.turns import Stand, Standing, TurnKey
+from sidecar.saga.workflow import NO_INDEX, Parent, Signal, Step, StepKey, Workflow, WorkflowId
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -83,8 +84,31 @@ def letter_record(workflow: Workflow, letter: Letter) -> dict[str, Any]:
 
 
 def turn_record(turn: TurnKey) -> dict[str, Any]:
-    """Return what names those who share places."""
-    return {"namespace": turn.namespace, "definition": turn.definition, "turn": turn.key}
+    """Return what names those who share places; `step` is empty for workflows as such."""
+    return {
+        "namespace": turn.namespace,
+        "definition": turn.definition,
+        "turn_step": turn.step,
+        "turn": turn.key,
+    }
+
+
+def stand_record(stand: Stand) -> dict[str, Any]:
+    """Return what the row is to hold of one that waits for a place, or has one."""
+    return {
+        **stand_key_record(stand),
+        **turn_record(stand.turn),
+        "turn_limit": stand.limit,
+        "priority": stand.priority,
+        "since": stand.since,
+        "placed": stand.standing is Standing.HAS_PLACE,
+    }
+
+
+def stand_key_record(stand: Stand) -> dict[str, Any]:
+    """Return what names one that waits for a place, or has one."""
+    step = stand.who.step or StepKey("", NO_INDEX)
+    return {"workflow_id": stand.who.workflow, "step": step.step, "idx": step.index}
 
 
 def letter_id_record(letter: LetterId) -> dict[str, Any]:
@@ -137,6 +161,7 @@ def step_record(
         "claim": claim,
         "awaiting": step.awaiting,
         "doubt_at": step.doubt_at,
+        "turn": step.turn,
         "fan": None if step.fan is None else msgspec.json.encode(step.fan).decode(),
         "attempt": run.attempt,
         "tries": run.tries,

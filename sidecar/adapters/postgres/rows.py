@@ -13,6 +13,7 @@ from sidecar.ports.store import Claimed
 from sidecar.saga.changes import HistoryEvent, Letter
 from sidecar.saga.events import Told
 from sidecar.saga.states import Action, Reason, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import (
     DefinitionRef,
     Fan,
@@ -64,6 +65,7 @@ def step_of(row: Row) -> Step:
         awaiting=row["awaiting"],
         doubt_at=row["doubt_at"],
         fan=_fan(row["fan"]),
+        turn=row["turn"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -148,6 +150,17 @@ def _turn(key: str | None, limit: int) -> Turn | None:
     return None if key is None else Turn(key, limit)
 
 
+def in_line_of(row: Row) -> InLine:
+    """Return who waits for a place, or has one."""
+    step = StepKey(row["step"], row["idx"]) if row["step"] else None
+    return InLine(WorkflowId(row["id"]), step)
+
+
+def turn_key_of(row: Row) -> TurnKey:
+    """Return who share places."""
+    return TurnKey(row["namespace"], row["definition"], row["turn"], row["turn_step"])
+
+
 def letter_of(row: Row) -> StoredLetter:
     """Return a letter that was kept."""
     event = msgspec.json.decode(row["event"], type=Told)
@@ -175,8 +188,9 @@ def held_step(row: Answered) -> Step:
         awaiting=row[44],
         doubt_at=row[45],
         fan=_fan(row[46]),
+        turn=row[57],
         output=row[26],
-        origin=row[57],
+        origin=row[58],
     )
 
 
@@ -234,13 +248,14 @@ def _whole_step(row: Answered) -> Step:
         row[46],
         row[47],
         _fan(row[48]),
+        row[58],
         row[23],
         row[24],
         row[25],
         row[26],
         row[27],
         row[28],
-        row[59],
+        row[60],
     )
 
 
@@ -264,7 +279,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         turn=_turn(*row[55:57]),
         last_signal=row[49],
         owes_since=row[57],
-        taken_over_by=row[58],
+        taken_over_by=row[59],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],

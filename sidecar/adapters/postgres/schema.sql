@@ -68,9 +68,6 @@ CREATE INDEX workflows_owing ON workflows (namespace, owes_since, id) WHERE owes
 CREATE INDEX workflows_central ON workflows (namespace, id)
     WHERE central AND status IN ('rolling_back', 'error');
 
-CREATE INDEX workflows_waiting ON workflows (namespace, definition, turn, priority DESC, id)
-    WHERE status = 'queued' AND turn IS NOT NULL;
-
 CREATE TABLE start_keys (
     namespace   text        NOT NULL,
     definition  text        NOT NULL,
@@ -100,6 +97,7 @@ CREATE TABLE steps (
     awaiting        boolean     NOT NULL DEFAULT false,
     doubt_at        timestamptz,
     fan             json,
+    turn            text,
     ticket          bigint,
     attempt         integer     NOT NULL,
     tries           integer     NOT NULL,
@@ -185,7 +183,22 @@ CREATE TABLE sidecars (
     draining    boolean     NOT NULL,
     gone        boolean     NOT NULL DEFAULT false,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    catalogue   integer
+);
+
+-- What services offer. `published_at` is when a version was published last, perhaps again: the
+-- newest is in force.
+CREATE TABLE catalogues (
+    namespace    text        NOT NULL,
+    service      text        NOT NULL,
+    version      integer     NOT NULL,
+    hash         text        NOT NULL,
+    document     json        NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (namespace, service, version),
+    UNIQUE (namespace, service, hash)
 );
 
 CREATE TABLE leaders (
@@ -252,12 +265,24 @@ CREATE TABLE letters (
 );
 CREATE INDEX letters_waiting ON letters (namespace, sent_at);
 
--- Places of workflows that take turns, from their admission to their end.
+-- Who takes turns: one that waits for a place or has one, from the beginning of its waiting to its
+-- end; a workflow (`step` is empty, `idx` is -1) or a step. Those who share places have the same
+-- `turn_step`, which is empty for workflows, and the same `turn`.
 CREATE TABLE turns (
-    workflow_id uuid        PRIMARY KEY,
+    workflow_id uuid        NOT NULL,
+    step        text        NOT NULL,
+    idx         integer     NOT NULL,
     namespace   text        NOT NULL,
     definition  text        NOT NULL,
+    turn_step   text        NOT NULL,
     turn        text        NOT NULL,
-    admitted_at timestamptz NOT NULL
+    turn_limit  integer     NOT NULL,
+    priority    integer     NOT NULL,
+    since       timestamptz NOT NULL,
+    placed      boolean     NOT NULL,
+    PRIMARY KEY (workflow_id, idx, step)
 );
-CREATE INDEX turns_taken ON turns (namespace, definition, turn);
+CREATE INDEX turns_placed ON turns (namespace, definition, turn_step, turn, since) WHERE placed;
+CREATE INDEX turns_waiting
+    ON turns (namespace, definition, turn_step, turn, priority DESC, since, workflow_id, idx)
+    WHERE NOT placed;

@@ -104,7 +104,7 @@ def _written_parts(written: Written) -> Iterator[str]:
         yield "letters"
     if written.brought:
         yield "brought"
-    if written.placed or written.freed:
+    if written.stands:
         yield "turns"
 
 

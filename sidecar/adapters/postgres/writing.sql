@@ -124,7 +124,7 @@ writable AS MATERIALIZED (
     SELECT id FROM won UNION ALL SELECT id FROM begun
 ), fresh AS (
     INSERT INTO steps (workflow_id, step, idx, namespace, service, status, may_have_effect,
-        call_ms, due_at, lease_until, owner, ticket, awaiting, doubt_at, fan, attempt, tries,
+        call_ms, due_at, lease_until, owner, ticket, awaiting, doubt_at, fan, turn, attempt, tries,
         closed, answered, started_at, claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
         comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
         comp_output, comp_error, origin)
@@ -133,7 +133,7 @@ writable AS MATERIALIZED (
         CASE WHEN v.claim THEN statement_timestamp()
             + make_interval(secs => (v.call_ms + %(margin_ms)s) / 1000.0) ELSE v.lease_until END,
         CASE WHEN v.claim THEN %(owner)s END, CASE WHEN v.claim THEN %(ticket)s::bigint END,
-        COALESCE(v.awaiting, false), v.doubt_at, v.fan::json,
+        COALESCE(v.awaiting, false), v.doubt_at, v.fan::json, v.turn,
         COALESCE(v.attempt, 0), COALESCE(v.tries, 0), COALESCE(v.closed, 0),
         COALESCE(v.answered, 0), v.started_at, v.claimed_at, v.ended_at,
         COALESCE(v.succeeded, false), COALESCE(v.comp_attempt, 0), COALESCE(v.comp_tries, 0),
@@ -143,12 +143,11 @@ writable AS MATERIALIZED (
     FROM json_to_recordset(%(fresh)s::json) AS v (
         workflow_id uuid, step text, idx integer, service text, status text,
         may_have_effect boolean, call_ms integer, due_at timestamptz, lease_until timestamptz,
-        claim boolean, awaiting boolean, doubt_at timestamptz, fan text,
+        claim boolean, awaiting boolean, doubt_at timestamptz, fan text, turn text, origin uuid,
         attempt integer, tries integer, closed integer, answered integer, started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
         comp_attempt integer, comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
-        input text, output text, error text, comp_input text, comp_output text, comp_error text,
-        origin uuid)
+        input text, output text, error text, comp_input text, comp_output text, comp_error text)
     WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
     RETURNING *
 ), history AS (
@@ -213,17 +212,22 @@ brought AS (
 )
 
 -- name: turns
--- Places that are taken, and given back.
-placed AS (
-    INSERT INTO turns (workflow_id, namespace, definition, turn, admitted_at)
-    SELECT v.workflow_id, v.namespace, v.definition, v.turn, statement_timestamp()
-    FROM json_to_recordset(%(placed)s::json) AS v (
-        workflow_id uuid, namespace text, definition text, turn text)
+-- Who waits for a place from now on or has one, and who does neither any more.
+stands AS (
+    INSERT INTO turns (workflow_id, step, idx, namespace, definition, turn_step, turn, turn_limit,
+        priority, since, placed)
+    SELECT v.workflow_id, v.step, COALESCE(v.idx, 0), v.namespace, v.definition, v.turn_step,
+        v.turn, v.turn_limit, COALESCE(v.priority, 0), v.since, COALESCE(v.placed, false)
+    FROM json_to_recordset(%(stands)s::json) AS v (
+        workflow_id uuid, step text, idx integer, namespace text, definition text, turn_step text,
+        turn text, turn_limit integer, priority integer, since timestamptz, placed boolean)
     WHERE (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
-    ON CONFLICT (workflow_id) DO NOTHING
-), freed AS (
-    DELETE FROM turns t USING json_to_recordset(%(freed)s::json) AS v (workflow_id uuid)
-    WHERE t.workflow_id = v.workflow_id AND (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
+    ON CONFLICT (workflow_id, idx, step) DO UPDATE SET since = EXCLUDED.since, placed = EXCLUDED.placed
+), gone AS (
+    DELETE FROM turns t
+    USING json_to_recordset(%(gone)s::json) AS v (workflow_id uuid, step text, idx integer)
+    WHERE t.workflow_id = v.workflow_id AND t.step = v.step AND t.idx = COALESCE(v.idx, 0)
+      AND (v.workflow_id IN (SELECT id FROM writable)) IS TRUE
 )
 
 -- name: no_history
@@ -270,15 +274,13 @@ wanted AS MATERIALIZED (
 )
 
 -- name: by_due
--- What to take: what is due,
+-- What to take: what is due, what was named, or both.
 chosen AS (SELECT * FROM due)
 
 -- name: by_name
--- what was named,
 chosen AS (SELECT * FROM named)
 
 -- name: by_both
--- or both.
 chosen AS (SELECT * FROM due UNION ALL SELECT * FROM named)
 
 -- name: taken
@@ -367,7 +369,7 @@ LEFT JOIN (
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
         s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal,
         w.parent_id::text AS parent_id, w.parent_step, w.parent_idx, w.root_id::text AS root_id,
-        w.depth, w.turn, w.turn_limit, w.owes_since, s.origin::text AS origin
+        w.depth, w.turn, w.turn_limit, w.owes_since, s.turn AS step_turn, s.origin::text
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -380,7 +382,7 @@ LEFT JOIN (
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, x.origin::text
+        NULL, NULL, NULL, x.turn, x.origin::text
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
@@ -393,6 +395,6 @@ LEFT JOIN (
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL
+        NULL, NULL, NULL, NULL
     FROM refused f
 ) AS r ON true

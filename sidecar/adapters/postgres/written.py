@@ -10,10 +10,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from sidecar.adapters.postgres import records
-from sidecar.ports.store import Batch, LetterId, Start, TurnKey
+from sidecar.ports.store import Batch, LetterId, Start
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition
 from sidecar.saga.states import CLAIMABLE, Action, StepStatus
+from sidecar.saga.turns import InLine, Stand, Standing
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 Key = tuple[WorkflowId, StepKey]
@@ -51,8 +52,7 @@ class Written:
     children: list[Changes] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
     brought: list[dict[str, Any]] = field(default_factory=list)
-    placed: dict[WorkflowId, dict[str, Any]] = field(default_factory=dict)
-    freed: list[dict[str, Any]] = field(default_factory=list)
+    stands: dict[InLine, Stand] = field(default_factory=dict)
 
     def begin(self, start: Start, changes: Changes, *, quick: bool) -> None:
         """Keep a new workflow; `quick` if what speaks against it is still to be looked for."""
@@ -109,27 +109,15 @@ class Written:
 
         for new in changes.items:
             self.items.append(records.items_record(known, new))
-        self._place(changes)
+        # Only where somebody stands in the end counts: one statement does not see what it writes
+        # itself, and could not take away the row of one who came and went with this batch.
+        self.stands |= {stand.who: stand for stand in changes.turns}
         self.letters += [records.letter_record(workflow, letter) for letter in changes.letters]
         for signal in changes.kept:
             self.kept[known, signal.number] = records.signal_record(known, signal)
         for number in changes.taken:
             if self.kept.pop((known, number), None) is None:
                 self.unkept.append({"workflow_id": known, "number": number})
-
-    def _place(self, changes: Changes) -> None:
-        """Take or give back the place of a workflow that takes turns."""
-        workflow = changes.workflow
-        if workflow.turn is None:
-            return
-        if changes.admitted:
-            ref = workflow.definition
-            turn = TurnKey(ref.namespace, ref.name, workflow.turn.key)
-            self.placed[workflow.id] = {"workflow_id": workflow.id, **records.turn_record(turn)}
-        elif changes.released:
-            # One statement does not see the place that it takes itself, and could not free it.
-            self.placed.pop(workflow.id, None)
-            self.freed.append({"workflow_id": workflow.id})
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
         """Claim one step that a transition queued for the batch's own service.
@@ -193,9 +181,14 @@ class Written:
             "unkept": records.packed(self.unkept),
             "letters": records.packed(self.letters),
             "brought": records.packed(self.brought),
-            "placed": records.packed(list(self.placed.values())),
-            "freed": records.packed(self.freed),
+            **self._stand_records(),
         }
+
+    def _stand_records(self) -> dict[str, str]:
+        stands = self.stands.values()
+        stays = [records.stand_record(one) for one in stands if one.standing is not Standing.NONE]
+        gone = [records.stand_key_record(one) for one in stands if one.standing is Standing.NONE]
+        return {"stands": records.packed(stays), "gone": records.packed(gone)}
 
 
 def _with_bodies_of(earlier: Step, later: Step) -> Step:

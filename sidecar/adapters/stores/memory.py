@@ -44,6 +44,7 @@ from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
 from sidecar.saga.machine import NewWorkflow
+from sidecar.saga.turns import limit_of
 from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 
 Compile = Callable[[JsonText, str, str, int], Definition]
@@ -79,7 +80,7 @@ class MemoryStore(MemoryQueries):
         result = work.run()
         changed = work.changed()
         for workflow in changed:
-            wrong = violations(self.definition(workflow.definition), workflow)
+            wrong = work.violations(workflow)
             if wrong:
                 raise AssertionError(f"workflow {workflow.id}: {'; '.join(wrong)}")
         work.write()
@@ -138,6 +139,14 @@ class _Transaction:
     def changed(self) -> list[Workflow]:
         """The workflows that will be written."""
         return [row.workflow for row in self._rows.values()]
+
+    def violations(self, workflow: Workflow) -> list[str]:
+        """What is wrong with a workflow that will be written, and with the places it shares."""
+        definition = self._store.definition(workflow.definition)
+        wrong = violations(definition, workflow)
+        if definition.concurrency is not None or definition.steps_take_turns:
+            wrong += [*self._outbox.misplaced(definition, workflow), *self._outbox.crowded()]
+        return wrong
 
     def write(self) -> None:
         """Make it all visible."""
@@ -210,8 +219,10 @@ class _Transaction:
         key = step_of(transition.event)
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
-        turn, limit = transition.turn, row.workflow.turn.limit if row.workflow.turn else 0
-        if turn is not None and not self._outbox.has_place(turn, limit):
+        turn = transition.turn
+        if turn is not None and not self._outbox.has_place(
+            turn, limit_of(definition, row.workflow, turn)
+        ):
             return Moved(Changes(row.workflow, Verdict.IGNORED))
         try:
             changes = advanced(

@@ -23,10 +23,11 @@ async def register(request: web.Request) -> web.Response:
     """Keep a definition: 201 for a new version, 200 for the latest one again."""
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
-    reading.only(request)
+    reading.only(request, "allow_missing")
+    allow_missing = reading.flag(request, "allow_missing")
     text = await reading.body(request, MEDIA_TYPES)
     view, created, report = await face.commands.register_definition(
-        namespace, text, request.content_type
+        namespace, text, request.content_type, allow_missing=allow_missing
     )
     body = {
         "name": view.name,
@@ -44,9 +45,12 @@ async def check(request: web.Request) -> web.Response:
     """Say whether a document could be registered, and what is weak in it; nothing is kept."""
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
-    reading.only(request)
+    reading.only(request, "allow_missing")
+    allow_missing = reading.flag(request, "allow_missing")
     text = await reading.body(request, MEDIA_TYPES)
-    found, report = await face.commands.check_definition(namespace, text, request.content_type)
+    found, report = await face.commands.check_definition(
+        namespace, text, request.content_type, allow_missing=allow_missing
+    )
     steps = [step.name for step in found.steps]
     told = report.told()
     del told["definition"]

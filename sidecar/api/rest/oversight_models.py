@@ -41,6 +41,36 @@ class DeletedBody(Body):
     state: Literal["deleted"]
 
 
+class SidecarBody(Body):
+    """A sidecar that lives; `catalogue` is the version that it has, null if it offers nothing."""
+
+    incarnation: str
+    host: str
+    version: str
+    ready: bool
+    draining: bool
+    catalogue: int | None
+    started_at: datetime
+    seen_at: datetime
+
+
+class ServiceBody(Body):
+    """A service with its live sidecars, and the catalogue in force: the one published last."""
+
+    service: str
+    catalogue: int | None
+    differs: bool = Field(description="Its live sidecars do not have the same catalogue.")
+    actions: dict[str, JsonValue]
+    sidecars: list[SidecarBody]
+
+
+class ServicePage(Body):
+    """A page of services, by name."""
+
+    services: list[ServiceBody]
+    next_cursor: str | None
+
+
 class ServiceDebtBody(Body):
     """What one service owes, or with null children; `overdue` and `failed` are parts of `owed`."""
 
@@ -168,6 +198,7 @@ class JobList(Body):
 ANSWERS: tuple[type[BaseModel], ...] = (
     VersionPage,
     DeletedBody,
+    ServicePage,
     DebtBody,
     SelectionBody,
     JobBody,

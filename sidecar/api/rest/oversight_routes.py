@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.api.rest import bulk, debt, models, oversight_models, reruns, versions
+from sidecar.api.rest import bulk, debt, models, oversight_models, reruns, services, versions
 from sidecar.api.rest.routes import CURSOR, LIMIT, Parameter, Route
 from sidecar.ports.bulk import BulkResult
 
@@ -63,6 +63,16 @@ ROUTES: tuple[Route, ...] = (
         "Delete a retired version to which no workflow refers, open or ended",
         {200: oversight_models.DeletedBody},
         problems=(404, 409, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/services",
+        services.list_,
+        "listServices",
+        "List services by name, with their live sidecars and the actions that they offer",
+        {200: oversight_models.ServicePage},
+        problems=(422,),
+        query=(CURSOR, LIMIT),
     ),
     Route(
         "GET",

@@ -154,6 +154,14 @@ def labels(request: web.Request) -> dict[str, str]:
     return found
 
 
+def flag(request: web.Request, field: str) -> bool:
+    """Return a parameter that is `true` or `false`; left out it is false."""
+    found = request.query.get(field, "false")
+    if found not in ("true", "false"):
+        raise InvalidRequest(f"{field} must be true or false.", field=field)
+    return found == "true"
+
+
 def text(request: web.Request, field: str) -> str | None:
     """Return a parameter that may be any printable text."""
     found = request.query.get(field)

@@ -85,6 +85,12 @@ LABEL = Parameter(
     "Only workflows with this label, written `name:value`; repeated: with all of them.",
     {"type": "array", "items": {"type": "string"}},
 )
+ALLOW_MISSING = Parameter(
+    "allow_missing",
+    "Take actions that no catalogue offers, with a warning: what they leave counts as not undone "
+    "unless the step says what undoes it.",
+    {"type": "boolean", "default": False},
+)
 TRACE = Parameter(
     "traceparent",
     "A W3C trace context; the workflow's calls belong to that trace.",
@@ -156,7 +162,8 @@ ROUTES: tuple[Route, ...] = (
         "registerDefinition",
         "Register a definition; the same document again is the same version",
         {201: models.RegisteredBody, 200: models.RegisteredBody},
-        problems=(413, 415, 422),
+        problems=(409, 413, 415, 422),
+        query=(ALLOW_MISSING,),
         document=True,
     ),
     Route(
@@ -176,7 +183,8 @@ ROUTES: tuple[Route, ...] = (
         "checkDefinition",
         "Check a document without keeping it",
         {200: models.CheckedBody},
-        problems=(413, 415, 422),
+        problems=(409, 413, 415, 422),
+        query=(ALLOW_MISSING,),
         document=True,
     ),
     Route(

@@ -115,6 +115,7 @@ class Roles:
                 ("wait", step.wait.until if step.wait else None),
                 ("input", step.input),
                 ("compensate", compensation.input if compensation else None),
+                ("concurrency", step.concurrency.key if step.concurrency else None),
             ):
                 if template is not None and not template.constant:
                     role = self._add(template, step.name, key)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sidecar.definitions.catalogues import Catalogue
 from sidecar.definitions.checker import rules
 from sidecar.definitions.checker.abstraction import abstract
 from sidecar.definitions.checker.codes import Severity
@@ -16,6 +17,7 @@ from sidecar.definitions.checker.times import times
 from sidecar.definitions.compiling import compile_stored, parse_definition
 from sidecar.definitions.documents import format_of, read_document
 from sidecar.definitions.findings import Path, Position
+from sidecar.definitions.pins import CatalogueRef, with_catalogues
 from sidecar.errors import DefinitionError
 from sidecar.saga.definition import Definition
 
@@ -70,11 +72,15 @@ def check_text(
     content_type: str = "application/yaml",
     *,
     children: Mapping[str, Definition] | None = None,
+    catalogues: Mapping[CatalogueRef, Catalogue] | None = None,
     limits: Limits | None = None,
 ) -> Checked:
-    """Check a document in YAML or JSON. What is no definition has only findings that say why."""
+    """Check a document in YAML or JSON. What is no definition has only findings that say why.
+
+    `catalogues` are what services offer; of an action of another service nothing is known.
+    """
     try:
-        parsed = parse_definition(text, content_type)
+        parsed = with_catalogues(parse_definition(text, content_type), catalogues or {})
         positions = read_document(text, format_of(content_type)).positions
         definition = compile_stored(parsed.document, "default", parsed.name, 1)
     except DefinitionError as error:

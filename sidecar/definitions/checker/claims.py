@@ -1,4 +1,7 @@
-"""A claim, as a store makes it: the one step of a workflow's life that no event stands for."""
+"""A claim, as a store makes it: the one step of a workflow's life that no event stands for.
+
+And the end of waiting for a place, as if the event had come that stands for it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ MARGIN = timedelta(seconds=5)
 def can_be_claimed(step: Step) -> bool:
     """Whether a sidecar may claim the step, once it is due."""
     return step.status in CLAIMABLE and not step.leased and step.due_at is not None
+
+
+def admitted(workflow: Workflow, key: StepKey, now: datetime) -> Workflow:
+    """Return `workflow` with one step claimable that has waited for its turn."""
+    ready = replace(workflow.steps[key], status=StepStatus.QUEUED, due_at=now)
+    return replace(workflow, steps={**workflow.steps, key: ready})
 
 
 def claimed(workflow: Workflow, key: StepKey, now: datetime) -> Workflow:

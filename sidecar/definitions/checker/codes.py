@@ -188,6 +188,13 @@ CODES: dict[str, Code] = {
             "say it at `compensate: { retry: ... }`: where there is no way back that is the policy",
         ),
         Code(
+            "GC151",
+            _W,
+            "An action that no catalogue tells of",
+            "give the configuration of the service's sidecar (`--catalogue sidecar.yaml`), or let "
+            "one of its sidecars publish it",
+        ),
+        Code(
             "GC190",
             _W,
             "Not all ways could be looked at",

@@ -1,6 +1,7 @@
 """What can happen next in a workflow that is explored, and what becomes of it.
 
-Steps are claimed as soon as they can be. A step that waits to be called has no future that one
+Steps are claimed as soon as they can be, and have their turn at once: a place that somebody waits
+for comes some time, and changes no outcome. A step that waits to be called has no future that one
 being called does not have, too: instead of being cancelled, it is refused. Only a pivot is not:
 until its claim the workflow can be cancelled.
 
@@ -23,7 +24,7 @@ from sidecar.definitions.checker.abstraction import (
     Roles,
     every_choice,
 )
-from sidecar.definitions.checker.claims import can_be_claimed, claimed
+from sidecar.definitions.checker.claims import admitted, can_be_claimed, claimed
 from sidecar.errors import IllegalTransition
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Render, StepDefinition
@@ -31,6 +32,7 @@ from sidecar.saga.events import Answered, CancelRequested, Event, SignalSent, Ti
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import OPEN, StepStatus, WorkflowStatus
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 
@@ -138,6 +140,8 @@ class Space:
     ) -> tuple[Move, Node]:
         workflow = changes.workflow
         for step in changes.steps:
+            if waits_for_turn(workflow.steps[step.key]):
+                workflow = admitted(workflow, step.key, EPOCH)
             here = workflow.steps[step.key]
             pivot = self.definition.by_name[step.key.step].pivot
             if can_be_claimed(here) and not (pivot and here.status is StepStatus.QUEUED):

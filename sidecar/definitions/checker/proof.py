@@ -10,7 +10,13 @@ from sidecar.definitions.checker.words import drawing, events
 from sidecar.definitions.findings import Path
 from sidecar.saga.definition import Definition, StepDefinition
 
-_KEYS = {"when": ("when",), "for_each": ("for_each",), "wait": ("wait",), "input": ("input",)}
+_KEYS = {
+    "when": ("when",),
+    "for_each": ("for_each",),
+    "wait": ("wait",),
+    "input": ("input",),
+    "concurrency": ("concurrency", "key"),
+}
 
 
 class Proof:

@@ -24,6 +24,7 @@ def findings(
         yield from _of_wait(definition, step, path)
         yield from _of_join(definition, step, path)
         yield from _of_child(definition, step, path, children)
+        yield from _of_action(step, path)
         yield from _of_policies(definition, step, path)
         if step.pivot:
             yield from _of_pivot(step, path)
@@ -86,6 +87,16 @@ def _of_refusals(definition: Definition) -> Iterator[Finding]:
         text = f"{names} past the pivot must not be refused: that ends in `error`, for a person"
         step = definition.steps[late[0]].name
         yield finding("GC110", ("steps", late[0]), text, step=step)
+
+
+def _of_action(step: StepDefinition, path: Path) -> Iterator[Finding]:
+    if step.action and step.catalogue is None:
+        undone = "can" if step.compensation or step.no_effect else "cannot"
+        text = (
+            f"nothing is known of the action {step.action!r} of {step.service}: it is taken for "
+            f"one that {undone} be undone, with the usual time-outs and tries"
+        )
+        yield finding("GC151", (*path, "action"), text, step=step.name)
 
 
 def _of_wait(definition: Definition, step: StepDefinition, path: Path) -> Iterator[Finding]:

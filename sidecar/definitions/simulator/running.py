@@ -33,9 +33,10 @@ from sidecar.saga.events import (
     TimerFired,
 )
 from sidecar.saga.explain import waiting_on
-from sidecar.saga.invariants import violations
+from sidecar.saga.invariants import crowded, misplaced, violations
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.states import WORKFLOW_ENDS, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, Stand, Standing, TurnKey
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
@@ -138,6 +139,7 @@ class _Simulation:
         self._broken: dict[str, None] = {}
         self._undone: list[str] = []
         self._asked_for: set[StepKey] = set()
+        self._stands: dict[InLine, Stand] = {}
         self._cancelled = False
         skipped = {one.step for one in scenario.faults if one.kind is FaultKind.SKIPPED}
         self._false = {
@@ -148,8 +150,6 @@ class _Simulation:
         began = start(definition, new, now=self._now, render=self._render, actor="simulation")
         self._workflow = began.workflow
         self._look(began)
-        if self._workflow.turn is not None:  # nobody else has a place
-            self._at(EPOCH, partial(self._apply, Admitted()))
 
     def run(self) -> Run:
         """Let everything happen that will."""
@@ -199,6 +199,7 @@ class _Simulation:
                 self._undone.append(str(key))
         for wrong in violations(self._definition, self._workflow):
             self._broken[wrong] = None
+        self._take_turns(changes)
         for step in changes.steps:
             here = self._workflow.steps[step.key]
             if can_be_claimed(here):
@@ -206,6 +207,32 @@ class _Simulation:
                 self._at(due, partial(self._claim, step.key))
             elif here.status is StepStatus.WAITING or here.awaiting:
                 self._wait(here)
+
+    def _take_turns(self, changes: Changes) -> None:
+        """Keep who waits for a place and who has one; nobody but this workflow wants any."""
+        for one in changes.turns:
+            self._stands.pop(one.who, None)  # the newest stands at the end
+            if one.standing is not Standing.NONE:
+                self._stands[one.who] = one
+        if changes.turns:
+            wrong = misplaced(self._definition, self._workflow, self._standing)
+            for turn in {one.turn for one in changes.turns}:
+                wrong += crowded(one for one in self._stands.values() if one.turn == turn)
+            self._broken |= dict.fromkeys(wrong)
+            self._at(self._now, self._admit)
+
+    def _standing(self, turn: TurnKey, who: InLine) -> Standing:
+        stand = self._stands.get(who)
+        return stand.standing if stand is not None and stand.turn == turn else Standing.NONE
+
+    def _admit(self) -> None:
+        """Admit those for whom there is a place, the oldest first."""
+        for one in list(self._stands.values()):
+            others = (other for other in self._stands.values() if other.turn == one.turn)
+            placed = sum(other.standing is Standing.HAS_PLACE for other in others)
+            waits = one.standing is Standing.WAITS and self._stands.get(one.who) is one
+            if waits and placed < one.limit:
+                self._apply(Admitted(one.who.step))
 
     def _wait(self, step: Step) -> None:
         if step.awaiting and step.lease_until is not None:

@@ -36,13 +36,14 @@ MOMENTS = {
     "events": ("time",),
     "signals": ("sent_at",),
     "letters": ("sent_at",),
+    "turns": ("since",),
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
     "bulk_jobs": ("moved_at", "created_at", "ended_at"),
 }
 
 
-TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "turns", "bulk_members")
+TABLES = (*MOMENTS, "start_keys", "leaders", "items", "keys", "bulk_members")
 
 
 @dataclass

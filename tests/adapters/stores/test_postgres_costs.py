@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 
+from sidecar.adapters.postgres.connections import parameters
 from sidecar.adapters.postgres.queries import SQL as QUERIES
 from sidecar.adapters.postgres.sql import Connection, send
 from sidecar.adapters.postgres.writing import write
 from sidecar.adapters.postgres.written import Written
 from sidecar.adapters.stores.postgres import PostgresStore
-from sidecar.ports.store import Batch, Claimed
+from sidecar.ports.store import Batch, Claimed, Transition
 from sidecar.saga.definition import Definition
+from sidecar.saga.events import Admitted
 from sidecar.saga.states import Action
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
 from tests.benchmarks.metering import Cost, metered, rows_read
@@ -64,7 +70,7 @@ async def _settled(player: Player, claimed: Claimed) -> Cost:
 
 
 async def _let_the_planner_count(backend: PostgresBackend) -> None:
-    for table in ("workflows", "steps", "items", "events"):
+    for table in ("workflows", "steps", "items", "events", "turns"):
         await backend.run(f"ANALYZE {table}")
 
 
@@ -179,24 +185,24 @@ async def test_the_steps_of_a_workflow_are_found_without_its_items(
         assert node["Shared Hit Blocks"] + node["Shared Read Blocks"] < 10
 
 
+@pytest.mark.parametrize("step", ["", "pay"], ids=["workflows", "steps"])
 async def test_who_is_next_is_found_however_many_wait(
-    player: Player, backend: PostgresBackend
+    player: Player, backend: PostgresBackend, step: str
 ) -> None:
     """With each start, each end and each round of a leader it is asked."""
     assert isinstance(player.store, PostgresStore)
     await backend.run(
-        "INSERT INTO workflows (id, namespace, definition, version, status, revision, last_seq,"
-        " created_at, renders, turn, turn_limit, input)"
-        " SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'default', 'order',"
-        " 1, 'queued', 1, 1, now(), false, 'k', 1, '{}' FROM generate_series(1, 2000) n"
+        "INSERT INTO turns (workflow_id, step, idx, namespace, definition, turn_step, turn,"
+        " turn_limit, priority, since, placed)"
+        " SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, %(step)s, -1,"
+        " 'default', 'order', %(step)s, 'k', 1, 0, now(), n = 1 FROM generate_series(1, 2001) n",
+        step=step,
     )
-    await backend.run(
-        "INSERT INTO turns VALUES (gen_random_uuid(), 'default', 'order', 'k', now())"
-    )
-    await backend.run("ANALYZE workflows")
+    await backend.run("ANALYZE turns")
     values: dict[str, Any] = {
         "namespace": "default",
         "definition": "order",
+        "turn_step": step,
         "turn": "k",
         "limit": 10,
     }
@@ -206,6 +212,73 @@ async def test_who_is_next_is_found_however_many_wait(
             await connection.execute("BEGIN")
             before = await rows_read(connection)
             await (await send(connection, QUERIES[name], **values)).fetchall()
-            read = (await rows_read(connection))["workflows"] - before.get("workflows", 0)
+            read = (await rows_read(connection))["turns"] - before.get("turns", 0)
             await connection.execute("COMMIT")
             assert read <= FEW_ROWS, name
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_a_workflow_is_read_whole_however_many_others_are_stored(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """Nearly all steps there are have one index: nobody may look for steps by that."""
+    definition = await register(player.store, call("first"), call("last"))
+    workflows: list[WorkflowId] = []
+    settings = parameters(backend.dsn, "goconductor")
+    async with await AsyncConnection.connect(**settings, row_factory=tuple_row) as connection:
+        for size in (FEW, MANY):
+            while len(workflows) < size:
+                starts = [start_of(definition) for _ in range(FEW)]
+                await player.store.commit(player.batch(starts=starts))
+                workflows += [one.id for one in starts]
+            if size in counted:
+                await _let_the_planner_count(backend)
+            for workflow in workflows[-8:]:  # more often than it takes until a plan is kept
+                before = await rows_read(connection)
+                rows = await send(connection, QUERIES["get_workflows"], ids=json.dumps([workflow]))
+                assert len(await rows.fetchall()) == 1
+                read = (await rows_read(connection))["steps"] - before.get("steps", 0)
+                assert read <= FEW_ROWS
+                await connection.commit()
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_an_item_that_takes_turns_costs_the_same_however_many_wait(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """To settle it, and to let the next one begin."""
+    turns = {"key": "all", "limit": 5}
+    definition = await register(player.store, fan("each", at_once=MANY, concurrency=turns))
+    turn = TurnKey("default", "order", '"all"', "each")
+    settled, begun = [], []
+    for size in (FEW, MANY):
+        await _begin(player, definition, size)
+        for _ in range(3):
+            waiting = await player.store.next_turns(turn)
+            admitted = [Transition(w, Admitted(key), turn=turn) for w, key in waiting]
+            await player.store.commit(player.batch(transitions=admitted))
+            claims = await _held(player)
+            assert len(claims) == 5
+            if size in counted:
+                await _let_the_planner_count(backend)
+            settled.append(await _settled(player, claims[0]))
+            (one,) = await player.store.next_turns(turn)
+            member = Transition(one.workflow, Admitted(one.step), turn=turn)
+            with metered() as cost:
+                await player.store.commit(player.batch(transitions=[member]))
+            begun.append(cost)
+            rest = [*claims[1:], *await _held(player)]
+            await player.store.commit(player.batch(transitions=[settle(one) for one in rest]))
+        await _finish(player, turn)
+    for costs in (settled, begun):
+        _as_cheap(costs[0], costs[-1])
+        assert all(one.read["turns"] <= FEW_ROWS for one in costs)
+
+
+async def _finish(player: Player, turn: TurnKey) -> None:
+    """Let all items have their turn that are left."""
+    while waiting := await player.store.next_turns(turn):
+        admitted = [Transition(w, Admitted(key), turn=turn) for w, key in waiting]
+        await player.store.commit(player.batch(transitions=admitted))
+        members = [settle(one) for one in await _held(player)]
+        await player.store.commit(player.batch(transitions=members))

@@ -23,7 +23,7 @@ from sidecar.saga.events import (
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import Fan, StepKey, WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
-from tests.adapters.stores.racing import ROUNDS, behind, long, race
+from tests.adapters.stores.racing import ROUNDS, behind, long, neck_and_neck, race
 from tests.adapters.stores.stubborn import Stubborn
 from tests.conformance.store_language import (
     called_back,
@@ -114,10 +114,12 @@ async def test_a_failure_too_many_that_races_another_items_answer_loses_no_effec
     for turn in range(ROUNDS):
         workflow = await here.start(definition, body=lines(1, 2, 3))
         first, second = sorted(await here.claim(), key=lambda one: one.key)
-        await race(
+        await neck_and_neck(
             turn,
-            here.insist(settle(first, refused())),
-            behind(there.store, turn, lambda one=second: there.insist(settle(one))),
+            here.store,
+            lambda one=first: here.insist(settle(one, refused())),
+            there.store,
+            lambda one=second: there.insist(settle(one)),
         )
         undo = await here.claim_one()
         assert (undo.key, undo.action, undo.succeeded) == (second.key, Action.COMPENSATE, True)

@@ -17,8 +17,9 @@ import pytest
 from msgspec.structs import replace
 
 from sidecar.ports.store import Batch, ClaimDue, ClaimKeys, Rerun, Start, Transition
-from sidecar.saga.definition import Definition, JsonText, StepDefinition
+from sidecar.saga.definition import Concurrency, Definition, JsonText, StepDefinition, Template
 from sidecar.saga.events import (
+    Admitted,
     DeadlinePassed,
     Event,
     LeaseEnded,
@@ -28,6 +29,7 @@ from sidecar.saga.events import (
     TimerFired,
 )
 from sidecar.saga.states import CLAIMABLE, WORKFLOW_ENDS, StepStatus, WorkflowStatus
+from sidecar.saga.turns import TurnKey, turn_of, waits_for_turn
 from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
 from tests.conformance.store_play import MARGIN
@@ -92,12 +94,15 @@ class _Sequence:
 
     async def _define(self) -> Definition:
         made = graph(self.draw)
+        # All sequences share one database, so each has places of its own.
+        own = Template(JsonText(f'"{self.seed}"'), constant=True)
         steps = tuple(
             # Two services, so that a settlement's own service has some of what comes next.
-            step if step.wait else _of_service(step, self.draw.choice("ab"))
+            step if step.wait else _of_service(step, self.draw.choice("ab"), own)
             for step in made.steps
         )
-        return await self.twins.define(dataclasses.replace(made, steps=steps))
+        turns = Concurrency(own, 1, self.draw.random() < 0.5) if self.draw.random() < 0.1 else None
+        return await self.twins.define(dataclasses.replace(made, steps=steps, concurrency=turns))
 
     def _starts(self, definition: Definition) -> list[Start]:
         self._workflows = [self._new_id() for _ in range(self.draw.randint(1, 2))]
@@ -179,7 +184,7 @@ class _Sequence:
     def _transitions(self) -> list[Transition]:
         """One to four events, some of them of one workflow, some of them of several items."""
         found = [
-            Transition(workflow.id, event)
+            Transition(workflow.id, event, turn=_turn_of(workflow, event))
             for workflow in self._wholes()
             for event in self._events(workflow)
         ]
@@ -203,6 +208,7 @@ class _Sequence:
                 found.append(TimerFired(key))
             elif one.run.attempt and draw.random() < 0.1:
                 found += answers(draw, one)
+        found += _admissions(draw, workflow)
         stuck = workflow.paused or workflow.status is WorkflowStatus.ERROR
         for _ in range(3 if stuck or not found else draw.random() < 0.15):
             key = draw.choice(list(workflow.steps) or [StepKey("s0")])
@@ -216,8 +222,27 @@ class _Sequence:
         return found
 
 
-def _of_service(step: StepDefinition, service: str) -> StepDefinition:
-    return dataclasses.replace(step, service=service)
+def _of_service(step: StepDefinition, service: str, own: Template) -> StepDefinition:
+    turns = step.concurrency
+    if turns is not None and turns.key.constant:
+        turns = dataclasses.replace(turns, key=own)
+    return dataclasses.replace(step, service=service, concurrency=turns)
+
+
+def _admissions(draw: random.Random, workflow: Workflow) -> list[Event]:
+    """Those who wait for their turn; now and then the workflow, though its turn has been."""
+    found: list[Event] = [
+        Admitted(key) for key, one in workflow.steps.items() if waits_for_turn(one)
+    ]
+    if workflow.turn is not None and (not workflow.steps or draw.random() < 0.05):
+        found.append(Admitted())
+    return found
+
+
+def _turn_of(workflow: Workflow, event: Event) -> TurnKey | None:
+    if not isinstance(event, Admitted):
+        return None
+    return turn_of(workflow, workflow.steps[event.step] if event.step else None)
 
 
 async def test_the_same_batches_come_to_the_same(twins: Twins) -> None:

@@ -175,8 +175,19 @@ class Twins:
         same(*[sorted(map(repr, one)) for one in leases])
         timers = [await one.due_timers(NAMESPACE, ALL) for one in (real, twin)]
         same(*[sorted(one) for one in timers])
+        await self._compare_turns()
         work = [await one.leader_work(NAMESPACE, UNSEEN, timedelta()) for one in (real, twin)]
         same(*work)
+
+    async def _compare_turns(self) -> None:
+        """Who waits for a place and who has one, and that no more have one than may."""
+        both = (self.stores[0], self.memory)
+        same(*[sorted(await one.free_turns(NAMESPACE, ALL)) for one in both])
+        for turn in list(self.tables.turns):
+            same(*[await one.next_turns(turn) for one in both])
+            same(*[await one.turn_holders(turn) for one in both])
+        cursor = await self._setting.execute("SELECT count(*) FROM goconductor.turns")
+        assert await cursor.fetchone() == (sum(map(len, self.tables.turns.values())),)
 
     async def _compare_attempts(self, known: WorkflowId) -> None:
         """Whether the newest attempt of a step is under way, and those around it."""
@@ -241,6 +252,7 @@ def _changes(changes: Changes) -> Mapping[str, Any]:
         "items": changes.items,
         "kept": changes.kept,
         "taken": changes.taken,
+        "turns": changes.turns,
         "ended": changes.ended,
     }
 

@@ -192,9 +192,16 @@ READING = (
     tested(
         "a workflow is shown with all its items",
         f"{QUERIES}:SQL.get_workflows",
-        "AND s.idx = -1",
+        "AND idx = -1",
         "",
         f"{SUITE}::test_roots_of_every_kind_begin_with_the_start",
+    ),
+    tested(
+        "the steps of a workflow that is read are looked for among all",
+        f"{QUERIES}:SQL.get_workflows",
+        " OFFSET 0",
+        "",
+        f"{COSTS}::test_a_workflow_is_read_whole_however_many_others_are_stored[new]",
     ),
     tested(
         "timers of a paused workflow are told in the database",

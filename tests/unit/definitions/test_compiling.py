@@ -174,8 +174,6 @@ steps:
 @pytest.mark.parametrize(
     ("keys", "path"),
     [
-        ({"action": "charge"}, "steps[0].action"),
-        ({"compensate": "from_catalogue"}, "steps[0].compensate"),
         ({"compat": "dtm"}, "steps[0].compat"),
         ({"execute": {"path": "/a", "compat": "dtm"}}, "steps[0].execute.compat"),
     ],

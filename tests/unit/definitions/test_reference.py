@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import yaml
 
 from sidecar.definitions import compile_stored, parse_definition
+from sidecar.definitions.catalogues import read_actions
+from sidecar.definitions.findings import Findings
 from sidecar.definitions.language import language_schema
 from sidecar.definitions.model import MODELS, NOT_YET, UNSUPPORTED, DefinitionModel, Step
+from sidecar.definitions.pins import with_catalogues
 from sidecar.errors import DefinitionError
 from tests.architecture.schema_page import PAGE, page
 
@@ -55,8 +59,21 @@ def registers(document: Any) -> bool:
 
 
 def test_all_examples_of_the_reference_are_looked_at() -> None:
-    assert len(blocks(REFERENCE)) == 8
-    assert len(examples()) >= 7
+    assert len(blocks(REFERENCE)) == 11
+    assert len(examples()) >= 8
+
+
+def test_the_catalogue_of_the_reference_is_one() -> None:
+    (shown,) = (one for one in blocks(REFERENCE) if "actions:" in one)
+    findings = Findings()
+    offered = read_actions(yaml.safe_load(shown)["actions"], findings)
+    assert findings.problems() == []
+    (text,) = (one for one in examples() if "action: charge" in one)
+    parsed = with_catalogues(parse_definition(text), {("payments", None): offered})
+    look_up, charge = compile_stored(parsed.document, "default", "example", 1).steps
+    assert look_up.no_effect
+    assert charge.compensation is not None
+    assert (charge.timeout, charge.retry.max_attempts) == (timedelta(seconds=20), 5)
 
 
 @pytest.mark.parametrize("text", examples())

@@ -26,6 +26,7 @@ from sidecar.engine.group_commit import Committer
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.queries import Queries
 from sidecar.engine.rerunning import Reruns
+from sidecar.engine.services import Services
 from sidecar.engine.slots import Slots
 from sidecar.engine.tasks import Tasks
 from sidecar.engine.verbs import Verbs
@@ -351,6 +352,7 @@ class Faces:
             DebtBook(store, self.compiled, self.clock),
             Bulk(store, self.verbs, "one", self.entropy, cast("Telemetry", self.facts)),
             Reruns(self.commands, self.queries),
+            Services(store, timedelta(seconds=20)),
         )
         self.tokens = Tokens(b"key", "http://sidecar")
         self.tasks = Tasks(

@@ -7,8 +7,9 @@ from typing import Any, cast
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.turns import Turns
 from sidecar.errors import StoreDataError, StoreUnavailable
-from sidecar.ports.store import Store, Transition, TurnKey
+from sidecar.ports.store import Store, Transition
 from sidecar.saga.events import Admitted, CancelRequested
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import WorkflowId
 from tests.unit.engine.faces import until
 
@@ -23,9 +24,9 @@ class Waiting:
         self.refused = refused
         self.asked: list[Transition] = []
 
-    async def next_turns(self, turn: TurnKey) -> list[WorkflowId]:
+    async def next_turns(self, turn: TurnKey) -> list[InLine]:
         assert turn == KEY
-        return [FIRST, SECOND]
+        return [InLine(FIRST), InLine(SECOND)]
 
     async def submit(self, member: Transition, *, within: float) -> Any:
         assert within > 0

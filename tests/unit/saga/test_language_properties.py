@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from sidecar.errors import IllegalTransition, IncompleteState
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import (
+    Concurrency,
     Definition,
     FanOut,
     Join,
@@ -27,6 +28,7 @@ from sidecar.saga.definition import (
     Wait,
 )
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     CancelRequested,
     Event,
@@ -53,10 +55,15 @@ from sidecar.saga.states import (
     StepStatus,
     WorkflowStatus,
 )
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Step, StepKey, Workflow
 from tests.unit.saga.worlds import EPOCH, Run, definition, render, step
 
 SEEDS = 1_500
+
+
+ALL_ALIKE = Template(JsonText('"all"'), constant=True)
+"""The key of those that share places with all others."""
 
 
 def _template(source: str) -> Template:
@@ -108,6 +115,10 @@ def _any_step(draw: random.Random, name: str, after: list[str], *, pivot: bool) 
             _template("list"), draw.choice((1, 2, 10)), draw.choice((0, 0, 1, 3))
         )
         more["input"] = _template(draw.choice(("each", "each", "odd")))
+    if draw.random() < 0.25:
+        key = draw.choice((ALL_ALIKE, ALL_ALIKE, _template("each"), _template("odd")))
+        limit = draw.choice((1, 2, 100))
+        more["concurrency"] = Concurrency(key if "fan_out" in more else ALL_ALIKE, limit)
     return step(name, *after, **more)
 
 
@@ -152,6 +163,8 @@ def _events(draw: random.Random, run: _World) -> list[Event]:
             found += answers(draw, one)
         elif one.status is StepStatus.WAITING and one.due_at is not None:
             found.append(TimerFired(key))
+        elif waits_for_turn(one) or draw.random() < 0.02:
+            found.append(Admitted(key))
     found.append(SignalSent("go", JsonText("1"), "because"))
     if draw.random() < 0.05:
         key = draw.choice(list(run.workflow.steps) or [StepKey("s0")])

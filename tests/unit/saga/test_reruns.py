@@ -9,6 +9,7 @@ import pytest
 from sidecar.errors import IllegalTransition
 from sidecar.saga.definition import Concurrency, Definition, JsonText, Order, Template
 from sidecar.saga.events import (
+    Admitted,
     CancelRequested,
     RerunRequested,
     Resolution,
@@ -123,6 +124,19 @@ def test_what_waits_for_its_turn_is_not_retried_before_it() -> None:
     assert made.status is WorkflowStatus.QUEUED
     with pytest.raises(IllegalTransition):
         advance(defined, made, RetryRequested(), now=run.now, render=render)
+
+
+def test_a_step_that_takes_turns_waits_for_its_turn_before_it_is_tried_again() -> None:
+    turns = Concurrency(Template("true", constant=True), 1)
+    run = Run(definition(step("a", concurrency=turns)))
+    run.apply(Admitted(StepKey("a")))
+    run.claim("a")
+    run.apply(STOP)
+    made = rerun(run)
+    assert statuses(made) == {"a": StepStatus.WAITING}
+    changes = advance(run.definition, made, Admitted(StepKey("a")), now=run.now, render=render)
+    found = changes.workflow.steps[StepKey("a")]
+    assert (found.status, found.origin) == (StepStatus.RETRYING, "w")
 
 
 def test_what_was_taken_over_is_settled_in_the_rerun_alone() -> None:

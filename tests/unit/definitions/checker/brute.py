@@ -19,6 +19,7 @@ from sidecar.errors import IllegalTransition
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText, Render
 from sidecar.saga.events import (
+    Admitted,
     Answered,
     CancelRequested,
     DeadlinePassed,
@@ -31,6 +32,7 @@ from sidecar.saga.invariants import violations
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import WORKFLOW_ENDS, Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
 K = OutcomeKind
@@ -82,6 +84,8 @@ def events(definition: Definition, workflow: Workflow) -> Iterator[tuple[Workflo
                 yield workflow, LeaseEnded(step.key, step.action, step.run.attempt)
         elif step.status is StepStatus.WAITING and step.due_at is not None:
             yield workflow, TimerFired(step.key)
+        elif waits_for_turn(step):
+            yield workflow, Admitted(step.key)
     for name in sorted(definition.signals):
         waits = [one for one in definition.steps if one.wait and one.wait.signal == name]
         over = sum(

@@ -10,6 +10,7 @@ from typing import Any
 from sidecar.definitions.checker.abstraction import FOR_EVER
 from sidecar.saga.definition import (
     Compensation,
+    Concurrency,
     Definition,
     FanOut,
     Join,
@@ -97,4 +98,13 @@ def _step(
     if kind < 0.35:
         items = draw.choice((template("${input.items}"), Template(JsonText("[1]"), constant=True)))
         more["fan_out"] = FanOut(items, draw.choice((1, 2)), draw.choice((0, 0, 1)))
-    return call(name, *after, **more)
+    return call(name, *after, concurrency=_turns(draw, after), **more)
+
+
+def _turns(draw: random.Random, after: list[str]) -> Concurrency | None:
+    if draw.random() >= 0.2:
+        return None
+    if not after or draw.random() < 0.7:
+        return Concurrency(template("${input.account}"))
+    read = draw.choice(after)
+    return Concurrency(template(f"${{steps.{read}.output.account}}", read))

@@ -268,6 +268,15 @@ FLAWS = [
         also=("GC110",),
     ),
     Flawed(
+        "an action that nobody offers",
+        "GC151",
+        _flow(
+            "- {name: a, service: svc, action: a, compensate: from_catalogue}",
+            _call("b"),
+        ),
+        "a",
+    ),
+    Flawed(
         "a pivot without an effect",
         "GC146",
         _flow(_call("a", "pivot: true", "compensate: none", undo=False)),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.definitions.checker import CODES, Limits, Report, Verdict, check, check_text, text
+from sidecar.definitions.documents import read_document
 from sidecar.saga.definition import Child, Definition, Join, StepDefinition
 from tests.unit.definitions.checker import flawed
 from tests.unit.definitions.checker.drawing import call, flow
@@ -45,6 +46,44 @@ def test_nothing_is_found_in_a_good_definition(name: str) -> None:
     assert [(one.code, one.text) for one in found.findings] == []
     assert found.verdict is Verdict.PROVED
     assert found.passes(strict=True)
+
+
+def test_a_place_that_is_waited_for_changes_no_outcome() -> None:
+    turns = {"key": "${input.account}", "limit": 1}
+    found = 0
+    for flaw in flawed.FLAWS:
+        plain = report(flaw.document)
+        document = read_document(flaw.document, "yaml").value
+        calls = [step for step in document["steps"] if "execute" in step]
+        if plain.verdict is Verdict.UNREADABLE or not calls:
+            continue
+        for step in calls:
+            step["concurrency"] = turns
+        other = report(json.dumps(document))
+        assert other.verdict is plain.verdict, flaw.name
+        for one, also in zip(other.findings, plain.findings, strict=True):
+            assert (one.code, one.step, one.way) == (also.code, also.step, also.way), flaw.name
+        found += 1
+    assert found > 10
+
+
+def test_a_key_that_reads_what_may_be_absent_is_found_as_an_input_is() -> None:
+    document = {
+        "name": "flow",
+        "steps": [
+            {"name": "a", "service": "s", "execute": "/a", "optional": True, "compensate": "/u"},
+            {
+                "name": "b",
+                "service": "s",
+                "execute": "/b",
+                "compensate": "/u",
+                "concurrency": {"key": "${steps.a.output.account}"},
+            },
+        ],
+    }
+    (one,) = (one for one in report(json.dumps(document)).findings if one.code == "GC112")
+    assert one.text.startswith("`concurrency` of 'b' reads the output of 'a'")
+    assert one.path == ("steps", 1, "concurrency", "key")
 
 
 def test_the_way_says_where_each_step_stands() -> None:

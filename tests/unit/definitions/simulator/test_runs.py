@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from sidecar.definitions.simulator import (
     simulate,
     telling,
 )
+from sidecar.definitions.simulator.services import LATENCY
 from sidecar.errors import InvalidRequest
 from sidecar.saga.definition import Definition, JsonText
 
@@ -159,6 +161,28 @@ def test_a_workflow_that_takes_turns_has_its_turn_at_once() -> None:
         "queued -> in_progress  its_turn",
     )
     assert run.timeline[1].after == timedelta()
+
+
+def test_items_that_take_turns_are_called_one_after_the_other() -> None:
+    text = """
+name: labels
+steps:
+  - {name: label, service: s, execute: /a, compensate: /b, max_parallel: 10,
+     for_each: "${input.parcels}", concurrency: {key: "${each.item.carrier}", limit: LIMIT}}
+"""
+    parcels = [{"carrier": name} for name in ("red", "red", "red", "blue")]
+    body = JsonText(json.dumps({"parcels": parcels}))
+    took = []
+    for limit in ("1", "2", "3"):
+        found = simulate(definition(text.replace("LIMIT", limit)), Scenario(input=body))
+        assert (found.workflow.status, found.broken) == ("completed", ())
+        took.append(found.took / LATENCY)
+    assert took == [3, 2, 1]
+    # One that fails gives its place back, and so do those that are taken away because of it.
+    defined = definition(text.replace("LIMIT", "1"))
+    for fault in every_fault(defined):
+        found = simulate(defined, Scenario(input=body, faults=(fault,)))
+        assert (found.keeps_the_promise, found.broken) == (True, ()), fault
 
 
 # -- all of them ----------------------------------------------------------------------------------

@@ -1,0 +1,340 @@
+"""A whole sidecar with a catalogue: published, pinned, looked up at each call, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace as changed
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecar.adapters.services.memory import Act, outcome
+from sidecar.definitions.catalogues import Catalogue, read_actions
+from sidecar.definitions.documents import digest
+from sidecar.definitions.findings import Findings
+from sidecar.engine.agent import Agent, Settings
+from sidecar.engine.duties import Duties, DutyTimes
+from sidecar.errors import Conflict, DefinitionError
+from sidecar.ports import telemetry as metrics
+from sidecar.ports.records import SidecarBeat
+from sidecar.saga.definition import JsonText
+from sidecar.saga.outcomes import OutcomeKind
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import StepKey, WorkflowId
+from tests.unit.engine.faces import until
+from tests.unit.engine.parts import ME, SOON, turns
+from tests.unit.engine.whole import Whole
+
+_K = OutcomeKind
+OFFERED: dict[str, Any] = {
+    "charge": {
+        "execute": {"path": "/charges", "method": "PUT"},
+        "compensate": {"path": "/refunds", "method": "DELETE", "on_status": {404: "done"}},
+        "status": "/charges/status",
+        "on_status": {409: "refused"},
+        "retry": {"max_attempts": 1},
+    },
+    "ship": {"execute": "/shipments", "compensate": "none", "retry": {"max_attempts": 1}},
+}
+MOVED = {**OFFERED, "charge": {**OFFERED["charge"], "compensate": "/moved/refunds"}}
+ORDER = [
+    {"name": "pay", "service": "payments", "action": "charge"},
+    {"name": "ship", "service": "payments", "action": "ship"},
+]
+REFUSES = Act(outcome(_K.REFUSED))
+DOUBTS = Act(outcome(_K.UNKNOWN))
+
+
+def catalogue(raw: dict[str, Any]) -> Catalogue:
+    findings = Findings()
+    found = read_actions(raw, findings)
+    assert findings.problems() == []
+    return found
+
+
+class Deployed(Whole):
+    """A sidecar that is deployed with one catalogue after another, over one store."""
+
+    def __init__(self) -> None:
+        super().__init__(settings=Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0))
+
+    async def deploy(self, raw: dict[str, Any]) -> None:
+        """Replace the sidecar by one that offers something else."""
+        await self.agent.stop()
+        settings = changed(self.settings, catalogue=catalogue(raw))
+        identity = changed(ME, incarnation=f"with {len(raw)} {id(settings)}")
+        self.agent = Agent(identity, self.agent._ports, settings)
+        await self.agent.start()
+
+    async def register(self, *steps: dict[str, Any], **more: Any) -> int:
+        """Register the definition `order` as a client does; return its version."""
+        text = json.dumps({"name": "order", "steps": steps or ORDER}).encode()
+        view, _, _ = await self.agent.commands.register_definition(
+            "default", text, "application/json", **more
+        )
+        return view.version
+
+    async def begin(self) -> WorkflowId:
+        """Start a workflow of it."""
+        return (await self.agent.commands.start("default", "order")).id
+
+    def called(self) -> list[tuple[str, str, str]]:
+        """The calls that came in: whose, how and where."""
+        return [(one.key.step, one.method, one.path) for one in self.service.calls]
+
+
+@pytest.fixture
+async def deployed() -> AsyncIterator[Deployed]:
+    one = Deployed()
+    await one.deploy(OFFERED)
+    yield one
+    await one.agent.stop()
+
+
+# -- publishing ---------------------------------------------------------------------------------
+
+
+async def test_a_sidecar_publishes_and_tells_its_version(deployed: Deployed) -> None:
+    assert deployed.agent.publishing.version == 1
+    await deployed.agent.heartbeat.beat()
+    (seen,) = await deployed.store.list_sidecars("default")
+    assert seen.beat.catalogue == 1
+    for raw, version in ((MOVED, 2), (OFFERED, 1), ({}, 3)):
+        await deployed.deploy(raw)
+        await deployed.agent.heartbeat.beat()
+        (seen,) = await deployed.store.list_sidecars("default")
+        assert seen.beat.catalogue == deployed.agent.publishing.version == version
+        stored = await deployed.store.get_catalogue("default", "payments")
+        assert stored is not None
+        assert stored.version == version
+
+
+async def test_who_never_offered_anything_publishes_nothing() -> None:
+    one = Deployed()
+    await one.deploy({})
+    assert await one.store.get_catalogue("default", "payments") is None
+    assert one.agent.publishing.version is None
+    await one.agent.stop()
+
+
+# -- registering --------------------------------------------------------------------------------
+
+
+async def test_another_catalogue_makes_another_version(deployed: Deployed) -> None:
+    assert [await deployed.register(), await deployed.register()] == [1, 1]
+    first = await deployed.store.get_definition("default", "order", 1)
+    assert first is not None
+    await deployed.deploy(MOVED)
+    assert [await deployed.register(), await deployed.register()] == [2, 2]
+    pinned = json.loads(first.document)["steps"]
+    assert [one["pinned"]["catalogue"] for one in pinned] == [1, 1]
+    assert await deployed.register(*pinned) == 1  # it says itself what it was found to be
+    pinned[0]["pinned"]["retry"]["max_attempts"] = 7
+    with pytest.raises(DefinitionError, match="is not what version 1 of the catalogue"):
+        await deployed.register(*pinned)
+
+
+async def test_what_nobody_offers_is_refused_unless_it_may_be_missing(deployed: Deployed) -> None:
+    step = {"name": "pay", "service": "payments", "action": "pay"}
+    other = {"name": "tell", "service": "mail", "action": "send", "compensate": "from_catalogue"}
+    with pytest.raises(DefinitionError) as caught:
+        await deployed.register(step, other)
+    problems = dict(caught.value.problems)
+    assert "has: charge, ship" in problems["steps[0].action"]
+    assert "no sidecar of mail has published" in problems["steps[1].action"]
+    text = json.dumps({"name": "order", "steps": [step, other]}).encode()
+    for check in (deployed.agent.commands.check_definition,):
+        with pytest.raises(DefinitionError):
+            await check("default", text, "application/json")
+        definition, report = await check("default", text, "application/json", allow_missing=True)
+        told = [(one.code, one.step) for one in report.findings if one.code == "GC151"]
+        assert told == [("GC151", "pay"), ("GC151", "tell")]
+        assert definition.by_name["pay"].compensation is None
+    assert await deployed.register(step, other, allow_missing=True) == 1
+    assert await deployed.register(step, other, allow_missing=True) == 1
+
+
+async def test_a_catalogue_that_cannot_be_read_is_told(deployed: Deployed) -> None:
+    document = JsonText('{"charge":{"execute":{"path":"/a"},"speed":3}}')
+    await deployed.store.publish_catalogue("default", "payments", document, digest(document))
+    with pytest.raises(Conflict, match="there is no key 'speed'"):
+        await deployed.register()
+
+
+# -- calling ------------------------------------------------------------------------------------
+
+
+async def test_calls_go_where_the_catalogue_says(deployed: Deployed) -> None:
+    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
+    await deployed.register()
+    workflow = await deployed.begin()
+    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+    assert deployed.called() == [
+        ("pay", "PUT", "/charges"),
+        ("ship", "POST", "/shipments"),
+        ("pay", "DELETE", "/refunds"),
+    ]
+    on_status = [one.on_status for one in deployed.service.calls]
+    assert on_status == [{409: "refused"}, None, {404: "done"}]
+
+
+async def test_a_deploy_moves_a_path_under_a_workflow_that_runs(deployed: Deployed) -> None:
+    hold = {"name": "hold", "wait": {"signal": "go"}}
+    await deployed.register(ORDER[0], hold, ORDER[1])
+    workflow = await deployed.begin()
+    await until(lambda: deployed.called() == [("pay", "PUT", "/charges")])
+    while (await deployed.see(workflow)).steps.get(StepKey("hold")) is None:
+        await turns(1)
+    await deployed.deploy(MOVED)
+    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
+    await deployed.agent.verbs.signal("default", workflow, "go", None, "")
+    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+    assert deployed.called()[-1] == ("pay", "POST", "/moved/refunds")
+
+
+async def test_what_the_definition_says_of_a_status_wins(deployed: Deployed) -> None:
+    own = {**ORDER[0], "on_status": {"418": "done"}, "compensate": "/own/refunds"}
+    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
+    await deployed.register(own, ORDER[1])
+    await deployed.until_status(await deployed.begin(), WorkflowStatus.ROLLED_BACK)
+    pay, _, undo = deployed.service.calls
+    assert (pay.method, pay.path, pay.on_status) == ("PUT", "/charges", {418: "done"})
+    assert (undo.method, undo.path, undo.on_status) == ("POST", "/own/refunds", None)
+
+
+async def test_a_status_question_goes_where_the_catalogue_says(deployed: Deployed) -> None:
+    deployed.service.script = {("pay", Action.EXECUTE): DOUBTS}
+    asked: list[tuple[str, str]] = []
+    tell = deployed.service._tell
+
+    async def told(call: Any, act: Any) -> Any:
+        asked.append((call.method, call.path))
+        return await tell(call, act)
+
+    deployed.service._tell = told  # type: ignore[method-assign]
+    await deployed.register()
+    await deployed.begin()
+    await until(lambda: bool(asked))
+    assert asked[0] == ("GET", "/charges/status")
+
+
+async def test_an_action_that_was_taken_away_is_misconfigured(deployed: Deployed) -> None:
+    await deployed.register()
+    await deployed.deploy({"charge": OFFERED["charge"]})
+    workflow = await deployed.begin()
+    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+    ship = await deployed.step(workflow, "ship")
+    assert (ship.status, ship.may_have_effect) == (StepStatus.FAILED, False)
+    error = json.loads(ship.error or "")
+    assert error["code"] == "action_not_offered"
+    assert "the catalogue of payments has no action ship" in error["message"]
+    assert deployed.called() == [("pay", "PUT", "/charges"), ("pay", "DELETE", "/refunds")]
+    ends = metrics.ATTEMPTS.name, ("order", "ship", "execute", "misconfigured")
+    assert deployed.telemetry.counts[ends] == 1
+
+
+async def test_an_undoing_that_was_taken_away_is_owed_until_it_is_back(deployed: Deployed) -> None:
+    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
+    await deployed.register()
+    left = {key: value for key, value in OFFERED["charge"].items() if key != "compensate"}
+    await deployed.deploy({**OFFERED, "charge": left})
+    workflow = await deployed.begin()
+    await deployed.until_status(workflow, WorkflowStatus.ROLLING_BACK)
+    while (pay := await deployed.step(workflow, "pay")).compensate.tries == 0:
+        await turns(1)
+    assert "nothing that undoes charge" in json.loads(pay.compensation_error or "")["message"]
+    await deployed.deploy(OFFERED)
+    deployed.clock.advance(60)
+    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+    assert deployed.called()[-1] == ("pay", "DELETE", "/refunds")
+
+
+async def test_a_question_that_cannot_be_asked_proves_nothing(deployed: Deployed) -> None:
+    deployed.service.script = {("pay", Action.EXECUTE): DOUBTS}
+    await deployed.register()
+    left = {key: value for key, value in OFFERED["charge"].items() if key != "status"}
+    await deployed.deploy({**OFFERED, "charge": left})
+    workflow = await deployed.begin()
+    asked = metrics.ATTEMPTS.name, ("order", "pay", "status", "unknown")
+    await until(lambda: deployed.telemetry.counts[asked] > 0)
+    pay = await deployed.step(workflow, "pay")
+    assert (pay.status, pay.may_have_effect) == (StepStatus.IN_DOUBT, True)
+    await until(lambda: deployed.slots.used == 0)
+    assert deployed.called() == [("pay", "PUT", "/charges")]
+
+
+# -- replicas that differ -----------------------------------------------------------------------
+
+
+async def beats(one: Deployed, *catalogues: int | None, service: str = "payments") -> None:
+    for number, version in enumerate(catalogues):
+        await one.store.beat(
+            SidecarBeat(
+                f"{service} {number}", "default", service, "1", "here", True, catalogue=version
+            )
+        )
+
+
+async def test_replicas_that_differ_are_told_of(deployed: Deployed) -> None:
+    await deployed.agent.stop()
+    await deployed.store.open()
+    duties = Duties(
+        deployed.store,
+        deployed.agent.ringer,
+        ME,
+        DutyTimes(),
+        spread=lambda changes: None,
+        look=lambda key: None,
+        clock=deployed.clock,
+        entropy=deployed.entropy,
+        telemetry=deployed.telemetry,
+    )
+    epoch = await deployed.store.mint_epoch("default", "me")
+
+    async def told(*catalogues: int | None) -> tuple[float | None, list[Any]]:
+        await beats(deployed, *catalogues)
+        deployed.clock.advance(31)
+        await beats(deployed, *catalogues)
+        with capture_logs() as lines:
+            await duties.round(epoch, may_end_leases=False)
+        gauge = deployed.telemetry.gauges.get((metrics.CATALOGUES_DIFFER.name, ("payments",)))
+        logged = [one["versions"] for one in lines if one["event"] == "catalogues_differ"]
+        return gauge, logged
+
+    await beats(deployed, None, None, service="plain")
+    assert await told(1, 1) == (0, [])
+    assert await told(1, 2) == (1, [[1, 2]])
+    assert await told(1, 2) == (1, [])  # once is enough in the log
+    assert await told(1, 1) == (0, [])
+    assert await told(1, None) == (1, [[0, 1]])
+    gauges = deployed.telemetry.gauges
+    assert (metrics.CATALOGUES_DIFFER.name, ("plain",)) not in gauges
+    duties.stand_down()
+    assert gauges[metrics.CATALOGUES_DIFFER.name, ("payments",)] == 0
+
+
+async def test_services_are_told_with_what_they_offer(deployed: Deployed) -> None:
+    await deployed.agent.stop()
+    await deployed.store.open()
+    await beats(deployed, 1, 2)
+    await beats(deployed, None, service="plain")
+    await deployed.store.beat(
+        SidecarBeat("leaving", "default", "plain", "1", "here", True, draining=True, catalogue=5)
+    )
+    services = deployed.agent.oversight.services
+    page = await services.list("default")
+    payments, plain = page.items
+    assert (payments.service, payments.catalogue, payments.differs) == ("payments", 1, True)
+    assert set(payments.actions) == {"charge", "ship"}
+    assert len(payments.sidecars) == 2
+    assert (plain.catalogue, plain.actions, plain.differs) == (None, {}, False)
+    assert len(plain.sidecars) == 2
+    first = await services.list("default", limit=1)
+    assert [one.service for one in first.items] == ["payments"]
+    rest = await services.list("default", limit=1, cursor=first.next_cursor)
+    assert ([one.service for one in rest.items], rest.next_cursor) == (["plain"], None)
+    deployed.clock.advance(21)
+    (left,) = (await services.list("default")).items
+    assert (left.service, left.sidecars, left.differs) == ("payments", (), False)
