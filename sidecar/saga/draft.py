@@ -71,6 +71,7 @@ class Draft:
         self.steps: dict[StepKey, Step] = dict(workflow.steps)
         self.signals: list[Signal] = list(workflow.signals)
         self.takes_away = False
+        self.opened_with = 0
         self._original = workflow
         self._render = at.render
         self._changed: dict[StepKey, None] = {}

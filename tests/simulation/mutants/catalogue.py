@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.mutants.core import CORE
+from tests.simulation.mutants.corners import CORNERS
 from tests.simulation.mutants.engine import ENGINE
 from tests.simulation.mutants.language import LANGUAGE
 from tests.simulation.mutants.language_postgres import LANGUAGE_POSTGRES
@@ -11,5 +12,5 @@ from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
 from tests.simulation.mutants.reruns import RERUN
 
-MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES, *RERUN)
+MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES, *RERUN, *CORNERS)
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}
