@@ -21,7 +21,6 @@ from sidecar.saga.definition import Definition, Join, StepDefinition
 from sidecar.saga.events import Answered, DeadlinePassed, LeaseEnded, TimerFired
 from sidecar.saga.invariants import crowded
 from sidecar.saga.outcomes import OutcomeKind
-from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import (
     WORKFLOW_ENDS,
     Action,
@@ -47,6 +46,7 @@ from tests.simulation.workload import mark
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
+TOLD = frozenset({"held", "released", "taken_over", "same_key_again"})
 DUTIES = (LeaseEnded, DeadlinePassed, TimerFired)
 
 
@@ -136,8 +136,10 @@ class Checkers:
                 yield f"event {number} of the history has number {event.seq}"
             if event.step is not None and event.after is not None:
                 self.seen[event.after] += 1
-            for told in {event.kind, event.cause} & {"late_answer", *NOT_CALLED}:
-                self.seen[str(told)] += 1
+            if event.kind == "late_answer":
+                self.seen[event.kind] += 1
+            elif event.cause in TOLD:
+                self.seen[event.cause] += 1
             if event.cause == "render_failed":
                 yield f"{event.step}: its input could not be rendered, but all inputs here can"
             back = back or event.after == WorkflowStatus.ROLLING_BACK
@@ -228,6 +230,12 @@ class Checkers:
         service = self._definition(call.definition).by_name[call.key.step].service
         self._pace.sent(service, call.path, self._clock.now())
 
+    def astray(self, call: Call) -> None:
+        """A call was sent where its sidecar's catalogue does not let it go."""
+        self._complain(
+            f"{call.workflow} {call.key} was called at {call.path!r}, which is elsewhere"
+        )
+
     def called(self, call: Call) -> None:
         """A call that came in at a service: was it its time, is it the same as ever?"""
         row = self._tables.rows.get(call.workflow)
@@ -246,7 +254,11 @@ class Checkers:
         if not _ready(definition, defined, row):
             self._complain(f"{name}: called before {', '.join(defined.after)} had passed")
         if defined.input is not None:
-            marks = {one: mark(call.workflow, one) for one in defined.after}
+            before = {one: row.workflow.steps.get(StepKey(one)) for one in defined.after}
+            marks = {
+                one: mark((step.origin if step else None) or call.workflow, one)
+                for one, step in before.items()
+            }
             for wrong in misread(json.loads(call.body), marks, call.key.index):
                 self._complain(f"{name}: called with {wrong}")
 
