@@ -59,7 +59,7 @@ def registers(document: Any) -> bool:
 
 
 def test_all_examples_of_the_reference_are_looked_at() -> None:
-    assert len(blocks(REFERENCE)) == 11
+    assert len(blocks(REFERENCE)) == 12
     assert len(examples()) >= 8
 
 
