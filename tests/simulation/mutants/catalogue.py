@@ -10,6 +10,16 @@ from tests.simulation.mutants.language_postgres import LANGUAGE_POSTGRES
 from tests.simulation.mutants.memory import MEMORY
 from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
+from tests.simulation.mutants.turns import TURNS
 
-MUTANTS = (*CORE, *ENGINE, *MEMORY, *POSTGRES, *LANGUAGE, *LANGUAGE_POSTGRES, *ACTIONS)
+MUTANTS = (
+    *CORE,
+    *ENGINE,
+    *MEMORY,
+    *POSTGRES,
+    *LANGUAGE,
+    *LANGUAGE_POSTGRES,
+    *ACTIONS,
+    *TURNS,
+)
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}
