@@ -207,6 +207,7 @@ class Caller:
             on_status=dict(target.on_status) if target.on_status else None,
             trace=claimed.trace,
             callback=callback,
+            origin=claimed.origin,
         )
 
     def _offered(self, step: StepDefinition, action: Action, own: Target) -> Target | None:

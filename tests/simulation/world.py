@@ -23,6 +23,7 @@ from sidecar.adapters.queues.memory import MemoryBroker
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.definitions import compile_stored, parse_definition, render
+from sidecar.engine.rerunning import LABEL
 from sidecar.errors import Conflict, GoConductorError
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.states import WorkflowStatus
@@ -271,7 +272,11 @@ class World:
         for text in verdict.wrong():
             self.complain(text)
         rows = self.tables.rows
-        mine = Counter(row.workflow.labels.get("client") for row in rows.values())
+        mine = Counter(
+            row.workflow.labels.get("client")
+            for row in rows.values()
+            if LABEL not in row.workflow.labels
+        )
         for number, workflow in self.accepted.items():
             if workflow not in rows:
                 self.complain(f"client {number}: {workflow} was accepted and is lost")

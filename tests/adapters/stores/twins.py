@@ -182,7 +182,7 @@ class Twins:
     async def _compare_turns(self) -> None:
         """Who waits for a place and who has one, and that no more have one than may."""
         both = (self.stores[0], self.memory)
-        same(*[await one.free_turns(NAMESPACE, ALL) for one in both])
+        same(*[sorted(await one.free_turns(NAMESPACE, ALL)) for one in both])
         for turn in list(self.tables.turns):
             same(*[await one.next_turns(turn) for one in both])
             same(*[await one.turn_holders(turn) for one in both])
@@ -222,7 +222,8 @@ def shown(result: BatchResult) -> Mapping[str, Any]:
     return {
         "now": result.now,
         "starts": [
-            replace(one, changes=None) if isinstance(one, Started) else one for one in result.starts
+            replace(one, changes=None) if isinstance(one, Started) else repr(one)
+            for one in result.starts
         ],
         "begun": [
             _changes(one.changes)
