@@ -225,6 +225,12 @@ class Checkers:
         elif self._clock.now() - claimed > LEASE_MARGIN:
             self._complain(f"{call.idempotency_key}: sent too late to end before its lease")
 
+    def astray(self, call: Call) -> None:
+        """A call was sent where its sidecar's catalogue does not let it go."""
+        self._complain(
+            f"{call.workflow} {call.key} was called at {call.path!r}, which is elsewhere"
+        )
+
     def called(self, call: Call) -> None:
         """A call that came in at a service: was it its time, is it the same as ever?"""
         row = self._tables.rows.get(call.workflow)

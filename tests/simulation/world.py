@@ -35,6 +35,7 @@ from tests.simulation.language import child, lines
 from tests.simulation.listening import listening
 from tests.simulation.loop import Deadlock, Endless, SimLoop
 from tests.simulation.node import Node, NodeDied
+from tests.simulation.offering import Offering
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.talk import Talk
 from tests.simulation.verdict import Verdict, at_rest, unrest
@@ -97,6 +98,7 @@ class World:
         self.talk = Talk(self)
         self.answers = Answers(seed, self.faults, self.checkers.called, self.talk.will_call_back)
         self.service = MemoryService(self.answers)
+        self.offering = Offering(seed)
         self.nodes: list[Node] = []
         self.breaker = Breaker(self)
         self.accepted: dict[int, WorkflowId] = {}
@@ -168,6 +170,7 @@ class World:
             for step in one["steps"]:
                 if "workflow" in step:
                     step["version"] = 1  # as a registration pins it
+            self.offering.name_actions(one)
             parsed = parse_definition(json.dumps(one).encode(), "json")
             await self.store.put_definition(NAMESPACE, parsed.name, parsed.document, parsed.digest)
         return names
