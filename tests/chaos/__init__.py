@@ -13,6 +13,7 @@
                      invalid, not green
     definitions      the workflows that are run, and what their services will say
     language         the workflows that use all that the language has, and who talks to them
+    helping          what people do for workflows that wait for them
     asking           the client that starts and cancels them, and forgets nothing
     sidecars         sidecar processes that can be killed, stopped and brought back
     looking          what PostgreSQL says of a run in its middle

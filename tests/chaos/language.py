@@ -9,17 +9,22 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 from tests.chaos.definitions import COMPLETED, ROLLED_BACK, Order, step
+from tests.chaos.helping import HELPED, HELPS, help_on
+from tests.chaos.looking import in_tree
 from tests.chaos.rotations import PATIENT
 from tests.chaos.rows import unfinished
 from tests.chaos.world import World
 
 SIGNAL = "go"
 OPEN_MOST = 60
+LOOKS_EVERY_S = 0.25
 _BEHAVE = "${input.behave}"
-_TWICE = {**PATIENT, "max_attempts": 2}
+_HASTY = {**PATIENT, "max_attempts": 2}
+"""For what fails anyhow: elsewhere it would be a death that decides how a workflow ends."""
 
 
 def call(name: str, service: str, after: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
@@ -88,8 +93,6 @@ FAN: dict[str, Any] = {
             for_each="${input.lines}",
             max_parallel=2,
             tolerated_failures=2,
-            retry=_TWICE,
-            callback_timeout="700ms",
             input=_item("${each.item}", open="${steps.open.output.mark}"),
         ),
         _closing("close", "inventory", "lines", marks("lines")),
@@ -123,7 +126,7 @@ FORGOTTEN: dict[str, Any] = {
     "name": "forgotten",
     "steps": [
         call("open", "payments"),
-        call("work", "inventory", ("open",), callback_timeout="300ms", retry=_TWICE),
+        call("work", "inventory", ("open",), callback_timeout="300ms", retry=_HASTY),
     ],
 }
 SIGNALLED: dict[str, Any] = {
@@ -156,8 +159,6 @@ COUNTER: dict[str, Any] = {
             ("press",),
             for_each="${input.lines}",
             tolerated_failures=1,
-            retry=_TWICE,
-            callback_timeout="700ms",
             input=_item("${each.item}", press="${steps.press.output.mark}"),
             concurrency={"key": "printer", "limit": 2},
         ),
@@ -190,6 +191,7 @@ LANGUAGE: tuple[dict[str, Any], ...] = (
     TURN,
     COUNTER,
     CHOICE,
+    HELPED,
 )
 """Children before their parents, as they have to be registered."""
 
@@ -255,6 +257,7 @@ class Talk:
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
         self._draw = random.Random(f"talk {seed}")
+        self._helps = cycle(HELPS)
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="chaos-talk")
         self._said: list[Future[Any]] = []
 
@@ -267,6 +270,7 @@ class Talk:
                 say(self._signal, name, self._draw.random()),
                 say(self._cancel, self._draw.choice(CANCELLED), name),
                 say(self._pause, self._draw.choice(ORDERS), name),
+                say(help_on, world, next(self._helps), name),
             )
 
     def keep_busy(self) -> None:
@@ -283,7 +287,10 @@ class Talk:
             return
         if chance < 0.5:
             world.wait_until(
-                lambda: waits_for_signal(world, workflow), within_s=120, what="it waits"
+                lambda: dict(in_tree(world, workflow, "approve")).get(workflow) is not None,
+                within_s=120,
+                what="the wait has begun, or never will",
+                every_s=LOOKS_EVERY_S,
             )
             world.counts["signals:after"] += 1
         else:
@@ -319,14 +326,3 @@ class Talk:
         self._pool.shutdown()
         for one in self._said:
             one.result()
-
-
-def waits_for_signal(world: World, workflow: str) -> bool:
-    """Whether the wait has begun, or will never begin."""
-    with world.connect() as connection:
-        row = connection.execute(
-            b"SELECT 1 FROM goconductor.steps WHERE workflow_id = %s AND step = 'approve'"
-            b" AND status <> 'pending'",
-            (workflow,),
-        ).fetchone()
-    return row is not None

@@ -56,7 +56,7 @@ ANYWHERE = (
     Site.AFTER_CALLBACK,
 )
 LATEST = 60
-DEATHS = 9
+DEATHS = 4
 STUMBLES = Rule(Kind.FAIL_AFTER, probability=0.05, per_key=1, seed=8)
 HAPPENED = {
     "children": 30,
@@ -83,6 +83,9 @@ HAPPENED = {
     "cause:parent_turned_back": 10,
     "cause:its_turn": 20,
     "crowds": 5,
+    "cause:mended": 1,
+    "cause:skipped": 2,
+    "cause:resolved": 3,
 }
 """Every construct, often enough."""
 

@@ -1,8 +1,8 @@
 """A small run of what the language has, in which all is well; violations are planted into copies.
 
 Two trips: one completed, one was rolled back. A trip opens, pays by a child, books each leg of a
-fan-out, one at a time, of which one may fail, goes by one of two ways, waits a while, and closes. Trips of one
-account take turns. What closes was taken on with a 202, and done later.
+fan-out, one at a time, of which one may fail, goes by one of two ways, waits a while, and closes.
+Trips of one account take turns. What closes was taken on with a 202, and done later.
 """
 
 from __future__ import annotations
