@@ -19,17 +19,20 @@ from sidecar.definitions.calls import (
     Call,
     CallbackTimeout,
     CallTimeout,
+    Compat,
     Method,
     OnStatus,
     Part,
     Retry,
     StatusPlan,
+    meanings,
     read_path,
 )
 from sidecar.definitions.documents import canonical, read_document, walk
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Findings, Path, shown
 from sidecar.definitions.names import Name, check_name
+from sidecar.definitions.rates import RatePlan
 from sidecar.definitions.shape import means_no_end, tell
 from sidecar.saga.definition import JsonText
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
@@ -68,21 +71,25 @@ class ActionPlan(Part):
     """How `execute` is tried again."""
     on_status: OnStatus = ()
     """HTTP statuses that mean something else than usual."""
+    compat: Compat | None = None
+    """The convention by which the service answers, to both calls, if it is not the usual one."""
     callback_timeout: CallbackTimeout | None = None
     """How long the service may take to call back after it answered 202."""
+    rate_limit: RatePlan | None = None
+    """How often the path of `execute` may be called, over all replicas."""
 
     def target(self, action: Action) -> Target | None:
         """Where the call goes; None if the service offers no such thing for this action."""
         match action:
             case Action.EXECUTE:
                 call = self.execute
-                method = self.method or call.method
-                return Target(call.path, method, self.on_status or call.on_status)
+                method, own = self.method or call.method, self.on_status or call.on_status
+                return Target(call.path, method, meanings(self.compat, own))
             case Action.COMPENSATE:
                 undo = self.compensate
                 if undo is None or undo is NO_EFFECT:
                     return None
-                return Target(undo.path, undo.method, undo.on_status)
+                return Target(undo.path, undo.method, meanings(self.compat, undo.on_status))
             case Action.STATUS:
                 return None if self.status is None else Target(self.status.path, "GET")
 
@@ -163,6 +170,7 @@ def _plain(value: Any) -> Any:
 
 _MODELS: dict[str | int, type[Part]] = {
     "execute": Call, "compensate": Call, "retry": Retry, "status": StatusPlan,
+    "rate_limit": RatePlan,
 }  # fmt: skip
 
 

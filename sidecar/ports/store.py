@@ -24,6 +24,7 @@ from sidecar.errors import IllegalTransition
 from sidecar.ports.bulk import BulkJobs
 from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
+from sidecar.ports.rates import Rates
 from sidecar.ports.records import (
     LeaderWork,
     Lease,
@@ -196,7 +197,7 @@ class Claimed(Struct, frozen=True):
 
     `input` is what `execute` gets. For `compensate`, `input`, `output` and `succeeded` are
     those of what is being undone, and `compensation_input` the rendered body, if the step
-    renders its own.
+    renders its own. `origin` is the workflow whose id stands in its key, if that is not its own.
     """
 
     workflow: WorkflowId
@@ -213,6 +214,7 @@ class Claimed(Struct, frozen=True):
     compensation_input: JsonText | None = None
     reason: Reason | None = None
     trace: str | None = None
+    origin: WorkflowId | None = None
 
 
 class Moved(Struct, frozen=True):
@@ -244,7 +246,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Protocol):
+class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.

@@ -6,7 +6,7 @@ whoever claims knows nothing of turns.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,9 +15,10 @@ from sidecar.errors import RenderError
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Concurrency, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.states import StepSignal, StepStatus
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import UNDOING, StepSignal, StepStatus
 from sidecar.saga.turns import MAX_TURN_KEY
-from sidecar.saga.workflow import Step
+from sidecar.saga.workflow import Run, Step
 
 
 def open_call(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | None) -> Step:
@@ -66,6 +67,33 @@ def queue(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | No
     )
 
 
+def give_back(draft: Draft, step: Step, outcome: Outcome) -> Step:
+    """Let a step be claimed again whose service was not called: at once, or when it has its turn.
+
+    The time until then is no budget of its own: the budgets of its tries and of the questions how
+    it went begin later by so much.
+    """
+    if outcome.kind is OutcomeKind.HELD:
+        due = draft.now + (outcome.retry_after or timedelta())
+        step = _as_if_later(step, due)
+    else:
+        due = draft.now
+    return draft.move(step, StepSignal.RELEASE, outcome.kind, due_at=due)
+
+
+def _as_if_later(step: Step, due: datetime) -> Step:
+    """The step as if the time from its claim until `due` had not passed."""
+    run = step.run
+    claimed_at = run.claimed_at or due
+    # A first claim that called nobody was none; its successor begins the budget.
+    began = run.started_at if run.started_at != claimed_at else None
+    passed = due - claimed_at
+    moved = replace(run, started_at=None if began is None else began + passed)
+    doubt_at = None if step.doubt_at is None else step.doubt_at + passed
+    undone = step.status in UNDOING
+    return replace(step, doubt_at=doubt_at, **{"compensate" if undone else "execute": moved})
+
+
 def fail_unsent(draft: Draft, step: Step, error: RenderError) -> Step:
     """Fail a step for what it would have sent."""
     body = error_body(error.code, error.message)
@@ -89,10 +117,29 @@ def ended_unknown(step: Step) -> Step:
     return replace(step, execute=run, may_have_effect=True, awaiting=False)
 
 
+def all_anew(run: Run) -> Run:
+    """A run with all its tries and its whole budget before it."""
+    return replace(run, tries=0, started_at=None, ended_at=None)
+
+
+def try_anew(draft: Draft, step: Step, cause: str, details: JsonText | None = None) -> None:
+    """Let a call that failed be made again, with all its tries.
+
+    Its place went to another when it failed; so it has to wait for its turn again.
+    """
+    again = replace(step, execute=all_anew(step.execute))
+    signal = StepSignal.RETRY if step.turn is None else StepSignal.AWAIT
+    due_at = draft.now if step.turn is None else None
+    draft.move(again, signal, cause, details=details, due_at=due_at)
+
+
 def under_way(step: Step) -> bool:
     """Whether a sidecar is calling its service for the step; its answer is awaited."""
     return step.leased and not step.awaiting
 
+
+NOT_CALLED = frozenset({OutcomeKind.RELEASED, OutcomeKind.HELD})
+"""How a sidecar gives a claim back that has called nobody."""
 
 NOT_DUE: dict[str, Any] = {"due_at": None, "lease_until": None, "doubt_at": None}
 """What is set for a step that is not to be claimed any more."""

@@ -169,3 +169,18 @@ def _unbound(binding: Path) -> Iterator[str]:
         yield f"its binding {where} is missing"
     elif "tests.conformance" not in binding.read_text():
         yield f"{where} does not use the suite in tests/conformance"
+
+
+def test_no_suite_hides_a_promise_of_another_behind_the_same_name() -> None:
+    """The suites of a port are put together in one class, where the last of a name wins."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for module in house.modules(TESTS / "conformance"):
+        port = module.path.stem.partition("_")[0]
+        for node in ast.walk(module.tree):
+            if isinstance(node, house.FUNCTIONS) and node.name.startswith("test_"):
+                found.setdefault((port, node.name), []).append(module.at(node.lineno, node.name))
+    _assert_none(
+        f"{place}: another suite of {port} has a test of this name"
+        for (port, _), places in found.items()
+        for place in places[1:]
+    )

@@ -115,8 +115,8 @@ class Book:
         """Open or make the file, drop a last line that was cut short, and read the rest."""
         self._honours_keys = honours_keys
         self._answers: dict[str, int | None] = {}
-        self._done: set[tuple[str, str]] = set()
-        self._undone: set[tuple[str, str]] = set()
+        self._done: set[str] = set()
+        self._undone: set[str] = set()
         self._refused: set[str] = set()
         whole = _whole_lines(path)
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
@@ -157,7 +157,7 @@ class Book:
         os.close(self._file)
 
     def _decide(self, asked: Asked, *, later: bool = False) -> tuple[Fact, int | None]:
-        effect = (asked.workflow, asked.step)
+        effect = _effect(asked.key)
         if self._honours_keys and asked.key in self._answers:
             return Fact.REPEATED, self._answers[asked.key]
         behave = behaviour(asked)
@@ -230,9 +230,14 @@ class Book:
             return
         self._answers[entry.key] = entry.own
         if entry.action == "compensate" and entry.fact is not Fact.REFUSED:
-            self._undone.add(entry.effect)
+            self._undone.add(_effect(entry.key))
         elif entry.applied:
-            self._done.add(entry.effect)
+            self._done.add(_effect(entry.key))
+
+
+def _effect(key: str) -> str:
+    """What an execute and its compensation are both about: the key without its action."""
+    return key.rpartition("/")[0]
 
 
 def behaviour(asked: Asked) -> str:

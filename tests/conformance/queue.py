@@ -168,7 +168,7 @@ class QueueContract:
 class SameStoreQueueContract(QueueContract):
     """What a queue without messages owes: it wakes whoever waits, and keeps nothing."""
 
-    async def test_it_says_what_it_is(self, bench: QueueBench) -> None:
+    async def test_it_says_that_it_is_in_the_store(self, bench: QueueBench) -> None:
         assert bench.make_queue("payments").capabilities.same_store
 
     async def test_receiving_gives_nothing(self, bench: QueueBench) -> None:
@@ -194,7 +194,7 @@ class SameStoreQueueContract(QueueContract):
 class MessageQueueContract(QueueContract):
     """What a queue with messages owes: at-least-once, whatever happens."""
 
-    async def test_it_says_what_it_is(self, bench: QueueBench) -> None:
+    async def test_it_says_that_it_carries_messages(self, bench: QueueBench) -> None:
         assert not bench.make_queue("payments").capabilities.same_store
 
     async def test_a_doorbell_arrives_as_it_was(self, bench: QueueBench) -> None:

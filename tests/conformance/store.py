@@ -26,12 +26,15 @@ from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_many_turns import ManyTurnsSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
+from tests.conformance.store_priorities import PrioritySuite
 from tests.conformance.store_queries import QuerySuite
+from tests.conformance.store_rates import RateSuite
 from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_step_turns import StepTurnSuite
+from tests.conformance.store_takeovers import TakeoverSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_turns import TurnSuite
 from tests.conformance.store_versions import VersionSuite
@@ -54,6 +57,7 @@ class StoreSuite(
     DebtSuite,
     BulkSuite,
     RerunSuite,
+    TakeoverSuite,
     CallbackSuite,
     WaitSuite,
     DoubtSuite,
@@ -63,6 +67,8 @@ class StoreSuite(
     FanOutUndoSuite,
     ChildSuite,
     TurnSuite,
+    RateSuite,
+    PrioritySuite,
     StepTurnSuite,
     ManyTurnsSuite,
 ):

@@ -85,7 +85,7 @@ class ManyTurnsSuite(StoreFixtures):
 
     # -- several at once ----------------------------------------------------------------------
 
-    async def test_two_who_admit_at_once_take_one_place(
+    async def test_of_two_steps_that_are_admitted_at_once_one_has_the_place(
         self, store: Store, payments: Player, inventory: Player
     ) -> None:
         first, second = await begun(payments, await paying(store), 2)

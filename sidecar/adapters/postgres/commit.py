@@ -92,6 +92,7 @@ class Transaction:
         still open, or gone with its connection.
         """
         await self._decide(await self._ask())
+        await self._starting.hand_over(self._connection)
         answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
         if answer.lost:
             raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")
@@ -145,7 +146,8 @@ class Transaction:
             if isinstance(result, Moved) and result.changes.writes
         ]
         for one, changes in moved:
-            self.written.add(changes, self._locked.workflows[one.workflow])
+            workflow = self._locked.workflows[one.workflow]
+            self.written.add(changes, workflow, self._locked.definition(workflow))
         await self._start_children(
             [changes for _, changes in moved]
             + [one.changes for one in self.starts if isinstance(one, Started) and one.changes]

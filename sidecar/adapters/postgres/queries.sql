@@ -57,7 +57,7 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
     w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since,
-    s.turn
+    s.turn, w.taken_over_by::text, s.origin::text
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN LATERAL (
         SELECT * FROM steps WHERE workflow_id = w.id AND idx = -1 OFFSET 0
@@ -72,7 +72,7 @@ SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_a
     s.comp_answered, s.comp_started_at, s.comp_claimed_at, s.comp_ended_at,
     COALESCE(s.input, i.element)::text AS input, s.output::text AS output, s.error::text AS error,
     s.comp_input::text AS comp_input, s.comp_output::text AS comp_output,
-    s.comp_error::text AS comp_error
+    s.comp_error::text AS comp_error, s.origin::text AS origin
 FROM items i
 LEFT JOIN LATERAL (
     SELECT * FROM steps s
@@ -106,7 +106,7 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 -- Newest first; ids sort by time. The column is named, since the text of the same name has no index.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
-       owes_since,
+       owes_since, taken_over_by::text AS taken_over_by,
        parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
        turn, turn_limit
 FROM workflows
@@ -222,6 +222,8 @@ SELECT EXISTS (
     JOIN workflows w ON w.id = s.workflow_id
     WHERE s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
+      AND (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+          <= (statement_timestamp() - %(due_for)s::interval) AT TIME ZONE 'UTC'
 ) AS ringable_steps
 
 -- name: ended_leases
@@ -312,28 +314,34 @@ ORDER BY deadline_at LIMIT %(limit)s
 -- What nobody has claimed for long, of services with a sidecar that is seen, ready and staying: of
 -- each service the page after the step that ended its last.
 SELECT page.workflow_id::text AS workflow_id, page.step, page.idx, page.service, page.due_at,
-       page.trace
+       page.rank AT TIME ZONE 'UTC' AS rank, page.trace
 FROM (
     SELECT DISTINCT service FROM sidecars
     WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
       AND seen_at > statement_timestamp() - %(unseen)s::interval
 ) live
-LEFT JOIN unnest(%(services)s::text[], %(after_due)s::timestamptz[], %(after_workflow)s::uuid[],
+LEFT JOIN unnest(%(services)s::text[], %(after_rank)s::timestamp[], %(after_workflow)s::uuid[],
                  %(after_step)s::text[], %(after_idx)s::integer[])
-     AS ended (service, after_due, after_workflow, after_step, after_idx) USING (service)
+     AS ended (service, after_rank, after_workflow, after_step, after_idx) USING (service)
 CROSS JOIN LATERAL (
-    SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
+    SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at,
+        (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority AS rank, w.trace
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = live.service
       AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
-      AND s.due_at >= coalesce(ended.after_due, '-infinity')
-      AND (ended.after_due IS NULL
-           OR (s.due_at, s.workflow_id, s.step COLLATE "C", s.idx)
-              > (ended.after_due, ended.after_workflow, ended.after_step, ended.after_idx))
-    ORDER BY s.due_at, s.workflow_id, s.step COLLATE "C", s.idx LIMIT %(limit)s
+      AND (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+          BETWEEN coalesce(ended.after_rank, '-infinity')
+              AND (statement_timestamp() - %(due_for)s::interval) AT TIME ZONE 'UTC'
+      AND (ended.after_rank IS NULL
+           OR ((s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority, s.workflow_id,
+               s.step COLLATE "C", s.idx)
+              > (ended.after_rank, ended.after_workflow, ended.after_step, ended.after_idx))
+    ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority, s.workflow_id,
+        s.step COLLATE "C", s.idx
+    LIMIT %(limit)s
 ) page
-ORDER BY page.due_at, page.workflow_id, page.step COLLATE "C", page.idx
+ORDER BY page.rank, page.workflow_id, page.step COLLATE "C", page.idx
 
 -- name: forget_sidecars
 -- Only under the epoch in force.

@@ -178,11 +178,14 @@ class Twins:
         await self._compare_turns()
         work = [await one.leader_work(NAMESPACE, UNSEEN, timedelta()) for one in (real, twin)]
         same(*work)
+        asked = (NAMESPACE, UNSEEN, timedelta(), ALL)
+        same(*[list(await one.ringable_steps(*asked)) for one in (real, twin)])
 
     async def _compare_turns(self) -> None:
         """Who waits for a place and who has one, and that no more have one than may."""
         both = (self.stores[0], self.memory)
-        same(*[await one.free_turns(NAMESPACE, ALL) for one in both])
+        # Keys come in no order of which anything is promised.
+        same(*[sorted(await one.free_turns(NAMESPACE, ALL)) for one in both])
         for turn in list(self.tables.turns):
             same(*[await one.next_turns(turn) for one in both])
             same(*[await one.turn_holders(turn) for one in both])
@@ -222,7 +225,8 @@ def shown(result: BatchResult) -> Mapping[str, Any]:
     return {
         "now": result.now,
         "starts": [
-            replace(one, changes=None) if isinstance(one, Started) else one for one in result.starts
+            replace(one, changes=None) if isinstance(one, Started) else repr(one)
+            for one in result.starts
         ],
         "begun": [
             _changes(one.changes)

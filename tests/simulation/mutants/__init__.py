@@ -5,6 +5,7 @@
     memory, postgres
     language,           the bugs in what the language has beyond calls, in the core and the twin,
     language_postgres   and in the store on PostgreSQL
+    turns               the bugs in how steps take turns
     catalogue           all of them
     hunting             who finds them: the simulation, or tests in a process of their own
     plugin              plants a bug in that process

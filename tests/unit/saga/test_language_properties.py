@@ -47,10 +47,12 @@ from sidecar.saga.events import (
 from sidecar.saga.machine import advance
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.partial import part
+from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
     WORKFLOW_ENDS,
+    Action,
     StepStatus,
     WorkflowStatus,
 )
@@ -180,9 +182,11 @@ def answers(draw: random.Random, one: Step) -> list[Event]:
         kind = OutcomeKind.DONE
     output = JsonText(f'"{one.key}"') if kind is OutcomeKind.DONE else None
     attempt = max(1, one.run.attempt - (draw.random() < 0.1))
-    good = kind in (OutcomeKind.DONE, OutcomeKind.RELEASED, OutcomeKind.PENDING)
+    good = kind in (OutcomeKind.DONE, OutcomeKind.PENDING, *NOT_CALLED)
     error = None if good else JsonText(f'{{"code":"{kind}","message":"of {one.key}"}}')
-    answer = Answered(one.key, one.action, attempt, Outcome(kind, output, error))
+    later = timedelta(seconds=draw.choice((0, 2, 90))) if kind is OutcomeKind.HELD else None
+    outcome = Outcome(kind, output, error, retry_after=later)
+    answer = Answered(one.key, one.action, attempt, outcome)
     if draw.random() < 0.1:
         return [LeaseEnded(one.key, one.action, one.run.attempt)]
     if one.awaiting and draw.random() < 0.2:
@@ -201,6 +205,7 @@ def verbs(draw: random.Random, key: StepKey) -> list[Event]:
                 TerminateRequested("enough") if draw.random() < 0.1 else CancelRequested(),
                 RetryRequested(draw.choice((None, key))),
                 SkipRequested(key, "not needed", JsonText("{}")),
+                SkipRequested(key, "not needed", action=Action.COMPENSATE),
                 ResolveRequested(key, draw.choice(list(Resolution)), "seen", "the ledger"),
             )
         )
@@ -249,6 +254,7 @@ def _mend(draw: random.Random, run: _World) -> None:
         (
             RetryRequested(key),
             SkipRequested(key, "left", JsonText("{}")),
+            SkipRequested(key, "left", action=Action.COMPENSATE),
             ResolveRequested(key, draw.choice(list(Resolution)), "seen", "the ledger"),
         )
     )

@@ -1,0 +1,113 @@
+"""Bugs in how steps take turns: in the core, in the engine, and in both stores."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants.planting import simulated, tested
+
+MEMORY = "tests/adapters/stores/test_memory.py::TestMemoryStore"
+SUITE = "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+RACES = "tests/adapters/stores/test_postgres_turns.py"
+ENGINE = "tests/unit/engine/test_turns.py"
+STANDING = "sidecar.saga.turns:standing_of_step"
+LOCKED = "sidecar.adapters.postgres.locked"
+WRITING = "sidecar.adapters.postgres.writing"
+QUERIES = "sidecar.adapters.postgres.queries"
+
+TURNS = (
+    simulated(
+        "a step that takes turns can be claimed at once",
+        "sidecar.saga.queueing:open_call",
+        "if defined.concurrency is None:",
+        "if True:",
+    ),
+    simulated(
+        "a step that is over has its place for ever",
+        STANDING,
+        "step.status not in OPEN",
+        "False",
+    ),
+    tested(
+        "a place is given to whoever asks",
+        "sidecar.adapters.memory.outbox:Outbox.has_place",
+        "sum(placed) < limit",
+        "bool(limit)",
+        f"{MEMORY}::test_of_two_steps_that_are_admitted_at_once_one_has_the_place",
+    ),
+    tested(
+        "a step that is being undone has its place still",
+        STANDING,
+        "or step.status is StepStatus.COMPENSATING",
+        "",
+        f"{MEMORY}::test_a_place_is_kept_as_long_as_the_step_is_on_its_way_forward",
+    ),
+    tested(
+        "all steps of a definition share their places",
+        "sidecar.saga.turns:turn_of",
+        "step.turn, step.key.step)",
+        'step.turn, "pay")',
+        f"{MEMORY}::test_only_calls_of_the_same_step_of_the_same_definition_share_places",
+    ),
+    tested(
+        "what failed is tried again past those who wait",
+        "sidecar.saga.operators:_retry",
+        "StepSignal.RETRY if step.turn is None else StepSignal.AWAIT",
+        "StepSignal.RETRY",
+        f"{MEMORY}::test_what_failed_past_a_pivot_waits_for_its_turn_again",
+    ),
+    tested(
+        "a late answer that proves nothing lets a step past those who wait",
+        "sidecar.saga.answers:_awaits",
+        "if waits_for_turn(step)",
+        "if False",
+        f"{MEMORY}::test_only_an_end_is_news_of_one_that_waits_to_be_tried_anew",
+    ),
+    tested(
+        "nobody looks who is next when a place is given back",
+        "sidecar.engine.turns:Turns.follow",
+        "stand.freed or",
+        "",
+        f"{ENGINE}::test_a_commit_makes_look_at_just_the_keys_that_it_moved",
+    ),
+    tested(
+        "an admission lets the workflow begin, and not its step",
+        "sidecar.engine.turns:Turns._admit_one",
+        "Admitted(one.step)",
+        "Admitted()",
+        f"{ENGINE}::test_a_step_is_admitted_by_its_name",
+    ),
+    tested(
+        "two count the places of one key at once",
+        f"{LOCKED}:SQL.lock_turns",
+        "pg_advisory_xact_lock(24770, hashtext(",
+        "(24770, hashtext(",
+        f"{RACES}::test_two_who_admit_two_to_one_place_admit_one",
+    ),
+    tested(
+        "who waits is counted as if he had a place",
+        f"{LOCKED}:SQL.taken_turns",
+        "AND t.placed",
+        "",
+        f"{SUITE}::test_a_step_waits_until_it_is_admitted_and_nobody_can_claim_it",
+    ),
+    tested(
+        "who comes and goes with one batch leaves his row behind",
+        "sidecar.adapters.postgres.written:Written._add",
+        "self.stands |= {stand.who: stand for stand in changes.turns}",
+        "self.stands = {stand.who: stand for stand in changes.turns} | self.stands",
+        f"{SUITE}::test_who_is_admitted_and_stopped_by_one_batch_keeps_no_place",
+    ),
+    tested(
+        "one item that ends takes the places of all others",
+        f"{WRITING}:SQL.turns",
+        "AND t.idx = COALESCE(v.idx, 0)",
+        "",
+        f"{SUITE}::test_items_of_a_fan_out_that_fails_leave_nobody_in_the_line",
+    ),
+    tested(
+        "who began the older workflow comes first, however late he began to wait",
+        f"{QUERIES}:SQL.next_turns",
+        "ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx",
+        "ORDER BY t.priority DESC, t.workflow_id, t.idx",
+        f"{SUITE}::test_what_failed_past_a_pivot_waits_for_its_turn_again",
+    ),
+)
