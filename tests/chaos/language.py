@@ -13,6 +13,7 @@ from itertools import cycle
 from typing import Any
 
 from tests.chaos.definitions import COMPLETED, ROLLED_BACK, Order, step
+from tests.chaos.expectations import Rate
 from tests.chaos.helping import HELPED, HELPS, help_on
 from tests.chaos.looking import in_tree
 from tests.chaos.rotations import PATIENT
@@ -165,6 +166,24 @@ COUNTER: dict[str, Any] = {
         _closing("close", "inventory", "labels", marks("labels")),
     ],
 }
+METERED: dict[str, Any] = {
+    "name": "metered",
+    "steps": [
+        call("open", "inventory"),
+        {
+            "name": "count",
+            "service": "payments",
+            "action": "count",
+            "compensate": "from_catalogue",
+            "after": ["open"],
+            "input": {
+                **_item('${input.behave.?count.orValue("well")}'),
+                "seen": {"open": "${steps.open.output.mark}"},
+            },
+        },
+        call("close", "shipping", ("count",)),
+    ],
+}
 CHOICE: dict[str, Any] = {
     "name": "choice",
     "steps": [
@@ -190,10 +209,26 @@ LANGUAGE: tuple[dict[str, Any], ...] = (
     SIGNALLED,
     TURN,
     COUNTER,
+    METERED,
     CHOICE,
     HELPED,
 )
 """Children before their parents, as they have to be registered."""
+
+OFFERED: Mapping[str, Any] = {
+    "actions": {
+        "count": {
+            "execute": "/count",
+            "compensate": {"path": "/undo/count", "timeout": "1s"},
+            "timeout": "1s",
+            "retry": PATIENT,
+            "callback_timeout": "4s",
+            "rate_limit": {"limit": 1, "per": "500ms"},
+        },
+    },
+}
+"""Settings of the sidecars: what definitions call by name, and how often that may be called."""
+RATES = {"/count": Rate(limit=1, per_s=0.5)}
 
 ACCOUNTS = 2
 _LINES = ("well", "later", "later_refuse", "well", "refuse")
@@ -231,6 +266,9 @@ ORDERS: tuple[Order, ...] = (
     _counter(0, "later_refuse", "well", ends=ROLLED_BACK, close="refuse"),
     _counter(1, "well", "well", ends=ROLLED_BACK, press="later_refuse"),
     _counter(1, "later", "well", ends=COMPLETED, press="later"),
+    *(Order("metered") for _ in range(3)),
+    Order("metered", {"count": "later", "close": "refuse"}),
+    Order("metered", {"count": "refuse"}),
     Order("choice"),
     Order("choice", {"mail": "refuse"}, comes_to=COMPLETED),
     Order("choice", {"close": "refuse"}),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.chaos.book import Fact
+from tests.chaos.expectations import Rate
 from tests.chaos.graphs import FanOut, Graph
 from tests.chaos.rows import Crowd, LeaderSample, Rows, StepRow
 from tests.unit.chaos.sound_run import Run, Writer, mark
@@ -43,6 +44,8 @@ TRIP = Graph(
 )
 SEAT = '"seat"'
 CHARGE = Graph({"charge": ()}, frozenset({"charge"}), gives="charge")
+LIMIT = 1
+RATES = {"/go": Rate(LIMIT, 0.5)}
 LEGS = ("legs[0]", "legs[1]", "legs[2]")
 
 

@@ -12,7 +12,7 @@ from tests.chaos.graphs import Graph
 from tests.unit.chaos.language_plants import PLANTS as LANGUAGE_PLANTS
 from tests.unit.chaos.plants import PLANTS, Plant, change_event, change_step, entry
 from tests.unit.chaos.sound_language import DONE as DONE_TRIP
-from tests.unit.chaos.sound_language import sound_language
+from tests.unit.chaos.sound_language import RATES, sound_language
 from tests.unit.chaos.sound_run import DONE, UNDONE, Run, sound_run
 
 SOUND = Expectations(
@@ -26,7 +26,8 @@ SOUND_LANGUAGE = Expectations(
         "completed": 2, "rolled_back": 2, "children": 2, "items": 6, "skipped": 1, "tolerated": 2,
         "taken_on": 1, "called_back": 1, "trip:completed": 1, "crowds": 2,
         "cause:parent_turned_back": 1,
-    }
+    },
+    rates=RATES,
 )  # fmt: skip
 
 
