@@ -104,10 +104,15 @@ def signal(*, workflow: str, name: str, payload: str | None, reason: str, **aski
 @_step
 @_demanded_reason
 @_step_output
+@click.option("--undo", is_flag=True, help="On the way back: go on without undoing it.")
 @acting_options
-def skip(*, workflow: str, step: str, reason: str, step_output: str | None, **asking: Any) -> None:
-    """Go on without a step as if it had passed; on the way back, without undoing it."""
+def skip(
+    *, workflow: str, step: str, reason: str, step_output: str | None, undo: bool, **asking: Any
+) -> None:
+    """Go on without a step as if it had passed; with --undo, without undoing it."""
     body = {"reason": reason, **_output(step_output)}
+    if undo:
+        body["action"] = "compensate"
     _ask(asking, workflow, "steps", step, "skip", body=body)
 
 

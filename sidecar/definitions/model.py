@@ -20,6 +20,7 @@ from sidecar.definitions.calls import (
     Call,
     CallbackTimeout,
     CallTimeout,
+    Compat,
     OnStatus,
     Part,
     Pinned,
@@ -42,12 +43,6 @@ HIGHEST_PRIORITY = 9
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "definition": {
         "labels": "`labels`",
-    },
-    "step": {
-        "compat": "`compat`",
-    },
-    "call": {
-        "compat": "`compat`",
     },
 }
 """For each kind of mapping the keys of the language that this version does not read, in words."""
@@ -194,6 +189,9 @@ class Step(Part):
     """How `execute` is tried again."""
     on_status: OnStatus = ()
     """HTTP statuses that mean something else than usual."""
+    compat: Compat | None = None
+    """The convention by which the service answers, to `execute` and `compensate`, if it is not
+    that of GoConductor."""
     status: Annotated[StatusPlan, BeforeValidator(read_path), Short("path")] | None = None
     """Where the service can be asked how an execute went whose outcome is unknown."""
     callback_timeout: CallbackTimeout | None = None

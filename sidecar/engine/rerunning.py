@@ -1,8 +1,9 @@
 """Running a workflow again: a new one, with the same input and with keys of its own.
 
-Services see other keys, so everything is done again. Both histories tell of it, in one transaction;
-the new workflow carries the id of the old one in its label `rerun_of`. A workflow that was
-terminated with effects that are still owed their undoing is refused: they would be there twice.
+Services see other keys, so everything is done again; only the results of a workflow that was
+terminated are kept, and what it owes is owed by the new one (`sidecar.saga.reruns`). Both histories
+tell of it, in one transaction; the new workflow carries the id of the old one in its label
+`rerun_of`.
 """
 
 from __future__ import annotations

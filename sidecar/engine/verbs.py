@@ -29,12 +29,16 @@ from sidecar.saga.events import (
     TerminateRequested,
     step_of,
 )
+from sidecar.saga.states import Action
 from sidecar.saga.workflow import NO_INDEX, StepKey, Workflow, WorkflowId
 
 COMMIT_WITHIN = 20.0
 """Seconds that a verb waits for its commit before it says that it does not know."""
 
 MAX_REASON = 1_000
+
+SKIPPABLE = (Action.EXECUTE, Action.COMPENSATE)
+"""What somebody may go on without."""
 
 
 class Verbs:
@@ -97,11 +101,24 @@ class Verbs:
         step: str,
         reason: str,
         output: Any = None,
+        action: str = Action.EXECUTE,
         actor: str = "api",
     ) -> WorkflowView:
-        """Go on without a step, as if it had passed with this output; or without undoing it."""
+        """Go on without a step, as if it had passed with this output.
+
+        With `compensate` as the `action`, go on without undoing it.
+        """
+        if action not in SKIPPABLE:
+            known = ", ".join(SKIPPABLE)
+            raise InvalidRequest(f"action must be one of: {known}.", field="action")
+        if output is not None and action != Action.EXECUTE:
+            raise InvalidRequest("Only what counts as passed has an output.", field="output")
         event = SkipRequested(
-            step_key(step), checked_reason(reason, demanded=True), _body(output, "output"), actor
+            step_key(step),
+            checked_reason(reason, demanded=True),
+            _body(output, "output"),
+            actor,
+            Action(action),
         )
         return await self._apply(namespace, workflow, event, "skipped")
 

@@ -19,7 +19,8 @@ class Call(Struct, frozen=True):
 
     `body` is sent unchanged on every attempt. `deadline` is when the service may stop working
     on it: the end of the time-out in wall time, as a courtesy to the service. `callback` is the
-    URL by which it may finish the attempt later.
+    URL by which it may finish the attempt later. `origin` is the workflow whose id stands in the
+    key, if that is not its own: this one is its rerun.
     """
 
     workflow: WorkflowId
@@ -35,6 +36,7 @@ class Call(Struct, frozen=True):
     on_status: Mapping[int, str] | None = None
     trace: str | None = None
     callback: str | None = None
+    origin: WorkflowId | None = None
 
     @property
     def keyed_action(self) -> Action:
@@ -42,9 +44,14 @@ class Call(Struct, frozen=True):
         return Action.EXECUTE if self.action is Action.STATUS else self.action
 
     @property
+    def owner(self) -> WorkflowId:
+        """The workflow whose id stands in the key."""
+        return self.origin or self.workflow
+
+    @property
     def idempotency_key(self) -> str:
         """`<workflow>/<step>/<action>`: the same for every attempt."""
-        return f"{self.workflow}/{self.key}/{self.keyed_action}"
+        return f"{self.owner}/{self.key}/{self.keyed_action}"
 
 
 class Service(Protocol):

@@ -197,7 +197,7 @@ class Claimed(Struct, frozen=True):
 
     `input` is what `execute` gets. For `compensate`, `input`, `output` and `succeeded` are
     those of what is being undone, and `compensation_input` the rendered body, if the step
-    renders its own.
+    renders its own. `origin` is the workflow whose id stands in its key, if that is not its own.
     """
 
     workflow: WorkflowId
@@ -214,6 +214,7 @@ class Claimed(Struct, frozen=True):
     compensation_input: JsonText | None = None
     reason: Reason | None = None
     trace: str | None = None
+    origin: WorkflowId | None = None
 
 
 class Moved(Struct, frozen=True):

@@ -1,9 +1,9 @@
 """Children: steps that run another definition, as a workflow of its own.
 
-A child's id is made from its parent, the step and the item, so started twice it is one. What parent
-and child tell each other goes by letters, kept in the same transaction as what they tell of. The
-end of a child is final only together with its root: its parent, and nobody else, may turn back a
-child that has completed.
+A child's id is made from its parent, the step, the item and, if a person had it begin anew, the
+number of that, so started twice it is one. What parent and child tell each other goes by letters,
+kept in the same transaction as what they tell of. The end of a child is final only together with
+its root: its parent, and nobody else, may turn back a child that has completed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,36 @@ MOST_AT_ONCE = 4_000
 """How many children, with theirs, one transaction may start: more might never get to its end."""
 
 
-def child_id(parent: WorkflowId, key: StepKey) -> WorkflowId:
-    """Return the id of the child of a step: a UUID of version 7 (RFC 9562) that sorts with it."""
-    digest = hashlib.sha256(f"{parent}/{key.step}/{key.index}".encode()).hexdigest()
+def child_id(parent: WorkflowId, key: StepKey, retries: int = 0) -> WorkflowId:
+    """Return the id of the child of a step: a UUID of version 7 (RFC 9562) that sorts with it.
+
+    `retries` says how often the step began anew: the first child's id is made without.
+    """
+    again = f"/{retries}" if retries else ""
+    digest = hashlib.sha256(f"{parent}/{key.step}/{key.index}{again}".encode()).hexdigest()
     variant = "89ab"[int(digest[0], 16) % 4]
     return WorkflowId(f"{parent[:13]}-7{digest[1:4]}-{variant}{digest[4:7]}-{digest[7:19]}")
 
 
-def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> Step:
+def id_of(parent: WorkflowId, step: Step) -> WorkflowId:
+    """Return the id of the newest child of a step: each that it began anew was an attempt."""
+    return child_id(parent, step.key, step.execute.attempt)
+
+
+def body_of(draft: Draft, defined: StepDefinition, step: Step) -> JsonText:
+    """Return what the child of a step is given. Raises `RenderError`."""
+    if defined.input is not None:
+        return draft.rendered(defined.input, step)
+    return draft.element(step.key) if step.is_item else draft.input
+
+
+def begin(
+    draft: Draft,
+    defined: StepDefinition,
+    step: Step,
+    body: JsonText,
+    details: JsonText | None = None,
+) -> Step:
     """Start the child of a step, and let the step wait for it. Raises `RenderError`."""
     child = defined.child
     if child is None:
@@ -48,7 +70,7 @@ def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> 
     namespace = draft.definition.namespace
     draft.start_child(
         ChildStart(
-            id=child_id(draft.id, step.key),
+            id=id_of(draft.id, step),
             parent=Parent(draft.id, step.key, root, depth),
             definition=DefinitionRef(namespace, child.definition, child.version),
             input=body,
@@ -62,6 +84,7 @@ def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> 
         step,
         StepSignal.AWAIT,
         "starts_child",
+        details=details,
         input=body,
         may_have_effect=True,
         due_at=None,
@@ -72,7 +95,7 @@ def begin(draft: Draft, defined: StepDefinition, step: Step, body: JsonText) -> 
 def turn_back(draft: Draft, step: Step) -> None:
     """Have the child of a step undone; the step waits for the end of that."""
     reason = draft.reason or Reason.FAILED
-    draft.tell(child_id(draft.id, step.key), ParentTurnedBack(reason))
+    draft.tell(id_of(draft.id, step), ParentTurnedBack(reason))
 
 
 def begin_undo(draft: Draft, step: Step) -> Step:
@@ -86,6 +109,12 @@ def told(draft: Draft, event: ChildTold) -> tuple[Step, Verdict]:
     """Apply what a child tells; return its step, moved if that was an end of it."""
     step = draft.step(event.step)
     undoing = step.status is StepStatus.COMPENSATING
+    if event.child is not None and event.child != id_of(draft.id, step):
+        details = error_body(
+            "earlier_child", f"{event.child} is {event.status}; it is not waited for"
+        )
+        draft.note("child", "late", step=step, details=details)
+        return step, Verdict.LATE
     if step.status is not StepStatus.WAITING and not undoing:
         return step, Verdict.DUPLICATE
     match event.status:

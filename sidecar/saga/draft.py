@@ -64,12 +64,14 @@ class Draft:
         self.deadline_at = workflow.deadline_at
         self.trace = workflow.trace
         self.owes_since = workflow.owes_since
+        self.taken_over_by = workflow.taken_over_by
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused
         self.steps: dict[StepKey, Step] = dict(workflow.steps)
         self.signals: list[Signal] = list(workflow.signals)
         self.takes_away = False
+        self.opened_with = 0
         self._original = workflow
         self._render = at.render
         self._changed: dict[StepKey, None] = {}
@@ -169,6 +171,10 @@ class Draft:
         if self.parent is not None and self.status in WAIT_RETURNS:
             self.tell_parent()
 
+    def hand_over(self, to: WorkflowId) -> None:
+        """Let another workflow owe what this one does."""
+        self.taken_over_by = self._fields["taken_over_by"] = to
+
     def set(self, **fields: Any) -> None:
         """Set fields of the workflow that no status depends on."""
         self._fields.update(fields)
@@ -233,6 +239,7 @@ class Draft:
             output=self._fields.get("output", self._original.output),
             error=error or self._fields.get("error", self._original.error),
             kept=kept,
+            child=self.id,
         )
         self.tell(self.parent.workflow, told)
 
@@ -370,7 +377,8 @@ class Draft:
 
     def _owes_since(self) -> datetime | None:
         """Since when effects are owed their undoing; None if none is."""
-        if not may_owe(self.status, turning_back=self.turning_back):
+        taken = self.taken_over_by
+        if not may_owe(self.status, turning_back=self.turning_back, taken_over_by=taken):
             return None
         since = self._original.owes_since or self.now
         return since if owes(self.definition, self.steps.values()) else None

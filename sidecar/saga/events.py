@@ -116,12 +116,17 @@ class RetryRequested(Struct, frozen=True):
 
 
 class SkipRequested(Struct, frozen=True):
-    """Go on without a step, as if it had passed with this output; or without undoing it."""
+    """Go on without a step: as if it had passed with this output, or without undoing it.
+
+    Which of the two is said, so that neither is ever taken for the other: one that was asked for on
+    the way forward, and comes once more when the workflow has turned back, clears no effect.
+    """
 
     step: StepKey
     reason: str
     output: JsonText | None = None
     actor: str = "api"
+    action: Action = Action.EXECUTE
 
 
 class Resolution(StrEnum):
@@ -133,9 +138,13 @@ class Resolution(StrEnum):
 
 
 class RerunRequested(Struct, frozen=True):
-    """A workflow that has ended is run again, as the workflow `new`."""
+    """A workflow that has ended is run again, as the workflow `new`.
+
+    `same_version` says that the new one runs the same version of the definition.
+    """
 
     new: WorkflowId
+    same_version: bool = True
     reason: str = ""
     actor: str = "api"
 
@@ -161,7 +170,8 @@ class Admitted(Struct, frozen=True):
 class ChildTold(Struct, frozen=True, tag="child_told"):
     """A child tells its parent's step how it stands: at its end, or in need of a person.
 
-    `kept` says that it was to be undone and cannot be.
+    `kept` says that it was to be undone and cannot be. `child` is its id: a step that has begun
+    another child since does not listen to it any more.
     """
 
     step: StepKey
@@ -170,6 +180,7 @@ class ChildTold(Struct, frozen=True, tag="child_told"):
     error: JsonText | None = None
     kept: bool = False
     actor: str = "child"
+    child: WorkflowId | None = None
 
 
 class ParentTurnedBack(Struct, frozen=True, tag="parent_turned_back"):

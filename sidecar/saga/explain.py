@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sidecar.saga.children import child_id
+from sidecar.saga.children import id_of
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.turns import waits_for_turn
@@ -75,7 +75,7 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
         return [f"{what} waits for its turn: {limit} at a time with the key {step.turn}"]
     if defined.child is not None and step.status in OPEN:
         undo = " to be undone" if step.status is StepStatus.COMPENSATING else ""
-        return [f"{step.key}: waits for its child {child_id(workflow.id, step.key)}{undo}"]
+        return [f"{step.key}: waits for its child {id_of(workflow.id, step)}{undo}"]
     if step.status is StepStatus.WAITING:
         return [f"{step.key}: {_waits(defined, step)}"]
     if step.status not in CLAIMABLE:

@@ -24,6 +24,10 @@ from sidecar.saga.states import StepSignal, StepStatus
 from sidecar.saga.undoing import begin_undo, owes_compensation
 from sidecar.saga.workflow import Fan, Step, StepKey
 
+MOST_AT_ONCE = 2 * 1024 * 1024
+"""With how much input, in characters, one transition opens items, or begins to undo them. It is
+decided under a lock, held in memory, and written at once; the others follow as these end."""
+
 
 def begin(draft: Draft, defined: FanOut, step: Step) -> Step:
     """Open a fan-out with its first items; return the step. Raises `RenderError`."""
@@ -100,6 +104,8 @@ def _open_next(draft: Draft, step: Step) -> Step:
         raise AssertionError(f"{step.key} has no items")
     fan = step.fan
     while fan.open < defined.fan_out.max_parallel and fan.opened < fan.total:
+        if fan.open and draft.opened_with >= MOST_AT_ONCE:
+            break
         item = _open(draft, defined, StepKey(defined.name, fan.opened))
         unsent = item.status is StepStatus.FAILED
         fan = replace(
@@ -115,6 +121,7 @@ def _open(draft: Draft, defined: StepDefinition, key: StepKey) -> Step:
     item = draft.step(key)
     try:
         body = draft.rendered(defined.input, item) if defined.input else draft.element(key)
+        draft.opened_with += len(body)
         if defined.child is not None:
             return children.begin(draft, defined, item, body)
         return open_call(draft, defined, item, body)
@@ -143,7 +150,7 @@ def begin_undo_of_items(draft: Draft, step: Step) -> Step:
     """Begin to undo the items of a step. Raises `IncompleteState`."""
     draft.need_whole()
     step = draft.move(step, StepSignal.COMPENSATE, "undo", due_at=None, lease_until=None)
-    return _undo_next(draft, step)
+    return _undo_next(draft, step, MOST_ITEMS)
 
 
 def item_undone(draft: Draft, item: Step) -> Step:
@@ -153,15 +160,19 @@ def item_undone(draft: Draft, item: Step) -> Step:
         raise AssertionError(f"{step.key} has no items")
     kept = item.status is StepStatus.COMPENSATION_FAILED
     fan = replace(step.fan, undoing=step.fan.undoing - 1, kept=step.fan.kept + kept)
-    return _undo_next(draft, draft.put(replace(step, fan=fan)))
+    return _undo_next(draft, draft.put(replace(step, fan=fan)), step.fan.undoing)
 
 
-def _undo_next(draft: Draft, step: Step) -> Step:
+def _undo_next(draft: Draft, step: Step, most: int) -> Step:
+    """Begin to undo items until `most` are being undone; end the step if none is left.
+
+    Of more than were under way before, those that are to follow would not have been read.
+    """
     defined = draft.definition.by_name[step.key.step]
     fan = step.fan
     if fan is None or defined.fan_out is None:
         raise AssertionError(f"{step.key} has no items")
-    at_once = defined.fan_out.max_parallel
+    at_once = min(most, defined.fan_out.max_parallel)
     if draft.definition.order is Order.SEQUENTIAL:
         at_once = 1
     owed = sorted(
@@ -174,13 +185,14 @@ def _undo_next(draft: Draft, step: Step) -> Step:
     )
     before = fan.kept
     for index in owed:
-        if fan.undoing >= at_once:
+        if fan.undoing >= at_once or (fan.undoing and draft.opened_with >= MOST_AT_ONCE):
             break
         item = draft.step(StepKey(defined.name, index))
         if defined.child is not None:
             item = children.begin_undo(draft, item)
         else:
             item = begin_undo(draft, defined, item)
+            draft.opened_with += len(item.compensation_input or "")
         kept = item.status is StepStatus.COMPENSATION_FAILED
         fan = replace(fan, undone=index + 1, undoing=fan.undoing + (not kept), kept=fan.kept + kept)
     if fan.undoing < at_once and fan.kept > before:

@@ -16,14 +16,21 @@ from sidecar.saga import children, fan_out, rollback, waits
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.queueing import fail_unsent, open_call
+from sidecar.saga.queueing import fail_unsent, open_call, try_anew
+from sidecar.saga.reruns import is_to_be_tried_again
 from sidecar.saga.states import StepSignal, StepStatus, WorkflowSignal, WorkflowStatus
 from sidecar.saga.workflow import Step
 
 
 def begin(draft: Draft) -> None:
-    """Open the roots."""
-    _open_ready(draft, draft.definition.roots)
+    """Open the roots; in the rerun of a workflow, what follows from the results that it kept."""
+    if not draft.steps:
+        _open_ready(draft, draft.definition.roots)
+        return
+    for step in draft.in_order():
+        if is_to_be_tried_again(draft.definition.by_name[step.key.step], step):
+            try_anew(draft, step, "same_key_again")
+    _open_ready(draft, draft.definition.steps)
 
 
 def passed(draft: Draft, name: str) -> None:
@@ -142,8 +149,7 @@ def _open(draft: Draft, defined: StepDefinition, step: Step) -> _Opened:
             if not fan_out.tolerates(draft, step):
                 return _fail_items(draft, step)
         elif defined.child is not None:
-            body = draft.rendered(defined.input) if defined.input else draft.input
-            step = children.begin(draft, defined, step, body)
+            step = children.begin(draft, defined, step, children.body_of(draft, defined, step))
         else:
             sent = draft.rendered(defined.input) if defined.input else None
             step = open_call(draft, defined, step, sent)

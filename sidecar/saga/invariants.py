@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from sidecar.saga.debts import may_owe, owes
+from sidecar.saga.debts import owes, still_owes
 from sidecar.saga.definition import Definition, Join, Order, StepDefinition
 from sidecar.saga.states import (
     CLAIMABLE,
@@ -97,8 +97,7 @@ def _of_workflow(definition: Definition, workflow: Workflow) -> Iterator[str]:
 
 
 def _of_debts(definition: Definition, workflow: Workflow) -> Iterator[str]:
-    stands = may_owe(workflow.status, turning_back=workflow.turning_back)
-    owed = stands and owes(definition, workflow.steps.values())
+    owed = still_owes(workflow) and owes(definition, workflow.steps.values())
     if owed and workflow.owes_since is None:
         yield "owes effects their undoing and does not say so"
     if not owed and workflow.owes_since is not None:
@@ -117,8 +116,8 @@ def _has_passed(workflow: Workflow, defined: StepDefinition) -> bool:
 
 def _of_direction(workflow: Workflow, *, under_way: bool) -> Iterator[str]:
     status = workflow.status
-    if status is WorkflowStatus.QUEUED and (workflow.turn is None or workflow.steps):
-        yield "queued without a turn to wait for, or with steps"
+    if status is WorkflowStatus.QUEUED and (workflow.turn is None or under_way):
+        yield "queued without a turn to wait for, or with open steps"
     moving = (WorkflowStatus.IN_PROGRESS, WorkflowStatus.ROLLING_BACK)
     if status in moving and not under_way:
         yield f"{status} but nothing is under way: limbo"
@@ -222,7 +221,7 @@ def _of_executed(definition: Definition, workflow: Workflow, step: Step) -> Iter
 
 
 def _of_undoing(definition: Definition, workflow: Workflow, step: Step) -> Iterator[str]:
-    if not workflow.turning_back:
+    if not workflow.turning_back and workflow.status is not WorkflowStatus.TERMINATED:
         yield f"{step.key}: {step.status} in a workflow that goes forward"
     if not step.may_have_effect:
         yield f"{step.key}: {step.status} without an effect"

@@ -36,6 +36,7 @@ from sidecar.saga.events import (
     RollbackReviewed,
     SignalSent,
     TimerFired,
+    Told,
 )
 from sidecar.saga.queueing import admit, turn_key
 from sidecar.saga.rollback import turn_back, unwind
@@ -55,7 +56,8 @@ from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, Workflo
 class NewWorkflow:
     """What a workflow is started with; a child with its `parent`, and the deadline of that.
 
-    `rerun_of` is the workflow that is run again by it.
+    `rerun_of` is the workflow that is run again by it, and `kept` that workflow, whole and with all
+    bodies, if its results are kept.
     """
 
     id: WorkflowId
@@ -66,6 +68,7 @@ class NewWorkflow:
     parent: Parent | None = None
     deadline_at: datetime | None = None
     rerun_of: WorkflowId | None = None
+    kept: Workflow | None = None
 
 
 def child_of(child: ChildStart) -> NewWorkflow:
@@ -103,6 +106,8 @@ def start(
     )
     draft = Draft(definition, workflow, Circumstances(now, actor, render))
     details = reruns.origin(new.rerun_of)
+    if new.kept is not None:
+        reruns.take_over(draft, new.kept)
     # Who starts a root is told that its input does not fit; a child can only tell its parent.
     error = misfit(definition.input_check, new.input, "input") if new.parent else None
     if error is not None:
@@ -144,9 +149,27 @@ def _admitted(draft: Draft, event: Admitted) -> Verdict:
 def advance(
     definition: Definition, workflow: Workflow, event: Event, *, now: datetime, render: Render
 ) -> Changes:
-    """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed."""
-    draft = Draft(definition, workflow, Circumstances(now, event.actor, render))
-    return draft.changes(_apply(draft, workflow, event))
+    """Apply `event` to `workflow`. Raises `IllegalTransition`, and then nothing has changed.
+
+    What other workflows tell raises nothing: that it came in vain stands in the history.
+    """
+    at = Circumstances(now, event.actor, render)
+    draft = Draft(definition, workflow, at)
+    try:
+        return draft.changes(_apply(draft, workflow, event))
+    except IllegalTransition as error:
+        if not isinstance(event, Told):
+            raise
+        return _refused(Draft(definition, workflow, at), event, error)
+
+
+def _refused(draft: Draft, event: Told, error: IllegalTransition) -> Changes:
+    """Note a letter that cannot be heeded: nobody waits for an answer, and it is not kept."""
+    told = event.status if isinstance(event, ChildTold) else type(event).__name__
+    step = draft.step(event.step) if isinstance(event, ChildTold) else None
+    details = error_body(error.code, error.message, told=told)
+    draft.note("child" if step else "parent", "refused", step=step, details=details)
+    return draft.changes(Verdict.LATE)
 
 
 def _apply(draft: Draft, workflow: Workflow, event: Event) -> Verdict:

@@ -12,7 +12,18 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga import answers, children, fan_out, forward, reruns, rollback, waits
+from sidecar.saga import (
+    afterwards,
+    anew,
+    answers,
+    children,
+    fan_out,
+    forward,
+    reruns,
+    rollback,
+    stuck,
+    waits,
+)
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
 from sidecar.saga.draft import Draft
@@ -27,17 +38,18 @@ from sidecar.saga.events import (
     SkipRequested,
     TerminateRequested,
 )
-from sidecar.saga.queueing import NOT_DUE, ended_unknown, stop, under_way
+from sidecar.saga.queueing import NOT_DUE, all_anew, ended_unknown, stop, try_anew, under_way
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
     WORKFLOW_ENDS,
+    Action,
     StepSignal,
     StepStatus,
     WorkflowSignal,
     WorkflowStatus,
 )
-from sidecar.saga.workflow import NEVER_RUN, Run, Step, StepKey
+from sidecar.saga.workflow import NEVER_RUN, Step, StepKey
 
 _UNSURE = frozenset({StepStatus.RETRYING, StepStatus.IN_DOUBT, StepStatus.WAITING})
 _TO_SKIP = _UNSURE | {StepStatus.PENDING, StepStatus.QUEUED}
@@ -128,7 +140,7 @@ def stop_all(draft: Draft, reason: str) -> None:
 
 def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
     if draft.definition.by_name[step.key.step].child is not None and step.fan is None:
-        draft.tell(children.child_id(draft.id, step.key), ParentTerminated(reason))
+        draft.tell(children.id_of(draft.id, step), ParentTerminated(reason))
     if step.status is StepStatus.COMPENSATING:
         run = replace(step.compensate, closed=step.compensate.attempt)
         ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)
@@ -151,9 +163,12 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
         if any(under_way(step) for step in named):
             return Verdict.IGNORED  # it is being tried at this moment
         subject = f"step {event.step}" if event.step else "workflow"
-        state = draft.step(event.step).status if event.step else draft.status
+        state = _why_not(draft, draft.step(event.step)) if event.step else draft.status
         raise IllegalTransition(subject, state, "retry")
-    _mend(draft)
+    stuck.mend(draft)
+    for step in found:
+        if draft.step(step.key).status is StepStatus.SUCCEEDED:
+            forward.concluded(draft, draft.step(step.key))  # its signal was there already
     return Verdict.APPLIED
 
 
@@ -180,17 +195,16 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
             fan_out.retry_undo(draft, step)
         return True
     if step.status is StepStatus.COMPENSATION_FAILED and step.compensate.attempt:
-        again = replace(step, compensate=_anew(step.compensate))
+        again = replace(step, compensate=all_anew(step.compensate))
         draft.move(again, StepSignal.RETRY, "retry", details=details, due_at=draft.now)
         if step.is_item:
             fan_out.retry_undo(draft, step)
         return True
-    if step.execute.attempt and _is_stuck(draft, step):
-        again = replace(step, execute=_anew(step.execute))
-        # Its place went to another when it failed; so it has to wait for its turn again.
-        signal = StepSignal.RETRY if step.turn is None else StepSignal.AWAIT
-        due_at = draft.now if step.turn is None else None
-        draft.move(again, signal, "retry", details=details, due_at=due_at)
+    defined = draft.definition.by_name[step.key.step]
+    if stuck.is_stuck(draft, step) and anew.begins_anew(defined, step):
+        return anew.begin(draft, defined, step, details)
+    if step.execute.attempt and stuck.is_stuck(draft, step):
+        try_anew(draft, step, "retry", details)
         if step.is_item:
             fan_out.retry_item(draft, step)
         return True
@@ -203,39 +217,10 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
     return step.due_at is not None
 
 
-def _anew(run: Run) -> Run:
-    """A run with all its tries and its whole budget before it."""
-    return replace(run, tries=0, started_at=None, ended_at=None)
-
-
-def _is_stuck(draft: Draft, step: Step) -> bool:
-    """Whether a step has failed where there is no way back, and waits for a person."""
-    if step.status is not StepStatus.FAILED or step.fan is not None:
-        return False
-    if step.is_item:
-        return _waits_for_items(draft, draft.named(step.key.step))
+def _why_not(draft: Draft, step: Step) -> str:
     defined = draft.definition.by_name[step.key.step]
-    past = draft.past_pivot(defined.name) or (defined.pivot and step.may_have_effect)
-    return past and not draft.turning_back and not defined.optional
-
-
-def _waits_for_items(draft: Draft, step: Step) -> bool:
-    """Whether more items of a step have failed than it tolerates, where there is no way back."""
-    waiting = step.status is StepStatus.WAITING and not draft.turning_back
-    return waiting and not fan_out.tolerates(draft, step) and fan_out.must_go_on(draft, step)
-
-
-def _mend(draft: Draft) -> None:
-    """Let a workflow in `error` go on once nothing needs a person any more."""
-    if draft.status is not WorkflowStatus.ERROR:
-        return
-    if draft.turning_back:
-        if not rollback.failures(draft):
-            draft.signal(WorkflowSignal.MEND, "mended")
-        return
-    steps = [draft.named(defined.name) for defined in draft.definition.steps]
-    if not any(_is_stuck(draft, step) or _waits_for_items(draft, step) for step in steps):
-        draft.signal(WorkflowSignal.MEND_AHEAD, "mended")
+    fresh = stuck.is_stuck(draft, step) and anew.begins_anew(defined, step)
+    return anew.why_not(defined, step) if fresh else step.status
 
 
 # -- skip and resolve -------------------------------------------------------------------------
@@ -246,17 +231,19 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
 
     Whatever effect it may have had stays owed, if the workflow turns back later.
     """
-    if draft.step(event.step).status in (StepStatus.SKIPPED, StepStatus.COMPENSATED):
+    undoes = event.action is Action.COMPENSATE
+    status = draft.step(event.step).status
+    if status is StepStatus.COMPENSATED or (status is StepStatus.SKIPPED and not undoes):
         return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
     if draft.status is WorkflowStatus.QUEUED:
         raise IllegalTransition("workflow", "waiting for its turn", "skip")
     details = said(event.reason)
-    if step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
+    if undoes:
         _leave(draft, step, "skipped", details)
         return Verdict.APPLIED
     open_ahead = step.status in _TO_SKIP and step.fan is None and not draft.turning_back
-    if not open_ahead and not _is_stuck(draft, step):
+    if not open_ahead and not stuck.is_stuck(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "skip")
     if step.is_item and step.status is StepStatus.PENDING:
         raise IllegalTransition(f"step {step.key}", step.status, "skip")
@@ -279,8 +266,10 @@ def resolve(draft: Draft, event: ResolveRequested) -> Verdict:
     """Settle what is unknown by what a person found out."""
     if _is_settled(draft.step(event.step), event.resolution):
         return Verdict.IGNORED
-    step = _free(draft, event.step, "resolve")
     details = said(event.reason, event.evidence, event.resolution)
+    if draft.status is WorkflowStatus.TERMINATED:
+        return afterwards.resolve(draft, event, details)
+    step = _free(draft, event.step, "resolve")
     match event.resolution:
         case Resolution.SUCCEEDED:
             _resolve_succeeded(draft, step, event.output, details)
@@ -308,7 +297,7 @@ def _is_settled(step: Step, resolution: Resolution) -> bool:
 def _resolve_succeeded(
     draft: Draft, step: Step, output: JsonText | None, details: JsonText | None
 ) -> None:
-    if not _is_stuck(draft, step) and not _is_unsure(draft, step):
+    if not stuck.is_stuck(draft, step) and not _is_unsure(draft, step):
         raise IllegalTransition(f"step {step.key}", step.status, "resolve as succeeded")
     was = ended_unknown(step) if step.awaiting else step
     known = replace(was, may_have_effect=True, output=output)
@@ -342,12 +331,12 @@ def _is_unsure(draft: Draft, step: Step) -> bool:
 def _go_on(draft: Draft, before: Step, step: Step) -> None:
     """Go on after a step or item that a person made pass."""
     if not step.is_item:
-        _mend(draft)
+        stuck.mend(draft)
         forward.concluded(draft, step)
         return
     if before.status is StepStatus.FAILED:
         fan_out.retry_item(draft, before)
-        _mend(draft)
+        stuck.mend(draft)
     answers.item_ended(draft, step)
 
 
@@ -364,7 +353,7 @@ def _leave(draft: Draft, step: Step, cause: str, details: JsonText | None) -> No
     moved = draft.move(step, StepSignal.UNDO, cause, details=details, **NOT_DUE)
     if moved.is_item:
         fan_out.item_undone(draft, moved)
-    _mend(draft)
+    stuck.mend(draft)
     rollback.unwind(draft)
 
 

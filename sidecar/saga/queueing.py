@@ -17,7 +17,7 @@ from sidecar.saga.definition import Concurrency, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
 from sidecar.saga.states import StepSignal, StepStatus
 from sidecar.saga.turns import MAX_TURN_KEY
-from sidecar.saga.workflow import Step
+from sidecar.saga.workflow import Run, Step
 
 
 def open_call(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | None) -> Step:
@@ -87,6 +87,22 @@ def ended_unknown(step: Step) -> Step:
     """The step without the attempt under way, whose outcome nobody will hear of."""
     run = replace(step.execute, closed=step.execute.attempt)
     return replace(step, execute=run, may_have_effect=True, awaiting=False)
+
+
+def all_anew(run: Run) -> Run:
+    """A run with all its tries and its whole budget before it."""
+    return replace(run, tries=0, started_at=None, ended_at=None)
+
+
+def try_anew(draft: Draft, step: Step, cause: str, details: JsonText | None = None) -> None:
+    """Let a call that failed be made again, with all its tries.
+
+    Its place went to another when it failed; so it has to wait for its turn again.
+    """
+    again = replace(step, execute=all_anew(step.execute))
+    signal = StepSignal.RETRY if step.turn is None else StepSignal.AWAIT
+    due_at = draft.now if step.turn is None else None
+    draft.move(again, signal, cause, details=details, due_at=due_at)
 
 
 def under_way(step: Step) -> bool:

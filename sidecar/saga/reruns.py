@@ -1,34 +1,83 @@
-"""Running a workflow again: what both histories tell of it.
+"""Running a workflow again: what is kept of the first one, and what both histories tell of it.
 
-One that was terminated while effects are owed their undoing cannot be run again: its steps would
-have them twice, and nobody would undo the first.
+Of one that has completed or was rolled back nothing is kept: everything is done again, under keys
+of its own. One that was terminated stands in the middle. Its rerun keeps what had passed, with its
+outputs, and owes from that moment on what the first one owed, which then owes nothing any more.
+Services know those effects by the first one's keys: `Step.origin` is the workflow in these.
+
+    succeeded, skipped,         kept as it is; undone under the old key if the rerun turns back
+    failed and optional
+    failed, effect unknown      tried again under the old key: a service that had done it says so
+                                again, and one that had not does it once
+    anything else               as if it had never begun
+
+What cannot be handed over so is refused, and a person settles it first (`Resolution.COMPENSATED`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+
+from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
 from sidecar.saga.changes import Verdict
-from sidecar.saga.definition import JsonText
+from sidecar.saga.debts import is_owed
+from sidecar.saga.definition import Definition, Join, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
 from sidecar.saga.events import RerunRequested
-from sidecar.saga.states import WORKFLOW_ENDS
-from sidecar.saga.workflow import WorkflowId
+from sidecar.saga.queueing import NOT_DUE, milliseconds
+from sidecar.saga.states import UNDOING, WORKFLOW_ENDS, StepSignal, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import NEVER_RUN, Step, StepKey, Workflow, WorkflowId
+
+_SIGNALS = {
+    StepStatus.SUCCEEDED: StepSignal.SUCCEED,
+    StepStatus.SKIPPED: StepSignal.SKIP,
+    StepStatus.FAILED: StepSignal.FAIL,
+    StepStatus.CANCELLED: StepSignal.CANCEL,
+}
+_WAY_OUT = "find out what is there, undo it, say so with `resolve` (compensated), and run it again"
 
 
 def rerun(draft: Draft, event: RerunRequested) -> Verdict:
-    """Note that a workflow is run again; nothing else becomes of it. Raises `IllegalTransition`."""
-    state: str = draft.status
-    if draft.parent is not None:
-        state = "run by another workflow"
-    elif draft.owes_since is not None:
-        state = f"{state}, and owes effects their undoing"
-    elif draft.status in WORKFLOW_ENDS:
-        said = {"rerun": event.new, "reason": event.reason}
-        draft.note("operator", "rerun", details=_object(said))
-        return Verdict.APPLIED
-    raise IllegalTransition("workflow", state, "rerun")
+    """Note that a workflow is run again, and by whom what it owes. Raises `IllegalTransition`."""
+    hindrance = _hindrance(draft, event)
+    if hindrance is not None:
+        raise IllegalTransition("workflow", hindrance, "rerun")
+    told: dict[str, object] = {"rerun": event.new, "reason": event.reason}
+    if draft.owes_since is not None:
+        draft.hand_over(event.new)
+        told["takes_over"] = [step.key.step for step in _owed(draft)]
+    draft.note("operator", "rerun", details=_object(told))
+    return Verdict.APPLIED
+
+
+def is_kept(old: Workflow, event: RerunRequested) -> bool:
+    """Whether the rerun of `old` keeps its results."""
+    return old.status is WorkflowStatus.TERMINATED and event.same_version
+
+
+def is_to_be_tried_again(defined: StepDefinition, step: Step) -> bool:
+    """Whether a step that was kept has an outcome that is still to be found out."""
+    plain = not step.is_item and step.fan is None and not defined.optional
+    return plain and step.status is StepStatus.FAILED and step.may_have_effect
+
+
+def take_over(draft: Draft, old: Workflow) -> None:
+    """Begin a workflow with the results of `old`, which was read whole and with all bodies."""
+    for name in _kept(draft.definition, old.steps, turning_back=old.turning_back):
+        step = old.steps[StepKey(name)]
+        _take(draft, old, step)
+        if step.fan is None:
+            continue
+        items = sorted((one for one in old.steps.values() if one.is_item), key=lambda one: one.key)
+        each = [old.elements[StepKey(name, index)] for index in range(step.fan.total)]
+        if each:
+            draft.add_items(name, JsonText(f"[{','.join(each)}]"), each)
+        for item in items:
+            if item.key.step == name:
+                _take(draft, old, item)
 
 
 def origin(rerun_of: WorkflowId | None) -> JsonText | None:
@@ -36,6 +85,101 @@ def origin(rerun_of: WorkflowId | None) -> JsonText | None:
     return None if rerun_of is None else _object({"rerun_of": rerun_of})
 
 
-def _object(words: dict[str, str]) -> JsonText:
-    given = {name: text for name, text in words.items() if text}
+def _take(draft: Draft, old: Workflow, step: Step) -> None:
+    known_by = (step.origin or old.id) if step.execute.attempt else None
+    taken = replace(
+        step,
+        status=StepStatus.PENDING,
+        compensate=NEVER_RUN,
+        call_ms=milliseconds(draft.definition.by_name[step.key.step].timeout),
+        stored=True,
+        awaiting=False,
+        origin=known_by,
+    )
+    draft.move(taken, _SIGNALS[step.status], "taken_over", **NOT_DUE)
+
+
+# -- what can be kept ---------------------------------------------------------------------------
+
+
+def _hindrance(draft: Draft, event: RerunRequested) -> str | None:
+    """Why a workflow cannot be run again, and what then to do."""
+    if draft.parent is not None:
+        return "run by another workflow; run the root again"
+    if draft.status not in WORKFLOW_ENDS:
+        return draft.status
+    if draft.taken_over_by is not None:
+        return f"{draft.status}, and {draft.taken_over_by} took over what it owes: rerun that one"
+    if draft.owes_since is None:
+        return None
+    if not event.same_version:
+        return (
+            f"{draft.status}, and owes effects their undoing, which only a rerun of the same "
+            f"version can take over: leave out the version, or {_WAY_OUT}"
+        )
+    draft.need_whole()
+    return _not_to_be_kept(draft)
+
+
+def _not_to_be_kept(draft: Draft) -> str | None:
+    kept = _kept(draft.definition, draft.steps, turning_back=draft.turning_back)
+    for step in _owed(draft):
+        defined = draft.definition.by_name[step.key.step]
+        if step.status in UNDOING:
+            why = "its undoing had begun, and nobody knows how far it came"
+        elif defined.child is not None:
+            why = "it ran a child, which nobody else can have undone"
+        elif step.key.step in kept:
+            continue
+        elif step.fan is not None:
+            why = "its fan-out was stopped on the way"
+        else:
+            why = "what came before it has been undone"
+        return (
+            f"{draft.status}, and owes effects their undoing; that of step {step.key} cannot be "
+            f"taken over: {why}; {_WAY_OUT}"
+        )
+    return None
+
+
+def _owed(draft: Draft) -> list[Step]:
+    """The steps that are owed their undoing, in the order in which they are written."""
+    steps = (draft.named(one.name) for one in draft.definition.steps)
+    return [one for one in steps if is_owed(draft.definition.by_name[one.key.step], one)]
+
+
+def _kept(
+    definition: Definition, steps: Mapping[StepKey, Step], *, turning_back: bool
+) -> Collection[str]:
+    """The steps that are kept: those that had their turn, by what is kept of those before them.
+
+    A step that a person skipped before its turn stays so; after the way back nobody can tell it
+    from one whose condition was false, and the condition is asked again.
+    """
+    passed: dict[str, StepStatus] = {}
+    others: list[str] = []
+    for name in definition.topological:
+        step, defined = steps.get(StepKey(name)), definition.by_name[name]
+        if step is None or (defined.child is not None and step.may_have_effect):
+            continue
+        if not _had_its_turn(defined, passed):
+            if step.status is StepStatus.SKIPPED and not turning_back:
+                others.append(name)
+            continue
+        optional = step.status is StepStatus.FAILED and defined.optional
+        if optional or step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED):
+            passed[name] = step.status
+        elif is_to_be_tried_again(defined, step):
+            others.append(name)
+    return (*passed, *others)
+
+
+def _had_its_turn(defined: StepDefinition, passed: Mapping[str, StepStatus]) -> bool:
+    before = [passed.get(name) for name in defined.after]
+    some = defined.join is Join.ANY and StepStatus.SUCCEEDED in before
+    return some or None not in before
+
+
+def _object(words: Mapping[str, object]) -> JsonText:
+    given = {name: told for name, told in words.items() if told}
     return JsonText(json.dumps(given, ensure_ascii=False))

@@ -189,8 +189,8 @@ STEP_TABLE: dict[StepStatus, dict[StepSignal, StepStatus]] = {
         _SS.GIVE_UP: _S.COMPENSATION_FAILED,
     },
     _S.FAILED: {
-        _SS.AWAIT: _S.WAITING,
         _SS.RETRY: _S.RETRYING,
+        _SS.AWAIT: _S.WAITING,
         _SS.SUCCEED: _S.SUCCEEDED,
         _SS.SKIP: _S.SKIPPED,
         _SS.COMPENSATE: _S.COMPENSATING,

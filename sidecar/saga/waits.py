@@ -23,7 +23,7 @@ MOST_KEPT = 100
 """How many signals a workflow keeps that nobody has waited for."""
 
 
-def begin(draft: Draft, wait: Wait, step: Step) -> Step:
+def begin(draft: Draft, wait: Wait, step: Step, details: JsonText | None = None) -> Step:
     """Let a step wait; what it waits for may be there already. Raises `RenderError`."""
     if wait.signal is not None:
         due = draft.now + wait.timeout if wait.timeout else None
@@ -34,7 +34,7 @@ def begin(draft: Draft, wait: Wait, step: Step) -> Step:
         due = _moment(draft, wait.until)
     else:
         due = draft.now + (wait.duration or timedelta())
-    return draft.move(step, StepSignal.AWAIT, "waits", due_at=due, stored=True)
+    return draft.move(step, StepSignal.AWAIT, "waits", details=details, due_at=due, stored=True)
 
 
 def fired(draft: Draft, step: Step) -> tuple[Step, Verdict]:

@@ -91,7 +91,9 @@ class Step(Struct, frozen=True):
     that a claim needs no definition. `due_at` is when it may be claimed, or when its timer fires;
     `lease_until` is set while a sidecar holds it, and, with `awaiting`, while the service may
     still answer by a callback. `doubt_at` is when it came into doubt. `fan` counts the items of a
-    fan-out. `turn` is the key by which it takes turns, if it does: it is kept to the end.
+    fan-out. `turn` is the key by which it takes turns, if it does: it is kept to the end. `origin`
+    is the workflow under whose id its service knows it, if that is not its own: one that was
+    terminated, and of which this is the rerun.
     """
 
     key: StepKey
@@ -114,6 +116,7 @@ class Step(Struct, frozen=True):
     compensation_input: JsonText | None = None
     compensation_output: JsonText | None = None
     compensation_error: JsonText | None = None
+    origin: WorkflowId | None = None
 
     @property
     def action(self) -> Action:
@@ -173,7 +176,7 @@ class Workflow(Struct, frozen=True):
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
     those to be undone next. `owes_since` is set while it owes effects their undoing (see
-    `sidecar.saga.debts`).
+    `sidecar.saga.debts`); `taken_over_by` is the workflow that owes them instead.
     """
 
     id: WorkflowId
@@ -198,6 +201,7 @@ class Workflow(Struct, frozen=True):
     elements: Mapping[StepKey, JsonText] = field(default_factory=dict)
     partial: bool = False
     owes_since: datetime | None = None
+    taken_over_by: WorkflowId | None = None
     input: JsonText | None = None
     output: JsonText | None = None
     error: JsonText | None = None

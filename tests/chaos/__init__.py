@@ -4,11 +4,15 @@
     faults           what a service can be told to do wrong, how often, and to whom
     book             what a service has done: a file that only grows, written before each answer
     ledger           the services themselves, all in one process of their own
+    calling_back     what a service does that has answered 202
+    graphs           what a definition demands, read from its document
     rows             what PostgreSQL says when all is at rest
     expectations     what a run may come to, and what it must have shown
-    checker          the invariants, with `effects` (by the ledger) and `history` (by the events);
-                     a run in which too little happened is invalid, not green
+    checker          the invariants, with `effects` (by the ledger), `history` (by the events),
+                     `families` (of trees) and `turns`; a run in which too little happened is
+                     invalid, not green
     definitions      the workflows that are run, and what their services will say
+    language         the workflows that use all that the language has, and who talks to them
     asking           the client that starts and cancels them, and forgets nothing
     sidecars         sidecar processes that can be killed, stopped and brought back
     looking          what PostgreSQL says of a run in its middle

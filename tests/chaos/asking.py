@@ -127,6 +127,20 @@ class Asking:
             self._cancels.append(Cancel(workflow, status))
         return status
 
+    def tell(
+        self, workflow: str, verb: str, *, at: str | None = None, insist_s: float = 30.0
+    ) -> int | None:
+        """Ask for a verb, at one sidecar or at any, until somebody answers it; None: in doubt."""
+        draw = random.Random(f"where {self._seed} {workflow} {verb}")
+        deadline = time.monotonic() + insist_s
+        while True:
+            address = at or draw.choice(self._addresses())
+            status, _ = ask(address, f"/v1/workflows/{workflow}/{verb}", {})
+            if status is not None and status not in _MAY_REPEAT:
+                return status
+            if time.monotonic() > deadline or self._closed.wait(_PAUSE_S):
+                return None
+
     def close(self) -> None:
         """End all that is being asked."""
         self._closed.set()

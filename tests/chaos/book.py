@@ -11,6 +11,9 @@ What a service says is steered by the field `behave` of a step's input:
     refuse_undo    422 to compensate, without effect
     fail           500 to every execute, without effect
     act_and_fail   acts, and answers 500 to every execute
+    later          202 to both; acts later, and says by the callback that it is done
+    later_refuse   202 to execute; says by the callback that it refuses
+    forget         acts, answers 202 to every execute, and never calls back
 """
 
 from __future__ import annotations
@@ -38,8 +41,15 @@ class Fact(StrEnum):
     """A compensation of what never came: nothing to undo, and nothing will be done."""
     TOO_LATE = "too_late"
     """An execute after its compensation: refused."""
+    TAKEN_ON = "taken_on"
+    """Promised for later: no effect yet."""
+    CALLED_BACK = "called_back"
+    """No request: the callback was answered with `status`; with the fault `again` not at once."""
     NOT_DONE = "not_done"
     """A fault, or a service that fails: no effect."""
+
+
+_SETTLES_NOTHING = frozenset({Fact.NOT_DONE, Fact.REPEATED, Fact.TAKEN_ON, Fact.CALLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class Entry:
     `status` is what this request is answered: by a fault it is another one, or None for nothing.
     `input_hash` is that of the step's input as plain data, for both actions; `seen` is what the
     request shows of earlier outputs; `mark` is what a done execute answers, and must be shown.
+    What was done `later` than its request, after a 202, has a line of its own.
     """
 
     at: float
@@ -67,6 +78,7 @@ class Entry:
     fault: str | None = None
     mark: str | None = None
     seen: Mapping[str, str | None] = field(default_factory=dict)
+    later: bool = False
 
     @property
     def applied(self) -> bool:
@@ -90,6 +102,7 @@ class Asked:
     action: str
     attempt: int
     body: bytes
+    callback: str = ""
 
 
 class Book:
@@ -99,8 +112,8 @@ class Book:
         """Open or make the file, drop a last line that was cut short, and read the rest."""
         self._honours_keys = honours_keys
         self._answers: dict[str, int | None] = {}
-        self._done: set[tuple[str, str]] = set()
-        self._undone: set[tuple[str, str]] = set()
+        self._done: set[str] = set()
+        self._undone: set[str] = set()
         whole = _whole_lines(path)
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
         os.ftruncate(self._file, len(whole))
@@ -122,6 +135,15 @@ class Book:
         fact, own = self._decide(asked)
         return self._write(asked, fact, own, (own, fault))
 
+    def act_after_all(self, asked: Asked) -> Entry:
+        """Do what was taken on, unless it is done or undone meanwhile."""
+        fact, own = self._decide(asked, later=True)
+        return self._write(asked, fact, own, (own, None), later=True)
+
+    def called_back(self, asked: Asked, told: int | None, fault: str | None) -> Entry:
+        """Write down what the callback was answered."""
+        return self._write(asked, Fact.CALLED_BACK, None, (told, fault), later=True)
+
     def fail(self, asked: Asked, told: int | None, fault: str) -> Entry:
         """Write down that nothing was done, because of a fault."""
         return self._write(asked, Fact.NOT_DONE, None, (told, fault))
@@ -130,27 +152,40 @@ class Book:
         """Close the file."""
         os.close(self._file)
 
-    def _decide(self, asked: Asked) -> tuple[Fact, int | None]:
-        effect = (asked.workflow, asked.step)
+    def _decide(self, asked: Asked, *, later: bool = False) -> tuple[Fact, int | None]:
+        effect = _effect(asked.key)
         if self._honours_keys and asked.key in self._answers:
             return Fact.REPEATED, self._answers[asked.key]
         behave = behaviour(asked)
         if asked.action == "compensate":
             if behave == "refuse_undo":
                 return Fact.REFUSED, 422
+            if behave == "later" and not later:
+                return Fact.TAKEN_ON, 202
             known = effect in self._done
             return (Fact.APPLIED if known else Fact.BARRED), 200
         if self._honours_keys and effect in self._undone:
             return Fact.TOO_LATE, 422
+        if later:
+            return (Fact.REFUSED, 422) if behave == "later_refuse" else (Fact.APPLIED, 200)
         by_behaviour = {
             "refuse": (Fact.REFUSED, 422),
             "fail": (Fact.NOT_DONE, 500),
             "act_and_fail": (Fact.APPLIED, 500),
+            "later": (Fact.TAKEN_ON, 202),
+            "later_refuse": (Fact.TAKEN_ON, 202),
+            "forget": (Fact.APPLIED, 202),
         }
         return by_behaviour.get(behave, (Fact.APPLIED, 200))
 
     def _write(
-        self, asked: Asked, fact: Fact, own: int | None, told: tuple[int | None, str | None]
+        self,
+        asked: Asked,
+        fact: Fact,
+        own: int | None,
+        told: tuple[int | None, str | None],
+        *,
+        later: bool = False,
     ) -> Entry:
         data = _read(asked.body)
         body_hash = hashlib.sha256(asked.body).hexdigest()[:16]
@@ -174,19 +209,25 @@ class Book:
             fault=told[1],
             mark=mark,
             seen=_seen(asked.action, data),
+            later=later,
         )
         os.write(self._file, json.dumps(asdict(entry)).encode() + b"\n")
         self._note(entry)
         return entry
 
     def _note(self, entry: Entry) -> None:
-        if entry.fact is Fact.NOT_DONE or entry.fact is Fact.REPEATED:
+        if entry.fact in _SETTLES_NOTHING:
             return
         self._answers[entry.key] = entry.own
         if entry.action == "compensate" and entry.fact is not Fact.REFUSED:
-            self._undone.add(entry.effect)
+            self._undone.add(_effect(entry.key))
         elif entry.applied:
-            self._done.add(entry.effect)
+            self._done.add(_effect(entry.key))
+
+
+def _effect(key: str) -> str:
+    """What an execute and its compensation are both about: the key without its action."""
+    return key.rpartition("/")[0]
 
 
 def behaviour(asked: Asked) -> str:

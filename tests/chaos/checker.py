@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from tests.chaos.book import Entry
 from tests.chaos.effects import Case, of_effects
 from tests.chaos.expectations import Cancel, Exit, Expectations, Rule, Start, Violation
+from tests.chaos.families import Forest, of_families
+from tests.chaos.graphs import Graph, plain
 from tests.chaos.history import of_history
-from tests.chaos.rows import ENDS, OPEN, Graph, Rows
+from tests.chaos.rows import ENDS, OPEN, Rows, WorkflowRow
+from tests.chaos.turns import of_turns
 
 _NOBODY: Mapping[str, int] = {}
 
@@ -39,9 +42,13 @@ def check(
         *_strangers(entries, rows),
         *_exits(exits, expectations),
     ]
-    for case in _cases(entries, rows, keys_honoured=expectations.keys_honoured):
+    cases = _cases(entries, rows, keys_honoured=expectations.keys_honoured)
+    for case in cases.values():
         found += of_effects(case)
         found += of_history(case, expectations.clock_slack_s)
+    forest = Forest.of(cases, entries)
+    found += of_families(forest, expectations.clock_slack_s)
+    found += of_turns(forest, rows.crowds, expectations.clock_slack_s)
     found += _vacuous(tally(entries, rows, starts, seen), expectations)
     return found
 
@@ -56,13 +63,23 @@ def tally(
     counted.update(event.kind for event in rows.events if event.kind == "late_answer")
     counted.update(entry.fact.value for entry in entries)
     counted.update(f"fault:{entry.fault}" for entry in entries if entry.fault is not None)
+    counted.update(f"{row.definition}:{row.status}" for row in rows.workflows)
+    counted["children"] = sum(row.parent is not None for row in rows.workflows)
+    items = [step for step in rows.steps if step.step != plain(step.step)]
+    counted["items"] = len(items)
+    counted["skipped"] = sum(step.status == "skipped" for step in rows.steps)
+    completed = {row.id for row in rows.workflows if row.status == "completed"}
+    counted["tolerated"] = sum(
+        step.status == "failed" and step.workflow in completed for step in rows.steps
+    )
     counted["started"] = sum(one.workflow is not None for one in starts)
     counted["doubtful"] = sum(one.workflow is None for one in starts)
+    counted["crowds"] = len(rows.crowds)
     counted["epochs"] = len({one.epoch for one in rows.leaders})
     return counted
 
 
-def _cases(entries: Sequence[Entry], rows: Rows, *, keys_honoured: bool) -> Iterator[Case]:
+def _cases(entries: Sequence[Entry], rows: Rows, *, keys_honoured: bool) -> Mapping[str, Case]:
     lines, steps, events = defaultdict(list), defaultdict(dict), defaultdict(list)
     for entry in entries:
         lines[entry.workflow].append(entry)
@@ -70,9 +87,27 @@ def _cases(entries: Sequence[Entry], rows: Rows, *, keys_honoured: bool) -> Iter
         steps[step.workflow][step.step] = step
     for event in rows.events:
         events[event.workflow].append(event)
-    for row in rows.workflows:
+    cases: dict[str, Case] = {}
+    given: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for row in _children_first(rows):
         graph = rows.graphs.get((row.definition, row.version), Graph({}, frozenset()))
-        yield Case(row, graph, steps[row.id], events[row.id], lines[row.id], keys_honoured)
+        own = (row, graph, steps[row.id], events[row.id], lines[row.id])
+        case = cases[row.id] = Case(*own, keys_honoured, given[row.id])
+        if row.parent is not None and row.parent_step is not None and graph.gives is not None:
+            given[row.parent][row.parent_step] = case.marks.get(graph.gives)
+    return cases
+
+
+def _children_first(rows: Rows) -> Sequence[WorkflowRow]:
+    parents = {row.id: row.parent for row in rows.workflows}
+
+    def depth(row: WorkflowRow) -> int:
+        above, found = row.parent, 0
+        while above is not None:
+            above, found = parents.get(above), found + 1
+        return found
+
+    return sorted(rows.workflows, key=depth, reverse=True)
 
 
 def _no_loss(rows: Rows, starts: Sequence[Start]) -> Iterator[Violation]:
@@ -94,7 +129,9 @@ def _no_loss(rows: Rows, starts: Sequence[Start]) -> Iterator[Violation]:
         elif (row.start_key, row.definition) != (start.key, start.definition):
             text = f"was accepted as {start.definition} {start.key}, and is another one"
             yield Violation(Rule.NO_LOSS, text, start.workflow)
-    for key in sorted({str(row.start_key) for row in rows.workflows} - {one.key for one in starts}):
+    asked = {one.key for one in starts}
+    roots = {str(row.start_key) for row in rows.workflows if row.parent is None}
+    for key in sorted(roots - asked):
         yield Violation(Rule.NO_LOSS, f"nobody asked for what the start key {key} started")
 
 
@@ -116,7 +153,7 @@ def _terminality(
 def _at_rest(rows: Rows) -> Iterator[Violation]:
     for step in rows.steps:
         if step.leased or step.status in OPEN:
-            held = "leased" if step.leased else "claimable"
+            held = "leased" if step.leased else "open"
             text = f"{step.step} is {step.status} and {held}"
             yield Violation(Rule.AT_REST, text, step.workflow)
 
@@ -156,6 +193,10 @@ def _leaks(rows: Rows, expectations: Expectations) -> Iterator[Violation]:
         yield Violation(Rule.LEAK, f"{leaks.stale_transactions} transactions are idle")
     if leaks.prepared:
         yield Violation(Rule.LEAK, f"{leaks.prepared} transactions are prepared")
+    if leaks.letters:
+        yield Violation(Rule.LEAK, f"{leaks.letters} letters were never brought")
+    if leaks.places:
+        yield Violation(Rule.LEAK, f"{leaks.places} places are kept by who is not under way")
 
 
 def _strangers(entries: Sequence[Entry], rows: Rows) -> Iterator[Violation]:

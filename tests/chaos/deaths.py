@@ -11,11 +11,12 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from sidecar.engine.failpoints import Site
-from tests.chaos.rotations import Business
 from tests.chaos.rows import unfinished
 from tests.chaos.sidecars import FAILPOINTS, Sidecar
 from tests.chaos.world import World
@@ -32,6 +33,7 @@ LEADING = (
     Site.AFTER_LEASES,
     Site.AFTER_TIMERS,
     Site.AFTER_REVIEWS,
+    Site.AFTER_CATALOGUES,
     Site.AFTER_BULK,
     Site.AFTER_DEBTS,
     Site.AFTER_LETTERS,
@@ -60,6 +62,13 @@ class _Lane:
     site: Site | None = None
     since: float = 0.0
     told_to_go: bool = False
+
+
+class Business(Protocol):
+    """What goes on meanwhile."""
+
+    def portion(self) -> None:
+        """Begin some more of it; wait for nothing."""
 
 
 class Deaths:
@@ -136,6 +145,16 @@ class Deaths:
         """The story so far."""
         armed = [f"{name} is armed with {lane.site}" for name, lane in self._lanes.items()]
         return "\n".join([*self.story, *armed])
+
+
+@contextmanager
+def telling(deaths: Deaths) -> Iterator[None]:
+    """Let a failure say who died where, and when."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(deaths.told())
+        raise
 
 
 def _at(site: Site) -> str:

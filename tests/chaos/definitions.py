@@ -17,20 +17,27 @@ RETRY = {"initial_interval": "50ms", "max_interval": "500ms"}
 COMPLETED = frozenset({"completed"})
 ROLLED_BACK = frozenset({"rolled_back"})
 ERROR = frozenset({"error"})
-_TURNS_BACK = frozenset({"refuse", "fail", "act_and_fail"})
+_TURNS_BACK = frozenset({"refuse", "fail", "act_and_fail", "later_refuse", "forget"})
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One kind of workflow in a mix: which definition, which services misbehave, where it ends."""
+    """One kind of workflow in a mix: which definition, which services misbehave, where it ends.
+
+    `comes_to` is where, if `behave` alone does not say it; `more` is what else it is started with.
+    """
 
     definition: str
     behave: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
+    comes_to: frozenset[str] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ends(self) -> frozenset[str]:
         """The ends to which it comes if nothing disturbs it."""
+        if self.comes_to is not None:
+            return self.comes_to
         words = set(self.behave.values())
         if not words & _TURNS_BACK:
             return COMPLETED
@@ -38,7 +45,7 @@ class Order:
 
     def input(self, number: int) -> dict[str, Any]:
         """The input of the workflow with this number."""
-        return {"order": number, "behave": dict(self.behave)}
+        return {"order": number, "behave": dict(self.behave), **self.more}
 
 
 MIX: tuple[Order, ...] = (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from tests.chaos.book import Entry, Fact
 from tests.chaos.expectations import Rule, Violation
-from tests.chaos.rows import EventRow, Graph, StepRow, WorkflowRow
+from tests.chaos.graphs import Graph, plain
+from tests.chaos.rows import EventRow, StepRow, WorkflowRow
 
 EXECUTE = "execute"
 COMPENSATE = "compensate"
@@ -16,7 +18,10 @@ COMPENSATE = "compensate"
 
 @dataclass(frozen=True)
 class Case:
-    """One workflow: its rows, and its lines of the ledger in their order."""
+    """One workflow: its rows, and its lines of the ledger in their order.
+
+    `given` are the marks of its children, by the steps that run them.
+    """
 
     row: WorkflowRow
     graph: Graph
@@ -24,18 +29,39 @@ class Case:
     events: Sequence[EventRow]
     entries: Sequence[Entry]
     keys_honoured: bool = True
+    given: Mapping[str, str | None] = field(default_factory=dict)
 
     def wrong(self, rule: Rule, text: str) -> Violation:
         """Something is wrong with it."""
         return Violation(rule, text, self.row.id)
 
-    def applied(self, step: str, action: str) -> list[int]:
-        """Where in its lines this action of a step had its effect."""
+    def applied(self, name: str, action: str) -> list[int]:
+        """Where in its lines this action of a step or an item had its effect."""
         return [
             number
             for number, entry in enumerate(self.entries)
-            if entry.applied and (entry.step, entry.action) == (step, action)
+            if entry.applied and (entry.step, entry.action) == (name, action)
         ]
+
+    def runs(self, step: str) -> list[str]:
+        """The runs of a step: itself, or the items of a fan-out that have a row or were called."""
+        if step not in self.graph.fans:
+            return [step]
+        known = {*self.steps, *(entry.step for entry in self.entries)}
+        return sorted(one for one in known if one != step and plain(one) == step)
+
+    @cached_property
+    def marks(self) -> Mapping[str, str | None]:
+        """What the runs have given, by the ledger."""
+        own = {one.step: one.mark for one in self.entries if one.mark and one.action == EXECUTE}
+        return {**self.given, **own}
+
+    @cached_property
+    def succeeded(self) -> frozenset[str]:
+        """The runs that have ever succeeded, by the history."""
+        return frozenset(
+            event.step for event in self.events if event.step and event.after == "succeeded"
+        )
 
 
 def of_effects(case: Case) -> Iterator[Violation]:
@@ -55,15 +81,26 @@ def of_effects(case: Case) -> Iterator[Violation]:
 
 
 def _known(case: Case) -> Iterator[Violation]:
-    for step in sorted({entry.step for entry in case.entries} - set(case.graph.after)):
-        yield case.wrong(Rule.ORDER, f"{step} was called, and its definition has no such step")
+    for name in sorted({entry.step for entry in case.entries}):
+        step = plain(name)
+        if step not in case.graph.calls:
+            yield case.wrong(Rule.ORDER, f"{name} was called, and no such call is defined")
+        elif (name != step) is not (step in case.graph.fans):
+            yield case.wrong(Rule.ITEMS, f"{name} was called, which is none of its items")
 
 
 def _completed(case: Case) -> Iterator[Violation]:
-    for step in case.graph.after:
+    for step in (name for one in case.graph.after for name in case.runs(one)):
+        if plain(step) not in case.graph.calls:
+            continue
+        row = case.steps.get(step)
         done = len(case.applied(step, EXECUTE))
-        if done == 0 or (done > 1 and case.keys_honoured):
-            yield case.wrong(Rule.COMPLETED, f"completed, and {step} had its effect {done} times")
+        if row is None or row.status == "succeeded":
+            if done == 0 or (done > 1 and case.keys_honoured):
+                text = f"completed, and {step} had its effect {done} times"
+                yield case.wrong(Rule.COMPLETED, text)
+        elif done and not (row.status == "failed" and row.may_have_effect):
+            yield case.wrong(Rule.COMPLETED, f"completed, and {step} is {row.status} and was done")
         undone = [
             entry
             for entry in case.entries
@@ -74,7 +111,7 @@ def _completed(case: Case) -> Iterator[Violation]:
 
 
 def _rolled_back(case: Case) -> Iterator[Violation]:
-    for step in sorted(case.graph.undoable):
+    for step in (name for one in sorted(case.graph.undoable) for name in case.runs(one)):
         done, undone = case.applied(step, EXECUTE), case.applied(step, COMPENSATE)
         if not case.keys_honoured:
             if done and not undone:
@@ -92,9 +129,9 @@ def _error(case: Case) -> Iterator[Violation]:
     if case.row.reason is None:  # it stopped past its pivot, where nothing is undone
         return
     failed = {name for name, row in case.steps.items() if row.status == "compensation_failed"}
-    for step in sorted(case.graph.undoable):
+    for step in (name for one in sorted(case.graph.undoable) for name in case.runs(one)):
         owed = bool(case.applied(step, EXECUTE)) and not case.applied(step, COMPENSATE)
-        if owed and step not in failed and failed.isdisjoint(case.graph.descendants(step)):
+        if owed and step not in failed and failed.isdisjoint(case.graph.descendants(plain(step))):
             yield case.wrong(Rule.ERROR, f"{step} is not undone, and nothing holds it up")
 
 
@@ -104,7 +141,7 @@ def _by_key(case: Case) -> Iterator[Violation]:
     requests: Counter[tuple[str, int]] = Counter()
     for entry in case.entries:
         bodies[entry.key].add(entry.body_hash)
-        requests[entry.key, entry.attempt] += 1
+        requests[entry.key, entry.attempt] += not entry.later
         effects[entry.step, entry.action] += entry.applied
         if entry.key != f"{entry.workflow}/{entry.step}/{entry.action}":
             yield case.wrong(Rule.EFFECTS, f"{entry.step} {entry.action} has the key {entry.key}")
@@ -120,23 +157,49 @@ def _by_key(case: Case) -> Iterator[Violation]:
 
 
 def _order(case: Case) -> Iterator[Violation]:
+    """A call comes after those that must have been done before it; history tells of all others."""
     done: set[str] = set()
     for entry in case.entries:
         if entry.action != EXECUTE:
             continue
-        for before in case.graph.after.get(entry.step, ()):
-            if before not in done:
-                yield case.wrong(Rule.ORDER, f"{entry.step} was called before {before} was done")
+        step = plain(entry.step)
+        for before in case.graph.after.get(step, ()) if step not in case.graph.any_of else ():
+            for one in case.runs(before):
+                if one not in done and _must_be_done(case, one):
+                    yield case.wrong(Rule.ORDER, f"{entry.step} was called before {one} was done")
         if entry.applied:
             done.add(entry.step)
 
 
+def _must_be_done(case: Case, name: str) -> bool:
+    step = plain(name)
+    if step not in case.graph.calls:
+        return False
+    sure = step not in case.graph.unsure and step not in case.graph.fans
+    return sure or name in case.succeeded
+
+
+def _shown(case: Case, step: str) -> str | None:
+    """What a step after this one must be shown of it."""
+    if step in case.graph.fans:
+        return str([_told(case, name) for name in sorted(case.runs(step), key=_place)])
+    return _told(case, step) if step in case.graph.unsure else case.marks.get(step)
+
+
+def _told(case: Case, name: str) -> str | None:
+    return case.marks.get(name) if name in case.succeeded else "-"
+
+
+def _place(name: str) -> int:
+    return int(name.partition("[")[2].rstrip("]"))
+
+
 def _data_flow(case: Case) -> Iterator[Violation]:
-    marks = {one.step: one.mark for one in case.entries if one.mark and one.action == EXECUTE}
+    marks = case.marks
     inputs = {one.step: one.input_hash for one in case.entries if one.action == EXECUTE}
     for entry in case.entries:
         if entry.action == EXECUTE:
-            wanted = {one: marks.get(one) for one in case.graph.after.get(entry.step, ())}
+            wanted = {one: _shown(case, one) for one in case.graph.sees(plain(entry.step))}
             if dict(entry.seen) != wanted:
                 text = (
                     f"{entry.step} was shown {dict(entry.seen)}, and what came before said {wanted}"
@@ -155,10 +218,13 @@ def _data_flow(case: Case) -> Iterator[Violation]:
 
 def _undo_order(case: Case) -> Iterator[Violation]:
     for step in case.graph.after:
-        for undone in case.applied(step, COMPENSATE):
-            for later in sorted(case.graph.descendants(step) & case.graph.undoable):
-                if not case.applied(later, EXECUTE):
+        undone = [at for name in case.runs(step) for at in case.applied(name, COMPENSATE)]
+        if not undone:
+            continue
+        for later in sorted(case.graph.descendants(step) & case.graph.undoable):
+            for name in case.runs(later):
+                if not case.applied(name, EXECUTE):
                     continue
-                if not any(one < undone for one in case.applied(later, COMPENSATE)):
-                    text = f"{step} was undone before {later}, which came after it"
+                if not any(one < min(undone) for one in case.applied(name, COMPENSATE)):
+                    text = f"{step} was undone before {name}, which came after it"
                     yield case.wrong(Rule.UNDO_ORDER, text)

@@ -22,6 +22,16 @@ class Rule(StrEnum):
     SAME_BODY = "same_body"
     ONE_REQUEST = "one_request"
     DATA_FLOW = "data_flow"
+    ITEMS = "items"
+    """A fan-out had other items than its elements, or let too many be under way or fail."""
+    CHILD = "child"
+    """A child was started twice, or for nothing, or ended otherwise than its parent's step."""
+    TREE = "tree"
+    """A whole tree was not all done or all undone, or not in order."""
+    ORPHAN = "orphan"
+    """A child went on after its root had ended."""
+    TURNS = "turns"
+    """More workflows of one key were under way than may be."""
     NO_LOSS = "no_loss"
     AT_REST = "at_rest"
     HISTORY = "history"
@@ -85,11 +95,12 @@ class Expectations:
     """What is legal in this run, and what must have happened.
 
     `at_least` counts by name. From the tables: `completed`, `rolled_back`, `error`, `started`,
-    `late_answer`, `epochs`, and `cause:WORD` for the causes of events (`cause:claimed`,
-    `cause:unknown`, which is also that of a lease that ended). From the ledger: `repeated`,
-    `barred`, `too_late`, `refused`, and `fault:KIND`. From the world: `kills`, `stops`,
-    `restarts`, `cancels:202`, `cancels:409`, `doubtful`, `exits`, `proxy:COUNT` of all proxies
-    and `proxy:SIDECAR:LEG:COUNT` of one.
+    `late_answer`, `children`, `items`, `skipped`, `tolerated`, `epochs`, `crowds`, and
+    `cause:WORD` for the causes of events (`cause:claimed`, `cause:unknown`, which is also that of a
+    lease that ended).
+    From the ledger: `repeated`, `barred`, `too_late`, `refused`, `taken_on`, `called_back`, and
+    `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
+    `doubtful`, `exits`, `proxy:COUNT` of all proxies and `proxy:SIDECAR:LEG:COUNT` of one.
 
     `also_legal` are ends that this run's faults allow besides each start's own, and
     `also_legal_for` those that they allow to workflows of one definition. `exits` are the

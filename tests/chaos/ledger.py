@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -46,6 +46,7 @@ class Ledger:
         self._log = folder / f"{name}.log"
         self._more = () if honours_keys else ("--forgets-keys",)
         self._rules: tuple[Rule, ...] = ()
+        self._callbacks: tuple[str, ...] = ()
         self._process = self._start()
 
     @property
@@ -62,6 +63,12 @@ class Ledger:
         """Put these rules in the place of all others; none heals."""
         self._rules = rules
         self._control({"rules": [rule.json() for rule in rules]})
+
+    def call_back_at(self, *addresses: str) -> None:
+        """Tell it, and those apart, which sidecars take callbacks."""
+        for one in (*self.apart.values(), self):
+            one._callbacks = addresses
+            one._control({"callbacks": list(addresses)})
 
     def fired(self) -> Counter[str]:
         """How often each kind of fault has struck, by the file."""
@@ -88,6 +95,7 @@ class Ledger:
         self._process.stop()
         self._process = self._start()
         self.fault(*self._rules)
+        self._control({"callbacks": list(self._callbacks)})
 
     def stop(self) -> None:
         """End it and those apart, also if one was stopped; stopping twice is fine."""
@@ -103,6 +111,10 @@ class Ledger:
         """Let a frozen process go on."""
         if self._process.alive:
             os.kill(self.pid, signal.SIGCONT)
+
+    def wait_until(self, fact: Callable[[], bool], *, within_s: float) -> None:
+        """Return when a fact holds, as long as its process is alive."""
+        self._process.wait_until(fact, within_s=within_s)
 
     def tail(self) -> str:
         """The last lines of its log."""

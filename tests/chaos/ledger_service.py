@@ -1,9 +1,10 @@
 """The services of a chaos run: `python -m tests.chaos.ledger_service PORT FILE [--forgets-keys]`.
 
 One process plays every path. `POST /control` takes `{"rules": [...]}` in place of the rules in
-force; `GET /control` tells how often each fault has struck; `GET /healthz` says that it is there.
-Any other POST is a step's. It speaks plain HTTP/1.1 by itself, since a fault may have to break
-off in the middle of an answer, and since a thousand requests a second should cost little.
+force, and `{"callbacks": [...]}`, the addresses of the sidecars that take callbacks; `GET /control`
+tells how often each fault has struck; `GET /healthz` says that it is there. Any other POST is a
+step's. It speaks plain HTTP/1.1 by itself, since a fault may have to break off in the middle of an
+answer, and since a thousand requests a second should cost little.
 
 Failure behaviour: what is not a request resets its connection. What stands in the file survives
 a kill, and is read again at the next start: keys are honoured across it.
@@ -26,14 +27,21 @@ from typing import Any, cast
 import httptools
 import uvloop
 
-from tests.chaos.book import Asked, Book, Entry, answer
+from tests.chaos.book import Asked, Book, Entry, Fact, answer
+from tests.chaos.calling_back import Jobs, pause
 from tests.chaos.faults import ACTS_FIRST, Kind, Rule, Rules, Subject
 
 _PIECE = 64 * 1024
 _HUGE_BYTES = 8 * 1024 * 1024
 _BOMB_BYTES = 64 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
-_REASONS = {200: "OK", 404: "Not Found", 409: "Conflict", 422: "Unprocessable Content"}
+_REASONS = {
+    200: "OK",
+    202: "Accepted",
+    404: "Not Found",
+    409: "Conflict",
+    422: "Unprocessable Content",
+}
 _PLAIN_FAULTS = {
     Kind.FAIL_BEFORE: 500,
     Kind.UNAVAILABLE: 503,
@@ -130,6 +138,7 @@ class Desk:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._rules = Rules()
+        self._jobs = Jobs(book)
         self._requests = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -148,15 +157,18 @@ class Desk:
             self._step(connection, _asked(path, headers, body))
 
     def _control(self, method: str, body: bytes) -> dict[str, Any]:
-        if method == "POST":
-            self._rules.set(Rule.read(one) for one in json.loads(body)["rules"])
+        told = json.loads(body) if method == "POST" else {}
+        if "rules" in told:
+            self._rules.set(Rule.read(one) for one in told["rules"])
+        if "callbacks" in told:
+            self._jobs.addresses = tuple(told["callbacks"])
         return {"requests": self._requests, "fired": dict(self._rules.fired)}
 
     def _step(self, connection: Connection, asked: Asked) -> None:
         subject = Subject(asked.path, asked.key, asked.workflow, asked.step, asked.action)
         rule = self._rules.strike(subject)
         if rule is None:
-            _answer(connection, self._book.act(asked))
+            self._answer(connection, asked, self._book.act(asked))
         elif rule.kind in _PLAIN_FAULTS:
             self._refuse(connection, asked, rule)
         elif rule.kind is Kind.RESET_BEFORE:
@@ -170,6 +182,11 @@ class Desk:
             connection.tell(500, b'{"detail": "stumbled after acting"}')
         else:
             self._wait(connection, asked, rule)
+
+    def _answer(self, connection: Connection, asked: Asked, entry: Entry) -> None:
+        connection.tell(entry.own or 500, json.dumps(answer(entry)).encode())
+        if entry.fact is Fact.TAKEN_ON:
+            self._jobs.take_on(asked)
 
     def _refuse(self, connection: Connection, asked: Asked, rule: Rule) -> None:
         status = _PLAIN_FAULTS[rule.kind]
@@ -198,10 +215,8 @@ class Desk:
     ) -> None:
         match rule.kind:
             case Kind.SLOW:
-                with suppress(TimeoutError):  # whether anybody still listens does not matter
-                    async with asyncio.timeout(rule.ms / 1000):
-                        await asyncio.Event().wait()
-                _answer(connection, self._book.act_late(asked, rule.kind))
+                await pause(rule.ms / 1000)  # whether anybody still listens does not matter
+                self._answer(connection, asked, self._book.act_late(asked, rule.kind))
             case Kind.DRIP if entry is not None:
                 await _drip(connection, entry, rule.ms / 1000)
             case Kind.GARBAGE:
@@ -230,11 +245,8 @@ def _asked(path: str, headers: dict[str, str], body: bytes) -> Asked:
         action=headers.get("goconductor-action", ""),
         attempt=int(headers.get("goconductor-attempt", "0")),
         body=body,
+        callback=headers.get("goconductor-callback", ""),
     )
-
-
-def _answer(connection: Connection, entry: Entry) -> None:
-    connection.tell(entry.own or 500, json.dumps(answer(entry)).encode())
 
 
 async def _drip(connection: Connection, entry: Entry, every_s: float) -> None:

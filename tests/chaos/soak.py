@@ -1,8 +1,9 @@
 """The soak: `make chaos MINUTES=60`, or `python -m tests.chaos.soak --minutes 60 --seed 7`.
 
 Round after round a new world, a load, and harm of every kind in an order that the round's seed
-draws; then everything is healed, the world comes to rest, and the checker judges it. One line a
-round says what happened. It ends at the first violation, with the command that plays the round
+draws; every third load is of everything that the language has, the others of plain calls. Then
+everything is healed, the world comes to rest, and the checker judges it. One line a round says what
+happened. It ends at the first violation, with the command that plays the round
 again: the same load and the same harm in the same order, though not at the same microsecond.
 """
 
@@ -15,16 +16,19 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tests.chaos.definitions import MIX
+from tests.chaos.definitions import DEFINITIONS, MIX, Order
 from tests.chaos.expectations import Expectations
 from tests.chaos.faults import Kind, Rule
+from tests.chaos.language import LANGUAGE, ORDERS
 from tests.chaos.report import ChaosError
 from tests.chaos.world import World
 
 LOAD = 250
 HARMS = 14
+LANGUAGE_EVERY = 3
+"""Odd, so that it comes with either queue."""
 PAUSE_S = (0.2, 1.5)
 QUIET_WITHIN_S = 90.0
 KINDS = (
@@ -44,8 +48,9 @@ NAMES = tuple(f"{name}-{n}" for name in ("payments", "inventory", "shipping") fo
 class Round:
     """One world and its harm."""
 
-    def __init__(self, world: World, draw: random.Random) -> None:
+    def __init__(self, world: World, draw: random.Random, mix: Sequence[Order]) -> None:
         self._world = world
+        self._mix = mix
         self._draw = draw
         self._stop = threading.Event()
         self.done: Counter[str] = Counter()
@@ -66,7 +71,7 @@ class Round:
         """Load, harm, heal, rest, judge; raises `ChaosError`."""
         world, draw = self._world, self._draw
         world.ledger.fault(ALWAYS)
-        load = world.begin_load(LOAD, MIX)
+        load = world.begin_load(LOAD, self._mix)
         for _ in range(HARMS):
             harm = draw.choice(self._harms)
             self.done[harm.__name__.strip("_")] += 1
@@ -160,14 +165,16 @@ class Round:
 
 def play(seed: int, queue: str) -> Counter[str]:
     """Play one round."""
+    whole = seed % LANGUAGE_EVERY == 0
     with World(
         seed=seed,
         queue=queue,
+        definitions=LANGUAGE if whole else DEFINITIONS,
         replicas=2,
         supervise=True,
         proxied={NAMES[0]: ("store", "service")},
     ) as world:
-        return Round(world, random.Random(f"soak {seed}")).run()
+        return Round(world, random.Random(f"soak {seed}"), ORDERS if whole else MIX).run()
 
 
 def soak(minutes: float, first: int, queues: list[str]) -> int:

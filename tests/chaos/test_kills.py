@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from sidecar.engine.failpoints import Site
 from tests.chaos.book import Fact
-from tests.chaos.deaths import GOING, ONLY_WITH_MESSAGES, Deaths
+from tests.chaos.deaths import GOING, ONLY_WITH_MESSAGES, Deaths, telling
 from tests.chaos.definitions import RETRY, ROLLED_BACK, Order, step
 from tests.chaos.expectations import Expectations
 from tests.chaos.rotations import PATIENT, ROTATIONS, UNKNOWN_PIVOT, Business
@@ -79,24 +79,14 @@ def test_a_death_while_doorbells_are_handled_costs_nothing(
 def _die_at_all(world: World, sites: Sequence[Site]) -> None:
     with closing(Business(world, world.seed)) as business:
         deaths = Deaths(world, business, sites)
-        with _telling(deaths):
+        with telling(deaths):
             deaths.run()
-    with _telling(deaths):
+    with telling(deaths):
         world.quiesce(within_s=60)
         happened = {"completed": 50, "rolled_back": 50, "repeated": 1, "cause:unknown": 10}
         fired = {f"site:{site}": 1 for site in sites}
         least = {**happened, **fired, "exits": len(sites)}
         world.verify(Expectations(at_least=least, also_legal_for=UNKNOWN_PIVOT))
-
-
-@contextmanager
-def _telling(deaths: Deaths) -> Iterator[None]:
-    """Let a failure say who died where, and when."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(deaths.told())
-        raise
 
 
 @pytest.mark.fault(1, 7, 8)

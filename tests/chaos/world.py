@@ -192,6 +192,14 @@ class World:
         self.counts[f"cancels:{status}"] += 1
         return status
 
+    def tell(
+        self, workflow: str, verb: str, *, at: str | None = None, insist_s: float = 30.0
+    ) -> int | None:
+        """Ask for a verb (`signals/go`, `pause`) until it is answered; the status, or None."""
+        status = self._asking.tell(workflow, verb, at=self._address(at), insist_s=insist_s)
+        self.counts[f"{verb.partition('/')[0]}:{status}"] += 1
+        return status
+
     def begin_load(
         self, count: int, mix: Sequence[Order] = MIX, *, parallel: int = 8, insist_s: float = 60.0
     ) -> Future[list[str]]:
@@ -220,10 +228,12 @@ class World:
             what=f"{count} workflows ended",
         )
 
-    def quiesce(self, *, within_s: float) -> None:
+    def quiesce(self, *, within_s: float, meanwhile: Callable[[], None] | None = None) -> None:
         """Return when every workflow has ended and no step is claimed or claimable."""
         deadline = time.monotonic() + within_s
         while self._asked(unfinished) != 0:
+            if meanwhile is not None:
+                meanwhile()
             if time.monotonic() > deadline:
                 raise self._error(f"not at rest within {within_s} s", self._check(Expectations()))
             threading.Event().wait(_POLL_S)
@@ -243,7 +253,7 @@ class World:
     def rows(self) -> Rows:
         """What PostgreSQL says now."""
         with self.connect() as connection:
-            return read_rows(connection, tuple(self._watch.leaders))
+            return read_rows(connection, tuple(self._watch.leaders), self._watch.crowds)
 
     def tally(self) -> Counter[str]:
         """What has happened so far, by the names that expectations use."""
@@ -282,6 +292,7 @@ class World:
             sidecar.environment = dict(self._environment.get(name, {}))
             self._stack.callback(sidecar.end)
             sidecar.start()
+        self.ledger.call_back_at(*(one.api for one in self.sidecars.values()))
         self._watch = Watch(self.sidecars, self._dsn, self.counts, supervise=self._supervise)
         self._stack.callback(self._watch.close)
         self._asking = Asking(lambda: [one.api for one in self.sidecars.values()], self.seed)

@@ -32,6 +32,7 @@ from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
 from tests.conformance.store_starts import StartSuite
 from tests.conformance.store_step_turns import StepTurnSuite
+from tests.conformance.store_takeovers import TakeoverSuite
 from tests.conformance.store_transitions import TransitionSuite
 from tests.conformance.store_turns import TurnSuite
 from tests.conformance.store_versions import VersionSuite
@@ -54,6 +55,7 @@ class StoreSuite(
     DebtSuite,
     BulkSuite,
     RerunSuite,
+    TakeoverSuite,
     CallbackSuite,
     WaitSuite,
     DoubtSuite,

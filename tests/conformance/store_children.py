@@ -11,7 +11,7 @@ from sidecar.errors import StoreDataError
 from sidecar.ports.store import LetterId, Moved, Store, Transition
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.children import child_id
-from sidecar.saga.events import CancelRequested
+from sidecar.saga.events import CancelRequested, ChildTold, RetryRequested
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_language import moved
@@ -224,3 +224,29 @@ class ChildSuite(StoreFixtures):
         with pytest.raises(StoreDataError, match="children"):
             await payments.commit(payments.batch(starts=[begun]))
         assert await store.get_workflow(NAMESPACE, begun.id) is None
+
+    async def test_a_child_that_was_rolled_back_past_a_pivot_is_begun_anew(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await family(store, call("buy", pivot=True), runs(), call("last"))
+        workflow = await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await payments.answer(await payments.claim_one(), refused())
+        await bring_all(payments)
+        assert await payments.status(workflow) is WorkflowStatus.ERROR
+        result = await payments.commit(
+            payments.batch(transitions=[Transition(workflow, RetryRequested(PAY, "mended"))])
+        )
+        again = child_id(workflow, PAY, 1)
+        assert [one.workflow.id for one in result.children] == [again]
+        claimed = await payments.claim_one()
+        assert (claimed.workflow, claimed.input) == (again, '{"amount":5}')
+        early = ChildTold(PAY, WorkflowStatus.ROLLED_BACK, child=child_id(workflow, PAY))
+        late = await payments.apply(workflow, early)
+        assert moved(late).verdict is Verdict.LATE
+        told = (await payments.events(workflow))[-1]
+        assert (told.kind, told.cause, told.step) == ("child", "late", "pay")
+        await payments.answer(claimed, done("7"))
+        await bring_all(payments)
+        assert (await payments.see_step(workflow, "pay")).output == "7"
+        assert (await payments.claim_one()).key.step == "last"

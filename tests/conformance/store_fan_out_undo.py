@@ -9,7 +9,7 @@ from sidecar.saga.events import RetryRequested
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_fan_out import fan_of, statuses_of
-from tests.conformance.store_language import ONE_TRY, fan, keys_of, lines, moved, skip, verdict
+from tests.conformance.store_language import ONE_TRY, fan, keys_of, lines, moved, unwanted, verdict
 from tests.conformance.store_play import (
     Backend,
     Player,
@@ -174,7 +174,7 @@ class FanOutUndoSuite(StoreFixtures):
         else:
             for at in range(3):
                 assert await payments.status(workflow) is WorkflowStatus.ERROR
-                verdict(await payments.apply(workflow, skip("each", index=at)))
+                verdict(await payments.apply(workflow, unwanted("each", at)))
         assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
     async def test_what_cannot_be_rendered_leaves_its_turn_to_the_next(

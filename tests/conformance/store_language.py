@@ -66,10 +66,17 @@ def sent(payload: str = "1", name: str = "go", **more: str) -> SignalSent:
     return SignalSent(name, JsonText(payload), **more)
 
 
-def skip(step: str, output: str | None = None, index: int = -1) -> SkipRequested:
+def skip(
+    step: str, output: str | None = None, index: int = -1, action: Action = Action.EXECUTE
+) -> SkipRequested:
     """Somebody goes on without a step."""
     text = None if output is None else JsonText(output)
-    return SkipRequested(StepKey(step, index), "not needed", text, actor="anna")
+    return SkipRequested(StepKey(step, index), "not needed", text, "anna", action)
+
+
+def unwanted(step: str, index: int = -1) -> SkipRequested:
+    """Somebody goes on without undoing a step."""
+    return skip(step, index=index, action=Action.COMPENSATE)
 
 
 def done_at(step: str, index: int, attempt: int = 1, action: Action = Action.EXECUTE) -> Answered:

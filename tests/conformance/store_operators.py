@@ -32,6 +32,7 @@ from tests.conformance.store_language import (
     signalled,
     skip,
     taken_on,
+    unwanted,
     verdict,
 )
 from tests.conformance.store_play import (
@@ -174,7 +175,7 @@ class OperatorSuite(StoreFixtures):
             "c": StepStatus.FAILED,
         }
         assert await payments.answer(undo) is Verdict.LATE
-        for event in (RetryRequested(), RetryRequested(undo.key), skip("b")):
+        for event in (RetryRequested(), RetryRequested(undo.key), unwanted("b")):
             assert isinstance(await payments.apply(workflow, event), IllegalTransition)
         assert await payments.claim() == []
 
@@ -302,16 +303,37 @@ class OperatorSuite(StoreFixtures):
             await payments.answer(await payments.claim_one())
         await payments.answer(await payments.claim_one(), refused())
         undo = await payments.claim_one()
-        assert isinstance(await payments.apply(workflow, skip("b")), IllegalTransition)
+        assert isinstance(await payments.apply(workflow, unwanted("b")), IllegalTransition)
         await payments.answer(undo, refused())
         assert await payments.status(workflow) is WorkflowStatus.ERROR
-        changes = moved(await payments.apply(workflow, skip("b")))
+        changes = moved(await payments.apply(workflow, unwanted("b")))
         assert changes.workflow.status is WorkflowStatus.ROLLING_BACK
         undo = await payments.claim_one()
         assert undo.key.step == "a"
         await payments.answer(undo, not_sent())
-        await payments.apply(workflow, skip("a"))
+        await payments.apply(workflow, unwanted("a"))
         assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
+
+    async def test_a_skip_that_is_repeated_after_the_turning_back_clears_no_effect(
+        self, store: Store, payments: Player
+    ) -> None:
+        lasting = {**call("b", retry=RETRY_ONCE), "compensate": None}
+        del lasting["compensate"]
+        definition = await register(store, call("a", retry=RETRY_ONCE), lasting, call("c"))
+        workflow = await payments.start(definition)
+        for step in ("a", "b"):
+            await payments.answer(await payments.claim_one(), unknown())
+            await payments.apply(workflow, skip(step))
+            assert verdict(await payments.apply(workflow, skip(step))) is Verdict.IGNORED
+        await payments.answer(await payments.claim_one(), refused())
+        found = await payments.statuses(workflow)
+        assert found["b"] is StepStatus.COMPENSATION_FAILED
+        for event in (skip("b"), unwanted("a")):
+            assert isinstance(await payments.apply(workflow, event), IllegalTransition)
+        await payments.apply(workflow, unwanted("b"))
+        assert (await payments.statuses(workflow))["a"] is StepStatus.COMPENSATING
+        assert isinstance(await payments.apply(workflow, skip("a")), IllegalTransition)
+        assert (await payments.claim_one()).key.step == "a"
 
     # -- resolve ------------------------------------------------------------------------------
 

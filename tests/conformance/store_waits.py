@@ -8,7 +8,7 @@ from datetime import timedelta
 from sidecar.errors import IllegalTransition, StoreDataError
 from sidecar.ports.store import Moved, Store, Transition
 from sidecar.saga.changes import Verdict
-from sidecar.saga.events import PauseRequested, ResumeRequested, TimerFired
+from sidecar.saga.events import PauseRequested, ResumeRequested, RetryRequested, TimerFired
 from sidecar.saga.states import Reason, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_language import moved, pause_of, sent, signalled, verdict
@@ -283,3 +283,20 @@ class WaitSuite(StoreFixtures):
                 continue
             raise AssertionError(event)
         assert (await payments.see(workflow)).last_signal == 0
+
+    async def test_a_signal_that_did_not_come_past_a_pivot_is_waited_for_once_more(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        definition = await register(
+            store, call("buy", pivot=True), signalled("go", within="60s"), call("ship")
+        )
+        workflow = await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await backend.pass_time(61)
+        assert await _fire(payments, workflow, "go") is Verdict.APPLIED
+        assert await payments.status(workflow) is WorkflowStatus.ERROR
+        assert verdict(await payments.apply(workflow, RetryRequested())) is Verdict.APPLIED
+        assert await payments.status(workflow) is WorkflowStatus.IN_PROGRESS
+        assert await store.due_timers(NAMESPACE, 10) == []
+        await payments.apply(workflow, sent("1"))
+        assert (await payments.claim_one()).key == StepKey("ship")

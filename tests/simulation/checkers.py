@@ -45,6 +45,7 @@ from tests.simulation.workload import mark
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
+TOLD = frozenset({"released", "taken_over", "same_key_again"})
 DUTIES = (LeaseEnded, DeadlinePassed, TimerFired)
 
 
@@ -132,8 +133,10 @@ class Checkers:
                 yield f"event {number} of the history has number {event.seq}"
             if event.step is not None and event.after is not None:
                 self.seen[event.after] += 1
-            if event.kind == "late_answer" or event.cause == "released":
-                self.seen[event.kind if event.kind == "late_answer" else "released"] += 1
+            if event.kind == "late_answer":
+                self.seen[event.kind] += 1
+            elif event.cause in TOLD:
+                self.seen[event.cause] += 1
             if event.cause == "render_failed":
                 yield f"{event.step}: its input could not be rendered, but all inputs here can"
             back = back or event.after == WorkflowStatus.ROLLING_BACK
@@ -222,6 +225,12 @@ class Checkers:
         elif self._clock.now() - claimed > LEASE_MARGIN:
             self._complain(f"{call.idempotency_key}: sent too late to end before its lease")
 
+    def astray(self, call: Call) -> None:
+        """A call was sent where its sidecar's catalogue does not let it go."""
+        self._complain(
+            f"{call.workflow} {call.key} was called at {call.path!r}, which is elsewhere"
+        )
+
     def called(self, call: Call) -> None:
         """A call that came in at a service: was it its time, is it the same as ever?"""
         row = self._tables.rows.get(call.workflow)
@@ -240,7 +249,11 @@ class Checkers:
         if not _ready(definition, defined, row):
             self._complain(f"{name}: called before {', '.join(defined.after)} had passed")
         if defined.input is not None:
-            marks = {one: mark(call.workflow, one) for one in defined.after}
+            before = {one: row.workflow.steps.get(StepKey(one)) for one in defined.after}
+            marks = {
+                one: mark((step.origin if step else None) or call.workflow, one)
+                for one, step in before.items()
+            }
             for wrong in misread(json.loads(call.body), marks, call.key.index):
                 self._complain(f"{name}: called with {wrong}")
 

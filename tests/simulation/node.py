@@ -73,6 +73,7 @@ class Node:
                 world.faults,
                 world.checkers,
                 lambda: self.service in world.down,
+                life=str(self.life.number),
             ),
             election=self.election,
             clock=clock,
@@ -84,6 +85,7 @@ class Node:
             heartbeat_s=world.beat_s,
             drain_s=5.0,
             duties=DutyTimes(silent_after=world.silent_after),
+            catalogue=world.offering.catalogue(self.service, str(self.life.number)),
         )
         self.agent = Agent(self.identity, ports, settings)
         self.inside(self._start())

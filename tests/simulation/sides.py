@@ -18,13 +18,15 @@ from sidecar.adapters.queues.memory import MemoryBroker, MemoryQueue
 from sidecar.adapters.services.memory import MemoryService, outcome
 from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.errors import QueueUnavailable, StaleEpoch, StoreConflict, StoreUnavailable
+from sidecar.ports.catalogues import StoredCatalogue
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
-from sidecar.ports.records import Lease
+from sidecar.ports.records import Lease, SidecarRecord
 from sidecar.ports.service import Call
 from sidecar.ports.store import Batch, BatchResult, Epoch
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import SimLoop
+from tests.simulation.offering import is_elsewhere
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 NAMESPACE = "default"
@@ -59,6 +61,10 @@ class Watch(Protocol):
 
     def sent(self, call: Call) -> None:
         """A sidecar is sending a call."""
+        ...
+
+    def astray(self, call: Call) -> None:
+        """It is sending it to a place that is none of its service's."""
         ...
 
     def listed(self, leases: Sequence[Lease]) -> None:
@@ -136,6 +142,20 @@ class StoreSide:
         epoch = await self._store.mint_epoch(namespace, holder)
         self._watch.minted(epoch)
         return epoch
+
+    # A start asks for these again until it is answered, and a leader a little later: nothing is
+    # lost here, so that the faults of everything else stay where they were.
+
+    async def get_catalogue(self, *names: str) -> StoredCatalogue | None:
+        return await self._store.get_catalogue(*names)
+
+    async def publish_catalogue(self, *given: Any) -> StoredCatalogue:
+        return await self._store.publish_catalogue(*given)
+
+    async def list_sidecars(
+        self, namespace: str, seen_within: timedelta | None = None
+    ) -> Sequence[SidecarRecord]:
+        return await self._store.list_sidecars(namespace, seen_within)
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))
@@ -219,7 +239,10 @@ class ServiceSide:
         faults: Faults,
         watch: Watch,
         is_down: Callable[[], bool],
+        *,
+        life: str,
     ) -> None:
+        self._life = life
         self._watch = watch
         self._service = service
         self._loop = loop
@@ -238,6 +261,8 @@ class ServiceSide:
 
     async def call(self, call: Call) -> Outcome:
         self._watch.sent(call)
+        if is_elsewhere(call.path, call.action, self._life):
+            self._watch.astray(call)
         await asyncio.sleep(self._faults.latency(0.002))
         if self._is_down() or self._faults.strikes(Fault.NOT_SENT):
             return outcome(OutcomeKind.NOT_SENT, "connection refused", code="not_connected")

@@ -53,7 +53,7 @@ class Talk:
         if self._random.random() < 0.1:
             return  # it dies before it can say so
         if told.kind is OutcomeKind.DONE:
-            output = {"mark": f"{call.workflow}/{call.key}"}
+            output = {"mark": f"{call.owner}/{call.key}"}
             await self._insist(lambda node: node.agent.tasks.complete(token, output), 60)
         else:
             refusal = "refused" if told.kind is OutcomeKind.REFUSED else "unknown"
@@ -73,6 +73,9 @@ class Talk:
         if draw.random() < 0.03:
             await self._insist(
                 lambda node: node.agent.verbs.terminate(NAMESPACE, workflow, "enough"), 10
+            )
+            await self._insist(
+                lambda node: node.agent.oversight.reruns.rerun(NAMESPACE, workflow), 10
             )
         for _ in range(self._signals(workflow)):
             await asyncio.sleep(draw.expovariate(0.3))

@@ -91,9 +91,6 @@ class Verdict:
         self._definition = definition
         self._service = service
         self._answers = answers
-        self._effects: dict[WorkflowId, list[tuple[StepKey, Action]]] = {}
-        for workflow, key, action in service.effects:
-            self._effects.setdefault(workflow, []).append((key, action))
 
     def wrong(self) -> Iterator[str]:
         """Say everything that is wrong at the end."""
@@ -106,14 +103,14 @@ class Verdict:
         for row in self._tables.rows.values():
             workflow = row.workflow
             definition = self._definition(workflow.definition)
-            effects = self._effects.get(workflow.id, [])
+            effects = self._effects(workflow)
             match workflow.status:
                 case WorkflowStatus.COMPLETED:
                     found = self._completed(workflow, effects)
                 case WorkflowStatus.ROLLED_BACK:
                     found = self._rolled_back(definition, effects)
                 case WorkflowStatus.TERMINATED:
-                    found = iter(())  # a person wanted no more of it
+                    found = self._handed_over(definition, workflow, effects)
                 case _ if workflow.id in stuck or _waits_in_vain(self._tables, workflow, stuck):
                     found = iter(())  # so is its child
                 case _:
@@ -121,6 +118,15 @@ class Verdict:
             yield from (f"{workflow.id}: {text}" for text in found)
             order = _order(definition, workflow, effects)
             yield from (f"{workflow.id}: {text}" for text in order)
+
+    def _effects(self, workflow: Workflow) -> list[tuple[StepKey, Action]]:
+        """What was done for a workflow, in its order; of what it took over, by the old keys."""
+        owners = {key: step.origin for key, step in workflow.steps.items() if step.origin}
+        return [
+            (key, action)
+            for owner, key, action in self._service.effects
+            if owner == owners.get(key, workflow.id)
+        ]
 
     def _places(self) -> Iterator[str]:
         """Whoever has a place is under way, nobody else has one, and none is free for long."""
@@ -176,10 +182,27 @@ class Verdict:
             if (key, Action.COMPENSATE) not in effects[number:]:
                 yield f"rolled back, but {key} was done and not undone after it"
 
+    def _handed_over(
+        self, definition: Definition, workflow: Workflow, effects: list[tuple[StepKey, Action]]
+    ) -> Iterator[str]:
+        """A person wanted no more of it, but what its rerun took over must be all there is."""
+        if workflow.taken_over_by is None:
+            return
+        kept = {
+            key
+            for row in self._tables.rows.values()
+            for key, step in row.workflow.steps.items()
+            if step.origin == workflow.id
+        }
+        for key, action in effects:
+            owed = action is Action.EXECUTE and not definition.by_name[key.step].no_effect
+            if owed and key not in kept and (key, Action.COMPENSATE) not in effects:
+                yield f"taken over, but not {key}, which was done and not undone"
+
     def _broken(self, definition: Definition, workflow: Workflow) -> Iterator[str]:
         """`error` is right only where something was made so that it cannot be undone or done."""
         for key, step in workflow.steps.items():
-            fate = self._answers.fate(workflow.id, key)
+            fate = self._answers.fate(step.origin or workflow.id, key)
             hopeless = definition.by_name[key.step].compensation is None
             if step.fan is not None:
                 continue

@@ -143,7 +143,7 @@ class Answers:
 
     def _act(self, call: Call) -> Act:
         spent = self._faults.latency(0.05)
-        fate = self.fate(call.workflow, call.key)
+        fate = self.fate(call.owner, call.key)
         if call.action is Action.COMPENSATE:
             if fate is Fate.CURSED:
                 return Act(outcome(OutcomeKind.REFUSED), answers_after=spent)
@@ -158,7 +158,7 @@ class Answers:
         faults, draw = self._faults, self._faults.random
         undoing = call.action is Action.COMPENSATE
         never = Fate.CURSED if undoing else Fate.REFUSED
-        acts = self.fate(call.workflow, call.key) is not never
+        acts = self.fate(call.owner, call.key) is not never
         if faults.strikes(Fault.ACTS_SILENTLY):
             return Act(_done(call), has_effect=acts, answers_after=math.inf)
         if acts and faults.strikes(Fault.ACTS_LATE):
@@ -180,7 +180,7 @@ class Answers:
 
 
 def _done(call: Call) -> Outcome:
-    text = json.dumps({"mark": mark(call.workflow, call.key)})
+    text = json.dumps({"mark": mark(call.owner, call.key)})
     return Outcome(OutcomeKind.DONE, output=JsonText(text))
 
 

@@ -23,6 +23,7 @@ from sidecar.adapters.queues.memory import MemoryBroker
 from sidecar.adapters.services.memory import MemoryService
 from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.definitions import compile_stored, parse_definition, render
+from sidecar.engine.rerunning import LABEL
 from sidecar.errors import Conflict, GoConductorError
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.states import WorkflowStatus
@@ -34,6 +35,7 @@ from tests.simulation.language import child, lines
 from tests.simulation.listening import listening
 from tests.simulation.loop import Deadlock, Endless, SimLoop
 from tests.simulation.node import Node, NodeDied
+from tests.simulation.offering import Offering
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.talk import Talk
 from tests.simulation.verdict import Verdict, at_rest, unrest
@@ -96,6 +98,7 @@ class World:
         self.talk = Talk(self)
         self.answers = Answers(seed, self.faults, self.checkers.called, self.talk.will_call_back)
         self.service = MemoryService(self.answers)
+        self.offering = Offering(seed)
         self.nodes: list[Node] = []
         self.breaker = Breaker(self)
         self.accepted: dict[int, WorkflowId] = {}
@@ -167,6 +170,7 @@ class World:
             for step in one["steps"]:
                 if "workflow" in step:
                     step["version"] = 1  # as a registration pins it
+            self.offering.name_actions(one)
             parsed = parse_definition(json.dumps(one).encode(), "json")
             await self.store.put_definition(NAMESPACE, parsed.name, parsed.document, parsed.digest)
         return names
@@ -268,7 +272,11 @@ class World:
         for text in verdict.wrong():
             self.complain(text)
         rows = self.tables.rows
-        mine = Counter(row.workflow.labels.get("client") for row in rows.values())
+        mine = Counter(
+            row.workflow.labels.get("client")
+            for row in rows.values()
+            if LABEL not in row.workflow.labels
+        )
         for number, workflow in self.accepted.items():
             if workflow not in rows:
                 self.complain(f"client {number}: {workflow} was accepted and is lost")

@@ -149,6 +149,7 @@ class Row(Struct, frozen=True):
             compensation_input=step.compensation_input,
             reason=workflow.reason,
             trace=workflow.trace,
+            origin=step.origin,
         )
 
 

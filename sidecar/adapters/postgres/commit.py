@@ -92,6 +92,7 @@ class Transaction:
         still open, or gone with its connection.
         """
         await self._decide(await self._ask())
+        await self._starting.hand_over(self._connection)
         answer = await write(self._connection, self._batch, self.written, repeated=self._repeated)
         if answer.lost:
             raise AssertionError(f"workflows moved under their locks: {sorted(answer.lost)}")

@@ -5,7 +5,7 @@ SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status, s
     s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.turn, s.attempt,
     s.tries, s.closed, s.answered, s.started_at, s.claimed_at, s.ended_at, s.comp_attempt,
     s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at, s.comp_claimed_at,
-    s.comp_ended_at, CASE WHEN w.renders THEN s.output::text END AS output
+    s.comp_ended_at, s.origin::text AS origin, CASE WHEN w.renders THEN s.output::text END AS output
 FROM (
     SELECT v.workflow_id, v.step, COALESCE(v.idx, 0) AS idx
     FROM json_to_recordset(%(keys)s::json) AS v (workflow_id uuid, step text, idx integer)
@@ -32,7 +32,7 @@ SELECT s.workflow_id::text AS workflow_id, s.step, s.idx, s.service, s.status, s
     s.call_ms, s.due_at, s.lease_until, s.awaiting, s.doubt_at, s.fan::text AS fan, s.turn, s.attempt,
     s.tries, s.closed, s.answered, s.started_at, s.claimed_at, s.ended_at, s.comp_attempt,
     s.comp_tries, s.comp_closed, s.comp_answered, s.comp_started_at, s.comp_claimed_at,
-    s.comp_ended_at, CASE WHEN w.renders THEN s.output::text END AS output
+    s.comp_ended_at, s.origin::text AS origin, CASE WHEN w.renders THEN s.output::text END AS output
 FROM steps s JOIN workflows w ON w.id = s.workflow_id
 WHERE s.workflow_id = ANY(%(ids)s::uuid[]) AND s.idx >= 0
 

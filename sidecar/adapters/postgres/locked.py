@@ -19,6 +19,7 @@ from sidecar.ports.store import Transition
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import SignalSent, step_of
 from sidecar.saga.partial import fans_of
+from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import DefinitionRef, Signal, Step, StepKey, Workflow, WorkflowId
 
@@ -46,6 +47,7 @@ class LockedWorkflows:
         for known in reruns:
             self._spoken.setdefault(known, [])
         named = set(self._spoken)
+        self._reruns = frozenset(reruns)
         self._hearing = {one.workflow for one in transitions if _has_id(one)}
         self._wait = sorted({one.workflow for one in transitions if one.wait} | set(reruns))
         self._skip = sorted(named - set(self._wait))
@@ -96,6 +98,7 @@ class LockedWorkflows:
         await self._read_heard(sorted(self._hearing & self.workflows.keys()))
         await self._read_bodies(self.workflows)
         await self._read_items(self.workflows)
+        await self._read_results()
 
     async def lock_steps(self, ids: list[WorkflowId]) -> None:
         """Lock the open steps of these workflows too, and read all of their steps again."""
@@ -139,6 +142,24 @@ class LockedWorkflows:
             items = await all_items(self._connection, [one.id for one in wholly])
             for one in wholly:
                 self.workflows[one.id] = items.added_to(one, partial=False)
+
+    async def _read_results(self) -> None:
+        """Read all there is of workflows that were terminated and are run again."""
+        ids = [
+            known
+            for known in sorted(self._reruns & self.workflows.keys())
+            if self.workflows[known].status is WorkflowStatus.TERMINATED
+        ]
+        if not ids:
+            return
+        await self.read_whole(ids)
+        cursor = await send(self._connection, SQL["results"], ids=ids)
+        for row in await cursor.fetchall():
+            workflow = self.workflows[WorkflowId(row["workflow_id"])]
+            key = StepKey(row["step"], row["idx"])
+            bodies = {name: row[name] for name in ("input", "output", "error")}
+            steps = {**workflow.steps, key: replace(workflow.steps[key], **bodies)}
+            self.workflows[workflow.id] = replace(workflow, steps=steps)
 
     async def _count_turns(self) -> None:
         cursor = await send(self._connection, SQL["taken_turns"], turns=records.packed(self._turns))

@@ -2,6 +2,7 @@
 -- Members that have been skipped too often wait for their lock.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
     created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
+    taken_over_by::text AS taken_over_by,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
     turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
@@ -12,6 +13,7 @@ ORDER BY id FOR UPDATE
 -- Locked ones are left out: their members ride in the next batch.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
     created_at, deadline_at, ended_at, trace, kept_signals, last_signal, owes_since,
+    taken_over_by::text AS taken_over_by,
     parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
     turn, turn_limit,
     CASE WHEN parent_id IS NOT NULL THEN error::text END AS error
@@ -50,7 +52,7 @@ ORDER BY workflow_id, step, idx FOR UPDATE
 SELECT workflow_id::text AS workflow_id, step, idx, service, status, may_have_effect, call_ms,
     due_at, lease_until, awaiting, doubt_at, fan::text AS fan, turn, attempt, tries, closed, answered,
     started_at, claimed_at, ended_at, comp_attempt, comp_tries, comp_closed, comp_answered,
-    comp_started_at, comp_claimed_at, comp_ended_at
+    comp_started_at, comp_claimed_at, comp_ended_at, origin::text AS origin
 FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1
 
 -- name: signals
@@ -73,3 +75,9 @@ SELECT id::text AS id, input::text AS input FROM workflows WHERE id = ANY(%(ids)
 -- What expressions see of earlier steps.
 SELECT workflow_id::text AS workflow_id, step, idx, output::text AS output
 FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1 AND output IS NOT NULL
+
+-- name: results
+-- What the rerun of a workflow may keep: all bodies of its steps and items.
+SELECT workflow_id::text AS workflow_id, step, idx, input::text AS input, output::text AS output,
+    error::text AS error
+FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[])

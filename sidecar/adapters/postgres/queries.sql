@@ -57,7 +57,7 @@ SELECT w.id::text, s.step, s.idx, s.service, s.status, s.may_have_effect, s.call
     CASE WHEN row_number() OVER one = 1 THEN w.error::text END,
     s.awaiting, s.doubt_at, s.fan::text, w.last_signal, w.parent_id::text, w.parent_step,
     w.parent_idx, w.root_id::text, w.depth, w.turn, w.turn_limit, w.owes_since,
-    s.turn
+    s.turn, w.taken_over_by::text, s.origin::text
 FROM json_array_elements_text(%(ids)s::json) AS asked JOIN workflows w ON w.id = asked::uuid
     LEFT JOIN LATERAL (
         SELECT * FROM steps WHERE workflow_id = w.id AND idx = -1 OFFSET 0
@@ -72,7 +72,7 @@ SELECT i.step, i.idx, s.service, s.status, s.may_have_effect, s.call_ms, s.due_a
     s.comp_answered, s.comp_started_at, s.comp_claimed_at, s.comp_ended_at,
     COALESCE(s.input, i.element)::text AS input, s.output::text AS output, s.error::text AS error,
     s.comp_input::text AS comp_input, s.comp_output::text AS comp_output,
-    s.comp_error::text AS comp_error
+    s.comp_error::text AS comp_error, s.origin::text AS origin
 FROM items i
 LEFT JOIN LATERAL (
     SELECT * FROM steps s
@@ -106,7 +106,7 @@ SELECT key FROM keys WHERE namespace = %(namespace)s AND name = %(name)s
 -- Newest first; ids sort by time. The column is named, since the text of the same name has no index.
 SELECT id::text AS id, namespace, definition, version, status, reason, paused, revision, last_seq,
        created_at, deadline_at, ended_at, labels, start_key, trace, last_signal,
-       owes_since,
+       owes_since, taken_over_by::text AS taken_over_by,
        parent_id::text AS parent_id, parent_step, parent_idx, root_id::text AS root_id, depth,
        turn, turn_limit
 FROM workflows

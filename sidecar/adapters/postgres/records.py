@@ -184,6 +184,7 @@ def step_record(
         "comp_input": body(step.compensation_input),
         "comp_output": body(step.compensation_output),
         "comp_error": body(step.compensation_error),
+        "origin": step.origin,
     }
 
 

@@ -72,6 +72,7 @@ def step_of(row: Row) -> Step:
         compensation_input=row.get("comp_input"),
         compensation_output=row.get("comp_output"),
         compensation_error=row.get("comp_error"),
+        origin=row.get("origin"),
     )
 
 
@@ -106,6 +107,7 @@ def workflow_of(row: Row, steps: Iterable[Step] = ()) -> Workflow:
         turn=_turn(row["turn"], row["turn_limit"]),
         last_signal=row["last_signal"],
         owes_since=row["owes_since"],
+        taken_over_by=row["taken_over_by"],
         input=row.get("input"),
         output=row.get("output"),
         error=row.get("error"),
@@ -188,6 +190,7 @@ def held_step(row: Answered) -> Step:
         fan=_fan(row[46]),
         turn=row[57],
         output=row[26],
+        origin=row[58],
     )
 
 
@@ -246,7 +249,13 @@ def _whole_step(row: Answered) -> Step:
         row[47],
         _fan(row[48]),
         row[58],
-        *row[23:29],
+        row[23],
+        row[24],
+        row[25],
+        row[26],
+        row[27],
+        row[28],
+        row[60],
     )
 
 
@@ -270,6 +279,7 @@ def _whole_workflow(row: Answered, steps: Mapping[StepKey, Step]) -> Workflow:
         turn=_turn(*row[55:57]),
         last_signal=row[49],
         owes_since=row[57],
+        taken_over_by=row[59],
         partial=any(step.fan is not None for step in steps.values()),
         input=row[43],
         output=row[44],
@@ -299,4 +309,5 @@ def claimed_of(row: Answered, step: Step, workflow: Workflow) -> Claimed:
         compensation_input=row[27] if undoing else None,
         reason=workflow.reason,
         trace=workflow.trace,
+        origin=step.origin,
     )

@@ -18,7 +18,7 @@ CREATE TABLE definitions (
 
 -- Half of each page stays free: every transition rewrites the row, mostly in its place (HOT).
 -- `owes_since` is set while something is owed its undoing and the workflow does not go forward any
--- more.
+-- more; `taken_over_by` is the rerun that owes it instead.
 CREATE TABLE workflows (
     id           uuid        PRIMARY KEY,
     namespace    text        NOT NULL,
@@ -42,6 +42,7 @@ CREATE TABLE workflows (
     last_signal  integer     NOT NULL DEFAULT 0,
     central      boolean     NOT NULL DEFAULT false,
     owes_since   timestamptz,
+    taken_over_by uuid,
     parent_id    uuid,
     parent_step  text,
     parent_idx   integer,
@@ -77,7 +78,8 @@ CREATE TABLE start_keys (
     PRIMARY KEY (namespace, definition, start_key)
 );
 
--- By its key the steps of a workflow stand together, before all items of its fan-outs.
+-- By its key the steps of a workflow stand together, before all items of its fan-outs. `origin` is the
+-- workflow under whose id the service knows the step, where that is not its own.
 CREATE TABLE steps (
     workflow_id     uuid        NOT NULL,
     step            text        NOT NULL,
@@ -118,6 +120,7 @@ CREATE TABLE steps (
     comp_input      json,
     comp_output     json,
     comp_error      json,
+    origin          uuid,
     PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 

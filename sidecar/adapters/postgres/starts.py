@@ -11,10 +11,11 @@ from sidecar.adapters.postgres.locked import LockedWorkflows
 from sidecar.adapters.postgres.sql import Connection, Cursor, load, send
 from sidecar.adapters.postgres.written import Written
 from sidecar.errors import IllegalTransition
+from sidecar.ports.reruns import both_sides
 from sidecar.ports.store import Batch, KeyReused, Outdated, Retired, Start, Started, StartResult
 from sidecar.saga import machine
 from sidecar.saga.definition import Render
-from sidecar.saga.events import RerunRequested
+from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -38,6 +39,7 @@ class Starts:
         self._written = written
         self._locked = locked
         self._refused: list[WorkflowId] = []
+        self._handed_over: list[dict[str, Any]] = []
         self._known: Cursor | None = None
         self._keys: Cursor | None = None
         self._barred: Cursor | None = None
@@ -90,25 +92,31 @@ class Starts:
         if (_ref(start), start.latest) in self._unfit or (start.start_key and not holder):
             return Outdated() if start.latest else Retired()
         try:
-            self._note_rerun(start, now, render)
+            new = self._new(start, now, render)
         except IllegalTransition as error:
             self._refused.append(start.id)
             return error
-        changes = machine.start(
-            start.definition, start.new, now=now, render=render, actor=start.actor
-        )
+        changes = machine.start(start.definition, new, now=now, render=render, actor=start.actor)
         self._written.begin(start, changes, quick=False)
         return Started(start.id, changes.workflow.status, changes=changes)
 
-    def _note_rerun(self, start: Start, now: datetime, render: Render) -> None:
-        """Tell of it in the history of the workflow that is run again, if that is still there."""
+    def _new(self, start: Start, now: datetime, render: Render) -> NewWorkflow:
+        """What it is begun with; the workflow that is run again by it is told, if it is there."""
         old = self._locked.workflows.get(start.rerun.of) if start.rerun else None
         if start.rerun is None or old is None:
-            return
-        event = RerunRequested(start.id, start.rerun.reason, start.actor)
+            return start.new
+        event, new = both_sides(start, old)
         changes = machine.advance(self._locked.definition(old), old, event, now=now, render=render)
         self._written.add(changes, old)
         self._locked.workflows[old.id] = changes.workflow
+        if changes.workflow.taken_over_by == start.id:
+            self._handed_over.append({"id": old.id, "taken_over_by": start.id})
+        return new
+
+    async def hand_over(self, connection: Connection) -> None:
+        """Write by which workflow that is begun another's debts are owed."""
+        if self._handed_over:
+            await send(connection, SQL["hand_over"], handed=records.packed(self._handed_over))
 
     async def release_keys(self, connection: Connection) -> None:
         """Give back the start keys of workflows that are not begun after all."""

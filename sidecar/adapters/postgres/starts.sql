@@ -49,3 +49,9 @@ DELETE FROM start_keys k
 USING unnest(%(ids)s::uuid[]) AS refused (id)
 WHERE k.workflow_id = refused.id
   AND NOT EXISTS (SELECT FROM workflows w WHERE w.id = k.workflow_id)
+
+-- name: hand_over
+-- What they owe is owed by their reruns.
+UPDATE workflows w SET taken_over_by = v.taken_over_by
+FROM json_to_recordset(%(handed)s::json) AS v (id uuid, taken_over_by uuid)
+WHERE w.id = v.id

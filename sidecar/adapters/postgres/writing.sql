@@ -127,7 +127,7 @@ writable AS MATERIALIZED (
         call_ms, due_at, lease_until, owner, ticket, awaiting, doubt_at, fan, turn, attempt, tries,
         closed, answered, started_at, claimed_at, ended_at, succeeded, comp_attempt, comp_tries, comp_closed, comp_answered,
         comp_started_at, comp_claimed_at, comp_ended_at, input, output, error, comp_input,
-        comp_output, comp_error)
+        comp_output, comp_error, origin)
     SELECT v.workflow_id, v.step, COALESCE(v.idx, 0), %(namespace)s, v.service, v.status,
         COALESCE(v.may_have_effect, false), v.call_ms, v.due_at,
         CASE WHEN v.claim THEN statement_timestamp()
@@ -139,11 +139,11 @@ writable AS MATERIALIZED (
         COALESCE(v.succeeded, false), COALESCE(v.comp_attempt, 0), COALESCE(v.comp_tries, 0),
         COALESCE(v.comp_closed, 0), COALESCE(v.comp_answered, 0),
         v.comp_started_at, v.comp_claimed_at, v.comp_ended_at, v.input::json, v.output::json,
-        v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json
+        v.error::json, v.comp_input::json, v.comp_output::json, v.comp_error::json, v.origin
     FROM json_to_recordset(%(fresh)s::json) AS v (
         workflow_id uuid, step text, idx integer, service text, status text,
         may_have_effect boolean, call_ms integer, due_at timestamptz, lease_until timestamptz,
-        claim boolean, awaiting boolean, doubt_at timestamptz, fan text, turn text,
+        claim boolean, awaiting boolean, doubt_at timestamptz, fan text, turn text, origin uuid,
         attempt integer, tries integer, closed integer, answered integer, started_at timestamptz, claimed_at timestamptz, ended_at timestamptz, succeeded boolean,
         comp_attempt integer, comp_tries integer, comp_closed integer, comp_answered integer,
         comp_started_at timestamptz, comp_claimed_at timestamptz, comp_ended_at timestamptz,
@@ -369,7 +369,7 @@ LEFT JOIN (
         w.trace, w.renders, CASE WHEN w.renders THEN w.input::text END AS workflow_input,
         s.awaiting, s.doubt_at, s.fan::text AS fan, w.kept_signals, w.last_signal,
         w.parent_id::text AS parent_id, w.parent_step, w.parent_idx, w.root_id::text AS root_id,
-        w.depth, w.turn, w.turn_limit, w.owes_since, s.turn AS step_turn
+        w.depth, w.turn, w.turn_limit, w.owes_since, s.turn AS step_turn, s.origin::text
     FROM held s LEFT JOIN workflows w ON w.id = s.workflow_id
     UNION ALL
     SELECT CASE WHEN w.renders AND pg_column_size(x.output) >= %(large)s THEN 'large'
@@ -382,7 +382,7 @@ LEFT JOIN (
         CASE WHEN w.renders AND pg_column_size(x.output) < %(large)s THEN x.output::text END,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, x.awaiting, x.doubt_at, x.fan::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, x.turn
+        NULL, NULL, NULL, x.turn, x.origin::text
     FROM taken s
     JOIN workflows w ON w.id = s.workflow_id
     JOIN LATERAL (
@@ -395,6 +395,6 @@ LEFT JOIN (
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL
+        NULL, NULL, NULL, NULL
     FROM refused f
 ) AS r ON true

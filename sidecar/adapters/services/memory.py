@@ -209,7 +209,7 @@ class MemoryService:
             return outcome(_K.REFUSED, "compensated before it was executed", code="barrier")
         entry.effects += 1
         entry.answer = act.answer
-        self.effects.append((call.workflow, call.key, call.action))
+        self.effects.append((call.owner, call.key, call.action))
         return act.answer
 
     def act_later(self, call: Call, act: Act) -> Outcome:
@@ -218,9 +218,9 @@ class MemoryService:
         return self._take_effect(call, act)
 
     def _was_compensated(self, call: Call) -> bool:
-        undo = self.ledger.get(f"{call.workflow}/{call.key}/{Action.COMPENSATE}")
+        undo = self.ledger.get(f"{call.owner}/{call.key}/{Action.COMPENSATE}")
         return self.has_barrier and undo is not None and undo.effects > 0
 
     def _entry(self, call: Call) -> Entry:
-        fresh = Entry(call.workflow, call.key, call.action)
+        fresh = Entry(call.owner, call.key, call.action)
         return self.ledger.setdefault(call.idempotency_key, fresh)

@@ -22,6 +22,7 @@ from sidecar.adapters.memory.queries import MemoryQueries
 from sidecar.adapters.memory.tables import MemoryTables, Row, StartKey
 from sidecar.errors import IllegalTransition, RenderError, StoreDataError
 from sidecar.ports.clock import Clock
+from sidecar.ports.reruns import both_sides
 from sidecar.ports.store import (
     Batch,
     BatchResult,
@@ -40,8 +41,9 @@ from sidecar.ports.versions import VersionState
 from sidecar.saga import machine
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.definition import Definition, JsonText, Render
-from sidecar.saga.events import RerunRequested, step_of
+from sidecar.saga.events import step_of
 from sidecar.saga.invariants import violations
+from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.turns import limit_of
 from sidecar.saga.workflow import DefinitionRef, StepKey, Workflow, WorkflowId
 
@@ -177,27 +179,29 @@ class _Transaction:
         if stored is None or stored.state is VersionState.RETIRED:
             return Outdated() if start.latest else Retired()
         try:
-            self._note_rerun(start)
+            new = self._new(start)
         except IllegalTransition as error:
             return error
         if start.start_key is not None:
             self._start_keys[name] = StartKey(start.id, start.input_hash)
         known, render = self._store.definition(ref), self._store.render
-        changes = machine.start(known, start.new, now=self._now, render=render, actor=start.actor)
+        changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
         row = self._rows[start.id] = Row.begun(changes)
         self._outbox.send(changes)
         if start.claim_next:
             self._claims.next(row, changes)
         return Started(start.id, changes.workflow.status, changes=changes)
 
-    def _note_rerun(self, start: Start) -> None:
+    def _new(self, start: Start) -> NewWorkflow:
+        """What it is begun with; the workflow that is run again by it is told, if it is there."""
         row = self._row(start.rerun.of) if start.rerun else None
         if start.rerun is None or row is None:
-            return
-        event = RerunRequested(start.id, start.rerun.reason, start.actor)
+            return start.new
+        event, new = both_sides(start, row.workflow)
         definition = self._store.definition(row.workflow.definition)
         changes = advanced(definition, row, event, now=self._now, render=self._store.render)
         self._rows[start.rerun.of] = row.moved(changes)
+        return new
 
     def _again(self, start: Start, taken: StartKey) -> StartResult:
         row = self._row(taken.workflow)

@@ -78,6 +78,9 @@ class SkipRequest(Body):
 
     reason: str = Field(description=_REASON)
     output: Any = Field(default=None, description="Any JSON; at most 1 MiB and 64 levels deep.")
+    action: Literal["execute", "compensate"] = Field(
+        default="execute", description="`compensate`: on the way back, go on without undoing it."
+    )
 
 
 class ResolveRequest(Body):

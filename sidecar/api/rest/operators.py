@@ -88,7 +88,13 @@ async def skip(request: web.Request) -> web.Response:
     body = it.body
     return _done(
         await it.verbs.skip(
-            it.namespace, it.workflow, it.step, body.reason, body.output, actor=it.actor
+            it.namespace,
+            it.workflow,
+            it.step,
+            body.reason,
+            body.output,
+            body.action,
+            actor=it.actor,
         )
     )
 

@@ -16,13 +16,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from msgspec.structs import replace
 
-from sidecar.ports.store import Batch, ClaimDue, ClaimKeys, Start, Transition
+from sidecar.ports.store import Batch, ClaimDue, ClaimKeys, Rerun, Start, Transition
 from sidecar.saga.definition import Concurrency, Definition, JsonText, StepDefinition, Template
 from sidecar.saga.events import (
     Admitted,
     DeadlinePassed,
     Event,
     LeaseEnded,
+    Resolution,
+    ResolveRequested,
     SignalSent,
     TimerFired,
 )
@@ -80,8 +82,12 @@ class _Sequence:
             if number % COMPARED_AFTER == 0:
                 await self.twins.compare(self._workflows)
             if all(one.status in WORKFLOW_ENDS for one in self._wholes()):
-                break
-            await self._move()
+                ended = [one for one in self._wholes() if one.status is WorkflowStatus.TERMINATED]
+                if not ended:
+                    break
+                await self._run_again(definition, self.draw.choice(ended))
+            else:
+                await self._move()
         await self.twins.compare(self._workflows)
         for one in self._wholes():
             self.seen[one.status] += 1
@@ -99,14 +105,33 @@ class _Sequence:
         return await self.twins.define(dataclasses.replace(made, steps=steps, concurrency=turns))
 
     def _starts(self, definition: Definition) -> list[Start]:
-        self._workflows = [
-            WorkflowId(str(uuid.UUID(int=self.draw.getrandbits(128), version=4)))
-            for _ in range(self.draw.randint(1, 2))
-        ]
+        self._workflows = [self._new_id() for _ in range(self.draw.randint(1, 2))]
         return [
             Start(one, definition, JsonText("{}"), "hash", claim_next=self.draw.random() < 0.5)
             for one in self._workflows
         ]
+
+    async def _run_again(self, definition: Definition, old: Workflow) -> None:
+        """Run again what was terminated; what cannot be taken over is settled, a step at a time."""
+        known = self._new_id()
+        start = Start(known, definition, JsonText("{}"), "hash", rerun=Rerun(old.id, "go on"))
+        start = replace(start, claim_next=self.draw.random() < 0.5)
+        await self.twins.commit(0, self._batch("a", starts=[start]), lost=self.draw.random() < 0.2)
+        if known in self.twins.tables.rows:
+            self._workflows.append(known)
+            self._workflows.remove(old.id)
+            self.seen["taken over" if self.twins.whole(old.id).taken_over_by else "run again"] += 1
+            return
+        self.seen["not taken over"] += 1
+        events: list[Event] = [
+            ResolveRequested(key, Resolution.COMPENSATED, "by hand", "the ledger")
+            for key in old.steps
+        ]
+        members = [Transition(old.id, one) for one in events]
+        await self.twins.commit(0, self._batch("a", transitions=members))
+
+    def _new_id(self) -> WorkflowId:
+        return WorkflowId(str(uuid.UUID(int=self.draw.getrandbits(128), version=4)))
 
     def _wholes(self) -> list[Workflow]:
         return [self.twins.whole(one) for one in self._workflows]
@@ -237,3 +262,5 @@ async def test_the_same_batches_come_to_the_same(twins: Twins) -> None:
             raise AssertionError(f"seed {seed}: {error}") from error
         seen += sequence.seen
     assert {"completed", "rolled_back"} <= set(seen), seen
+    if SEQUENCES >= 200:
+        assert {"taken over", "run again", "not taken over"} <= set(seen), seen

@@ -228,7 +228,8 @@ def shown(result: BatchResult) -> Mapping[str, Any]:
     return {
         "now": result.now,
         "starts": [
-            replace(one, changes=None) if isinstance(one, Started) else one for one in result.starts
+            replace(one, changes=None) if isinstance(one, Started) else repr(one)
+            for one in result.starts
         ],
         "begun": [
             _changes(one.changes)

@@ -207,6 +207,13 @@ VERBS = (
         f"{SUITE}::test_an_undoing_that_is_skipped_counts_as_done",
     ),
     tested(
+        "a skip that comes again when the workflow has turned back clears an effect",
+        f"{OPERATORS}:skip",
+        "if undoes:",
+        "if undoes or step.status in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):",
+        f"{SUITE}::test_a_skip_that_is_repeated_after_the_turning_back_clears_no_effect",
+    ),
+    tested(
         "to skip a step clears what may have happened",
         f"{OPERATORS}:skip",
         "output=event.output,",
@@ -215,7 +222,7 @@ VERBS = (
     ),
     tested(
         "a retry leaves the workflow in error",
-        f"{OPERATORS}:_mend",
+        "sidecar.saga.stuck:mend",
         "if not rollback.failures(draft):",
         "if False:",
         f"{SUITE}::test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew",
@@ -229,7 +236,7 @@ VERBS = (
     ),
     tested(
         "a retry begins no tries anew",
-        f"{OPERATORS}:_anew",
+        "sidecar.saga.queueing:all_anew",
         "tries=0, started_at=None,",
         "",
         f"{SUITE}::test_a_retry_after_the_last_try_of_a_compensation_begins_its_tries_anew",

@@ -88,9 +88,38 @@ async def test_what_goes_on_or_still_owes_is_refused(api: Checked, sidecar: Over
     )
     await sidecar.player.answer(await sidecar.player.claim_one())
     await api.post(f"{path}/terminate", {"reason": "enough"})
-    status, problem = await api.post(f"{path}/rerun")
-    assert (status, "owes effects their undoing" in problem["detail"]) == (409, True)
+    await register(sidecar.store, call("pay"))
+    status, problem = await api.post(f"{path}/rerun", {"version": 2})
+    assert (status, "only a rerun of the same version" in problem["detail"]) == (409, True)
     assert (await api.post(f"/v1/workflows/{'0' * 8}/rerun"))[0] == 404
+
+
+async def test_what_a_terminated_one_owes_is_taken_over_or_undone_by_hand(
+    api: Checked, sidecar: Overseen
+) -> None:
+    paths = []
+    for _ in range(2):
+        _, started = await api.post("/v1/workflows", BODY)
+        await sidecar.player.answer(await sidecar.player.claim_one())
+        paths.append(f"/v1/workflows/{started['id']}")
+        await api.post(f"{paths[-1]}/terminate", {"reason": "enough"})
+    status, again = await api.post(f"{paths[0]}/rerun")
+    assert status == 201
+    _, view = await api.get(f"/v1/workflows/{again['id']}")
+    assert [(one["name"], one["status"]) for one in view["steps"]] == [
+        ("charge", "succeeded"),
+        ("ship", "queued"),
+    ]
+    status, problem = await api.post(f"{paths[0]}/rerun")
+    assert (status, f"{again['id']} took over" in problem["detail"]) == (409, True)
+    told = {"resolution": "compensated", "reason": "undone by hand", "evidence": "ticket 7"}
+    status, _ = await api.post(f"{paths[1]}/steps/charge/resolve", told)
+    assert status == 202
+    _, view = await api.get(paths[1])
+    assert (view["status"], view["steps"][0]["status"]) == ("terminated", "compensated")
+    status, problem = await api.post(f"{paths[0]}/steps/charge/resolve", told)
+    assert (status, "was taken over" in problem["detail"]) == (409, True)
+    assert (await api.get("/v1/debt"))[1]["services"] == []
 
 
 async def test_the_command_runs_again(api: Checked) -> None:

@@ -14,14 +14,20 @@ Plant = Callable[[Run], None]
 PLANTS: list[tuple[Rule, str, Plant]] = []
 
 
-def plant(rule: Rule) -> Callable[[Plant], Plant]:
-    """Register a way to spoil a run, and the rule that must find it."""
+def planter(plants: list[tuple[Rule, str, Plant]]) -> Callable[[Rule], Callable[[Plant], Plant]]:
+    """Return what registers, in a list, a way to spoil a run with the rule that must find it."""
 
-    def register(spoil: Plant) -> Plant:
-        PLANTS.append((rule, spoil.__name__, spoil))
-        return spoil
+    def plant(rule: Rule) -> Callable[[Plant], Plant]:
+        def register(spoil: Plant) -> Plant:
+            plants.append((rule, spoil.__name__, spoil))
+            return spoil
 
-    return register
+        return register
+
+    return plant
+
+
+plant = planter(PLANTS)
 
 
 def entry(run: Run, workflow: str, step: str, action: str = "execute") -> Entry:

@@ -6,12 +6,13 @@ find is planted into a copy of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.book import Entry, Fact
 from tests.chaos.expectations import Cancel, Exit, Start
-from tests.chaos.rows import EventRow, Graph, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
+from tests.chaos.graphs import Graph
+from tests.chaos.rows import Crowd, EventRow, LeaderSample, Leaks, Rows, StepRow, WorkflowRow
 
 DONE, UNDONE = "w-done", "w-undone"
 AFTER: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ class Run:
     exits: list[Exit] = field(default_factory=list)
     leaders: list[LeaderSample] = field(default_factory=list)
     leaks: Leaks = field(default_factory=lambda: Leaks(advisory_locks=1))
+    crowds: list[Crowd] = field(default_factory=list)
 
     def rows(self) -> Rows:
         graphs = {("order", 1): GRAPH}
@@ -48,29 +50,58 @@ class Run:
             self.start_keys,
             self.leaders,
             self.leaks,
+            self.crowds,
         )
 
 
-class _Writer:
-    """Writes one workflow into a run, in the order in which it would have happened."""
+class Writer:
+    """Writes one workflow into a run, in the order in which it would have happened.
 
-    def __init__(self, run: Run, workflow: str) -> None:
+    `shown` are the marks that a step is shown, where these are not those of the steps before it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workflow: str,
+        after: Mapping[str, tuple[str, ...]] = AFTER,
+        *,
+        definition: str = "order",
+        shown: Mapping[str, Mapping[str, str | None]] | None = None,
+    ) -> None:
         self._run = run
         self._workflow = workflow
+        self._after = after
+        self._definition = definition
+        self._shown = shown or {}
         self._seq = 0
+        self.time = 100.0
 
-    def note(self, kind: str, cause: str, moved: tuple[str, str], **more: object) -> None:
+    def seq_at(self, other: Writer) -> None:
+        """Go on when the other has got as far as it has."""
+        self.time = other.time
+
+    def after_all(self) -> None:
+        """Begin when all that is written is over."""
+        self.time = max(event.time for event in self._run.events)
+
+    def note(self, kind: str, cause: str, moved: tuple[str | None, str], **more: object) -> None:
         self._seq += 1
+        self.time += 1.0
         before, after = moved
         event = EventRow(
-            self._workflow, self._seq, 100.0 + self._seq, kind, cause, before=before, after=after,
+            self._workflow, self._seq, self.time, kind, cause, before=before, after=after,
             **more,  # type: ignore[arg-type]
         )  # fmt: skip
         self._run.events.append(event)
 
-    def execute(self, step: str, fact: Fact = Fact.APPLIED) -> None:
+    def execute(self, step: str, fact: Fact = Fact.APPLIED, *, takes_turns: bool = False) -> None:
         queued = {"step": step, "action": "execute"}
-        self.note("step", "ready", ("pending", "queued"), **queued)
+        if takes_turns:
+            self.note("step", "waits_for_its_turn", ("pending", "waiting"), **queued)
+            self.note("step", "its_turn", ("waiting", "queued"), **queued)
+        else:
+            self.note("step", "ready", ("pending", "queued"), **queued)
         called = {**queued, "attempt": 1}
         self.note("step", "claimed", ("queued", "running"), **called)
         well = fact is Fact.APPLIED
@@ -89,10 +120,11 @@ class _Writer:
     def call(self, step: str, action: str, fact: Fact, status: int) -> None:
         undoing = action == "compensate"
         own = {"outcome": "succeeded", "own": mark(self._workflow, step)}
-        seen = {before: mark(self._workflow, before) for before in AFTER[step]}
+        before = self._after.get(step, ())
+        seen = self._shown.get(step, {one: mark(self._workflow, one) for one in before})
         entry = Entry(
-            at=float(self._seq),
-            wall=100.0 + self._seq,
+            at=self.time,
+            wall=self.time,
             key=f"{self._workflow}/{step}/{action}",
             path=f"/undo/{step}" if undoing else f"/{step}",
             workflow=self._workflow,
@@ -109,13 +141,21 @@ class _Writer:
         )
         self._run.entries.append(entry)
 
-    def end(self, status: str, reason: str | None, steps: Sequence[StepRow]) -> None:
-        run, key = self._run, f"key of {self._workflow}"
-        row = WorkflowRow(self._workflow, "order", 1, status, reason, self._seq, key)
+    def end(
+        self, status: str, reason: str | None, steps: Sequence[StepRow], **more: object
+    ) -> None:
+        """Write its rows; what has a parent was started by nobody."""
+        run, key = self._run, None if "parent" in more else f"key of {self._workflow}"
+        row = WorkflowRow(
+            self._workflow, self._definition, 1, status, reason, self._seq, key,
+            **more,  # type: ignore[arg-type]
+        )  # fmt: skip
         run.workflows.append(row)
         run.steps.extend(steps)
-        run.start_keys[key] = self._workflow
-        run.starts.append(Start(key, "order", {}, frozenset({status}), self._workflow))
+        if key is not None:
+            run.start_keys[key] = self._workflow
+            ends = frozenset({status})
+            run.starts.append(Start(key, self._definition, {}, ends, self._workflow))
 
 
 def mark(workflow: str, step: str) -> str:
@@ -125,13 +165,13 @@ def mark(workflow: str, step: str) -> str:
 def sound_run() -> Run:
     """A run that no invariant complains of."""
     run = Run(leaders=[LeaderSample(1, "a"), LeaderSample(2, "b")])
-    writer = _Writer(run, DONE)
+    writer = Writer(run, DONE)
     writer.note("workflow", "started", ("queued", "in_progress"))
     for step in AFTER:
         writer.execute(step)
     writer.note("workflow", "all_steps_succeeded", ("in_progress", "completed"))
     writer.end("completed", None, [_step(DONE, step, "succeeded") for step in AFTER])
-    writer = _Writer(run, UNDONE)
+    writer = Writer(run, UNDONE)
     writer.note("workflow", "started", ("queued", "in_progress"))
     for step in ("charge", "reserve", "pack"):
         writer.execute(step)

@@ -8,14 +8,22 @@ import pytest
 
 from tests.chaos.checker import check
 from tests.chaos.expectations import Expectations, Rule, Start, Violation
-from tests.chaos.rows import Graph
+from tests.chaos.graphs import Graph
+from tests.unit.chaos.language_plants import PLANTS as LANGUAGE_PLANTS
 from tests.unit.chaos.plants import PLANTS, Plant, entry
+from tests.unit.chaos.sound_language import sound_language
 from tests.unit.chaos.sound_run import DONE, UNDONE, Run, sound_run
 
 SOUND = Expectations(
     at_least={
         "completed": 1, "rolled_back": 1, "started": 2, "applied": 10, "refused": 1, "epochs": 2,
         "cause:undo": 3, "kills": 1,
+    }
+)  # fmt: skip
+SOUND_LANGUAGE = Expectations(
+    at_least={
+        "completed": 2, "rolled_back": 2, "children": 2, "items": 6, "skipped": 1, "tolerated": 2,
+        "taken_on": 1, "called_back": 1, "trip:completed": 1, "crowds": 2, "cause:parent_turned_back": 1,
     }
 )  # fmt: skip
 
@@ -46,8 +54,22 @@ def test_what_is_planted_is_found(rule: Rule, spoil: Plant) -> None:
     assert rule in {one.rule for one in judge(run)}
 
 
+def test_a_sound_run_of_the_language_has_no_violation() -> None:
+    assert judge(sound_language(), SOUND_LANGUAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [pytest.param(rule, spoil, id=f"{rule}-{name}") for rule, name, spoil in LANGUAGE_PLANTS],
+)
+def test_what_is_planted_in_the_language_is_found(rule: Rule, spoil: Plant) -> None:
+    run = sound_language()
+    spoil(run)
+    assert rule in {one.rule for one in judge(run, SOUND_LANGUAGE)}
+
+
 def test_every_rule_has_a_planted_violation() -> None:
-    assert {rule for rule, _, _ in PLANTS} == set(Rule)
+    assert {rule for rule, _, _ in (*PLANTS, *LANGUAGE_PLANTS)} == set(Rule)
 
 
 def test_without_keys_an_effect_may_happen_twice_but_not_be_left() -> None:

@@ -172,17 +172,6 @@ steps:
 
 
 @pytest.mark.parametrize(
-    ("keys", "path"),
-    [
-        ({"compat": "dtm"}, "steps[0].compat"),
-        ({"execute": {"path": "/a", "compat": "dtm"}}, "steps[0].execute.compat"),
-    ],
-)
-def test_what_this_version_does_not_run_is_said(keys: dict[str, Any], path: str) -> None:
-    assert "is not supported yet in this version" in problems(one_step(**keys), "json")[path]
-
-
-@pytest.mark.parametrize(
     ("key", "value", "path"),
     [
         ("priority", 5, "priority"),

@@ -278,6 +278,8 @@ async def test_a_verb_is_refused_before_anything_is_stored(attended: Attended) -
         asked.pause(space, workflow, "x" * (verbs.MAX_REASON + 1)),
         asked.pause(space, workflow, "\ud800"),
         asked.skip(space, workflow, "charge", ""),
+        asked.skip(space, workflow, "charge", WHY, action="status"),
+        asked.skip(space, workflow, "charge", WHY, 1, "compensate"),
         asked.resolve(space, workflow, "charge", "perhaps", WHY, "x"),
         asked.resolve(space, workflow, "charge", "succeeded", WHY, ""),
         asked.resolve(space, workflow, "charge", "no_effect", WHY, "x", 1),

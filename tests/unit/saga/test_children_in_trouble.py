@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from sidecar.errors import IllegalTransition
+from sidecar.saga.changes import Verdict
 from sidecar.saga.children import child_id
 from sidecar.saga.definition import Concurrency, Definition, FanOut, JsonText, Template
 from sidecar.saga.events import (
     Admitted,
     CancelRequested,
     ChildTold,
+    ParentTurnedBack,
     Resolution,
     ResolveRequested,
+    RetryRequested,
     TerminateRequested,
 )
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.outcomes import OutcomeKind
-from sidecar.saga.states import StepStatus, WorkflowStatus
+from sidecar.saga.states import Reason, StepStatus, WorkflowStatus
 from sidecar.saga.turns import Standing
-from tests.unit.saga.test_children import CHILD, PAY, ROOT, Family, family, runs
+from tests.unit.saga.test_children import CHILD, PAY, ROOT, Family, Wants, family, runs
 from tests.unit.saga.worlds import EPOCH, definition, key_of, render, step
 
 
@@ -91,3 +97,59 @@ def test_who_turns_back_as_soon_as_it_begins_has_a_place_until_its_child_is_undo
     ended = advance(defined, began.workflow, told, now=EPOCH, render=render)
     assert ended.workflow.status is WorkflowStatus.ROLLED_BACK
     assert [(one.standing, one.freed) for one in ended.turns] == [(Standing.NONE, True)]
+
+
+# -- begun anew past a pivot ------------------------------------------------------------------
+
+
+def past_a_pivot(**more: Any) -> Family:
+    """A root whose pivot has passed, and whose child is under way; its letters are brought."""
+    house = family(step("buy", pivot=True), runs("pay", "buy", **more), step("tell", "pay"))
+    house.answer(ROOT, "buy")
+    return house
+
+
+@pytest.mark.parametrize("fan", ["", "[0]"])
+def test_a_child_that_was_rolled_back_past_a_pivot_is_begun_anew(fan: str) -> None:
+    many = FanOut(Template(JsonText("[1]"), constant=True)) if fan else None
+    house = past_a_pivot(fan_out=many)
+    key = key_of(f"pay{fan}")
+    for retries in (0, 1):
+        child = child_id(ROOT, key, retries)
+        house.answer(child, "a", OutcomeKind.REFUSED)
+        house.bring_all()
+        assert house.status(child) is WorkflowStatus.ROLLED_BACK
+        assert house.status() is WorkflowStatus.ERROR
+        house.apply(ROOT, RetryRequested(key if retries else None, "mended"))
+        assert house.status() is WorkflowStatus.IN_PROGRESS
+    last = child_id(ROOT, key, 2)
+    early = ChildTold(key, WorkflowStatus.ROLLED_BACK, child=child_id(ROOT, key, 1))
+    assert house.apply(ROOT, early) is Verdict.LATE
+    house.answer(last, "a")
+    house.bring_all()
+    house.answer(ROOT, "tell")
+    assert house.status() is WorkflowStatus.COMPLETED
+
+
+def test_a_child_whose_effect_is_there_is_not_begun_anew() -> None:
+    """It completed, and only what it gave could not be used."""
+    house = past_a_pivot(output_check=Wants('"other"'))
+    house.answer(child_id(ROOT, PAY), "a")
+    house.bring_all()
+    assert house.status() is WorkflowStatus.ERROR
+    with pytest.raises(IllegalTransition, match="what its child did is still there"):
+        house.apply(ROOT, RetryRequested(PAY))
+    with pytest.raises(IllegalTransition):
+        house.apply(ROOT, RetryRequested())
+
+
+def test_a_letter_that_cannot_be_heeded_stands_in_the_history() -> None:
+    house = family(runs("pay"), step("ship", "pay"))
+    child = child_id(ROOT, PAY)
+    broken = replace(house.members[child], status=WorkflowStatus.ERROR)
+    turned = ParentTurnedBack(Reason.CANCELLED)
+    changes = advance(CHILD, broken, turned, now=house.now, render=render)
+    (line,) = changes.events
+    assert (changes.verdict, line.kind, line.cause) == (Verdict.LATE, "parent", "refused")
+    assert "turn_back is not legal" in str(line.details)
+    assert changes.workflow.status is WorkflowStatus.ERROR

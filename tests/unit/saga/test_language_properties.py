@@ -51,6 +51,7 @@ from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
     WORKFLOW_ENDS,
+    Action,
     StepStatus,
     WorkflowStatus,
 )
@@ -201,6 +202,7 @@ def verbs(draw: random.Random, key: StepKey) -> list[Event]:
                 TerminateRequested("enough") if draw.random() < 0.1 else CancelRequested(),
                 RetryRequested(draw.choice((None, key))),
                 SkipRequested(key, "not needed", JsonText("{}")),
+                SkipRequested(key, "not needed", action=Action.COMPENSATE),
                 ResolveRequested(key, draw.choice(list(Resolution)), "seen", "the ledger"),
             )
         )
@@ -249,6 +251,7 @@ def _mend(draw: random.Random, run: _World) -> None:
         (
             RetryRequested(key),
             SkipRequested(key, "left", JsonText("{}")),
+            SkipRequested(key, "left", action=Action.COMPENSATE),
             ResolveRequested(key, draw.choice(list(Resolution)), "seen", "the ledger"),
         )
     )

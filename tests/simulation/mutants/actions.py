@@ -1,0 +1,118 @@
+"""Bugs in catalogues: what is published, what is pinned of it, and where calls are sent."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants.planting import simulated, tested
+
+UNIT = "tests/unit/engine/test_catalogues.py"
+PINS = "sidecar.definitions.pins"
+TARGET = "sidecar.definitions.catalogues:ActionPlan.target"
+
+CALLS = (
+    simulated(
+        "nobody looks up where an action is done",
+        "sidecar.engine.calling:Caller._call",
+        "if not target.path:",
+        "if False:",
+    ),
+    simulated(
+        "an action is undone where it is done",
+        TARGET,
+        "Target(undo.path, ",
+        "Target(self.execute.path, ",
+    ),
+    simulated(
+        "an action is asked for where it is done",
+        TARGET,
+        "Target(self.status.path, ",
+        "Target(self.execute.path, ",
+        within=200,
+    ),
+    tested(
+        "what the catalogue says of a status wins over the definition",
+        "sidecar.engine.calling:Caller._offered",
+        "not own.on_status",
+        "True",
+        f"{UNIT}::test_what_the_definition_says_of_a_status_wins",
+    ),
+    tested(
+        "a definition that names one status takes the whole convention away",
+        "sidecar.engine.calling:Caller._offered",
+        "meanings(plan.compat, own.on_status)",
+        "own.on_status",
+        f"{UNIT}::test_a_status_that_is_named_leaves_the_convention_as_it_is",
+    ),
+    tested(
+        "the convention of a service is not that of its compensations",
+        "sidecar.definitions.compiling:_compensation",
+        "meanings(step.compat, call.on_status)",
+        "call.on_status",
+        "tests/unit/definitions/test_conventions.py::test_the_answers_of_a_service_of_dtm",
+    ),
+    tested(
+        "a question that cannot be asked is taken for an answer",
+        "sidecar.engine.calling:_not_offered",
+        "if action is Action.STATUS:",
+        "if False:",
+        f"{UNIT}::test_a_question_that_cannot_be_asked_proves_nothing",
+    ),
+)
+
+REGISTRATION = (
+    tested(
+        "a pin that no catalogue says is believed",
+        f"{PINS}:pin_actions",
+        'step["pinned"] != pin_of(plan, ref[1] or 0)',
+        "False",
+        f"{UNIT}::test_another_catalogue_makes_another_version",
+    ),
+    tested(
+        "what nobody offers is taken",
+        f"{PINS}:pin_actions",
+        "if not allow_missing:",
+        "if False:",
+        f"{UNIT}::test_what_nobody_offers_is_refused_unless_it_may_be_missing",
+    ),
+    tested(
+        "policies are not pinned",
+        f"{PINS}:pin_of",
+        '("timeout", "retry", "callback_timeout")',
+        "()",
+        "tests/unit/definitions/test_catalogues.py"
+        "::test_the_machine_runs_by_what_the_catalogue_says",
+    ),
+)
+
+PUBLISHING = (
+    tested(
+        "who offers nothing any more takes nothing back",
+        "sidecar.engine.publishing:Publishing.publish",
+        "if before is None:",
+        "if True:",
+        f"{UNIT}::test_a_sidecar_publishes_and_tells_its_version",
+    ),
+    tested(
+        "replicas that leave are compared",
+        "sidecar.engine.services:versions_of",
+        "if not one.beat.draining",
+        "if True",
+        f"{UNIT}::test_services_are_told_with_what_they_offer",
+    ),
+    tested(
+        "the highest version is in force, not the last one published",
+        "sidecar.adapters.postgres.catalogues:SQL.get_catalogue",
+        "ORDER BY published_at DESC, version DESC",
+        "ORDER BY version DESC",
+        "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+        "::test_the_one_published_last_is_in_force",
+    ),
+    tested(
+        "replicas that start at once do not wait for each other",
+        "sidecar.adapters.postgres.catalogues:SQL.lock_catalogues",
+        "pg_advisory_xact_lock(",
+        "pg_try_advisory_xact_lock(",
+        "tests/adapters/stores/test_postgres_catalogues.py",
+    ),
+)
+
+ACTIONS = (*CALLS, *REGISTRATION, *PUBLISHING)

@@ -1,0 +1,45 @@
+"""Bugs in what bounds the language, and where its constructs meet."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants.planting import tested
+
+FAN_OUT = "sidecar.saga.fan_out"
+LARGE = "tests/unit/saga/test_large_items.py"
+
+BOUNDS = (
+    tested(
+        "items are opened whatever their inputs come to together",
+        f"{FAN_OUT}:_open_next",
+        "if fan.open and draft.opened_with >= MOST_AT_ONCE:",
+        "if False:",
+        f"{LARGE}::test_items_are_opened_while_their_inputs_are_not_too_much_at_once",
+    ),
+    tested(
+        "a fan-out has no item under way when others have opened enough",
+        f"{FAN_OUT}:_open_next",
+        "if fan.open and draft.opened_with",
+        "if draft.opened_with",
+        f"{LARGE}::test_of_two_fan_outs_each_has_an_item_under_way",
+    ),
+    tested(
+        "as many items are undone as are known",
+        f"{FAN_OUT}:item_undone",
+        "step.fan.undoing)",
+        "MOST_ITEMS)",
+        f"{LARGE}::test_they_are_undone_so_too_whatever_was_read",
+    ),
+)
+
+CHECKED = (
+    tested(
+        "only one that runs itself at once is known to wait for itself",
+        "sidecar.definitions.checker.places:_ways",
+        "coming.append((child, found[child]))",
+        "pass",
+        "tests/unit/definitions/checker/test_places.py"
+        "::test_it_is_found_through_levels_and_whoever_is_checked",
+    ),
+)
+
+CORNERS = (*BOUNDS, *CHECKED)
