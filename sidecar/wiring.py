@@ -304,6 +304,7 @@ async def build_agent(config: SidecarConfig, dsn: str, telemetry: PrometheusTele
         drain_s=config.drain.total_seconds(),
         look=LookInterval(config.look.min.total_seconds(), config.look.max.total_seconds()),
         duties=DutyTimes(silent_after=config.silent_after),
+        rate_limits=config.limited,
         catalogue=config.actions,
     )
     return Agent(identity, ports, settings)

@@ -35,6 +35,8 @@ from sidecar.config.values import (
 from sidecar.definitions.catalogues import Catalogue
 from sidecar.definitions.durations import Between, duration_text
 from sidecar.definitions.names import LATER, ServiceName, ServicePath, check_name
+from sidecar.definitions.rates import RatePlan
+from sidecar.saga.pacing import RateLimit
 
 
 class Section(BaseModel):
@@ -332,6 +334,10 @@ class SidecarConfig(Section):
     lease_margin: Annotated[timedelta, Between("100ms", "5m")] = timedelta(seconds=5)
     """Added to a call's timeout to make its lease."""
     look: LookInterval = LookInterval()
+    rate_limits: Annotated[dict[ServicePath, RatePlan], Field(max_length=1_000)] = Field(
+        default_factory=dict
+    )
+    """How often paths of the service may be called; left out: as often as there are slots."""
     drain: Annotated[timedelta, Between("0s", "1h")] = timedelta(seconds=25)
     """How long calls in flight are awaited at shutdown."""
     heartbeat: Annotated[timedelta, Between("100ms", "1m")] = timedelta(seconds=5)
@@ -352,6 +358,28 @@ class SidecarConfig(Section):
                 "or one late beat ends leases"
             )
         return span
+
+    @model_validator(mode="after")
+    def _limited_in_one_place(self) -> SidecarConfig:
+        told = dict.fromkeys(self.rate_limits, "rate_limits")
+        for name, plan in self.actions.actions.items():
+            path = plan.execute.path
+            if plan.rate_limit is not None and told.setdefault(path, f"actions.{name}") != (
+                f"actions.{name}"
+            ):
+                raise ValueError(
+                    f"{told[path]} and actions.{name} both limit the rate of {path}; keep one"
+                )
+        return self
+
+    @property
+    def limited(self) -> dict[str, RateLimit]:
+        """How often paths of the service may be called, whether said there or of an action."""
+        found = {path: plan.rate for path, plan in self.rate_limits.items()}
+        for plan in self.actions.actions.values():
+            if plan.rate_limit is not None:
+                found[plan.execute.path] = plan.rate_limit.rate
+        return found
 
     @property
     def api_hosts(self) -> frozenset[str] | None:

@@ -32,6 +32,7 @@ from sidecar.definitions.documents import canonical, read_document, walk
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Findings, Path, shown
 from sidecar.definitions.names import Name, check_name
+from sidecar.definitions.rates import RatePlan
 from sidecar.definitions.shape import means_no_end, tell
 from sidecar.saga.definition import JsonText
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
@@ -74,6 +75,8 @@ class ActionPlan(Part):
     """The convention by which the service answers, to both calls, if it is not the usual one."""
     callback_timeout: CallbackTimeout | None = None
     """How long the service may take to call back after it answered 202."""
+    rate_limit: RatePlan | None = None
+    """How often the path of `execute` may be called, over all replicas."""
 
     def target(self, action: Action) -> Target | None:
         """Where the call goes; None if the service offers no such thing for this action."""
@@ -167,6 +170,7 @@ def _plain(value: Any) -> Any:
 
 _MODELS: dict[str | int, type[Part]] = {
     "execute": Call, "compensate": Call, "retry": Retry, "status": StatusPlan,
+    "rate_limit": RatePlan,
 }  # fmt: skip
 
 

@@ -161,6 +161,8 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
         }
     elif step.action is not None:
         given |= _offered(step, step.action)
+    if step.execute is not None or step.action is not None:
+        given["priority"] = model.priority if step.priority is None else step.priority
     if step.status is not None:
         budget = step.status.budget or DEFAULT_STATUS_BUDGET
         given["status_check"] = StatusCheck(step.status.path, budget)

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.definitions.findings import Findings, Path
-from sidecar.definitions.model import NOT_YET, Step
-from sidecar.definitions.names import LATER
+from sidecar.definitions.model import Step
 
 _PLACE = frozenset(("name", "after", "join", "when", "optional"))
 """What every step may say."""
@@ -28,14 +27,12 @@ _NO_PIVOTS = {
 
 def check_kinds(raw: Mapping[str, Any], findings: Findings) -> None:
     """Check a whole document."""
-    _check_later("definition", raw, (), findings)
     compensation = raw.get("compensation")
     central = isinstance(compensation, dict) and compensation.get("mode") == "central"
     steps = raw.get("steps")
     for index, step in enumerate(steps if isinstance(steps, list) else ()):
         if isinstance(step, dict):
             path: Path = ("steps", index)
-            _check_later("step", step, path, findings)
             _check_kind(step, path, findings)
             _check_fan_out(step, path, findings)
             if central and _is_call(step) and "compensate" not in step:
@@ -49,12 +46,6 @@ def check_kinds(raw: Mapping[str, Any], findings: Findings) -> None:
 
 def _is_call(step: Mapping[str, Any]) -> bool:
     return "wait" not in step and "workflow" not in step
-
-
-def _check_later(kind: str, raw: Mapping[str, Any], path: Path, findings: Findings) -> None:
-    for key, words in NOT_YET[kind].items():
-        if key in raw:
-            findings.add((*path, key), f"{words} {LATER}")
 
 
 def _check_kind(step: Mapping[str, Any], path: Path, findings: Findings) -> None:

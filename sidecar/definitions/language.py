@@ -15,7 +15,7 @@ from sidecar.definitions import calls
 from sidecar.definitions import model as models
 from sidecar.definitions.calls import ENDLESS
 from sidecar.definitions.kinds import CHILD_KEYS, FAN_OUT_KEYS, WAIT_KEYS, WAITS_FOR
-from sidecar.definitions.model import NOT_YET, DefinitionModel
+from sidecar.definitions.model import DefinitionModel
 from sidecar.definitions.schema_graph import DIALECT
 
 
@@ -42,10 +42,6 @@ def language_schema() -> dict[str, Any]:
     for name, part in parts.items():
         parts[name] = {**_tidied(part, told[name]), **rules.get(name, {})}
     whole = _tidied(made, told[DefinitionModel.__name__])
-    for key in NOT_YET["definition"]:
-        whole["properties"].pop(key, None)
-    for key in NOT_YET["step"]:
-        parts["Step"]["properties"].pop(key, None)
     parts = {name: parts[name] for name in _used(whole, parts)}
     return {"$schema": DIALECT, "title": "A GoConductor definition", **whole, "$defs": parts}
 

@@ -1,8 +1,7 @@
 """The shape of a definition, as pydantic models: which keys there are and what they may hold.
 
 Every key that is not here is refused. Keys that belong to the language of definitions but
-that this version does not run are refused with words of their own: `UNSUPPORTED` are not even
-read, `NOT_YET` are read, so that their faults are told.
+that this version does not read (`UNSUPPORTED`) are refused with words of their own.
 
 The text below a field says what it is for; `language` publishes it.
 """
@@ -35,10 +34,10 @@ from sidecar.definitions.durations import Between
 from sidecar.definitions.names import MAX_NAME, Name, ServiceName
 from sidecar.definitions.shorthand import Short
 from sidecar.saga.definition import MOST_ITEMS, MOST_PARALLEL
+from sidecar.saga.priority import HIGHEST
 
 MAX_STEPS = 1_000
 MOST_AT_A_TIME = 100_000
-HIGHEST_PRIORITY = 9
 
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "definition": {
@@ -46,14 +45,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
 }
 """For each kind of mapping the keys of the language that this version does not read, in words."""
-
-NOT_YET: dict[str, dict[str, str]] = {
-    "definition": {
-        "priority": "`priority`",
-    },
-    "step": {},
-}
-"""The keys that this version reads and checks, but does not run."""
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
@@ -95,6 +86,9 @@ Schema = Annotated[
     BeforeValidator(_read_schema),
     WithJsonSchema({"$ref": "https://json-schema.org/draft/2020-12/schema"}),
 ]
+
+
+Priority = Annotated[int, Field(ge=0, le=HIGHEST)]
 
 
 class WaitPlan(Part):
@@ -200,6 +194,8 @@ class Step(Part):
     """A JSON Schema (2020-12) that the step's output must satisfy."""
     pivot: bool = False
     """The point of no return: from its claim on the workflow only goes forward."""
+    priority: Priority | None = None
+    """Of calls that wait for a sidecar, those with a higher one come first. Left out: as all."""
 
 
 class CompensationPlan(Part):
@@ -250,8 +246,8 @@ class DefinitionModel(Part):
     """How the workflow is rolled back."""
     concurrency: ConcurrencyPlan | None = None
     """Which workflows take turns."""
-    priority: Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY)] = 0
-    """Of workflows that wait, those with a higher priority come first."""
+    priority: Priority = 0
+    """Of workflows and of calls that wait, those with a higher priority come first."""
 
 
 MODELS: dict[str, type[Part]] = {

@@ -3,10 +3,9 @@
 Starting: the store answers, the committer writes, the queue and the notices connect in the
 background, the gate waits for the service, and only then is anything claimed.
 
-Draining, on SIGTERM: say so (readiness is false, the heartbeat tells), stop receiving and leave
-the consumer group, resign; wait for the calls under way as long as the budget lasts; settle
-them; ring for what they made claimable; say goodbye. What is not finished by then is guarded by
-its lease, and ended at once by a leader because this incarnation said goodbye.
+Draining, on SIGTERM: say so (readiness is false, the heartbeat tells), stop receiving, leave the
+consumer group, resign; wait for calls under way while the budget lasts; settle them, ring for what
+they made claimable; say goodbye. A leader then ends at once the leases of what is not finished.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.heartbeat import Heartbeat
 from sidecar.engine.identity import Identity
 from sidecar.engine.leadership import Leadership
+from sidecar.engine.limiting import Limiter
 from sidecar.engine.loop_lag import watch_loop
 from sidecar.engine.oversight import Oversight
 from sidecar.engine.parts import Ports, Settings
@@ -108,21 +108,22 @@ class Agent:
             identity.service, ports.queue, ports.notices, telemetry, self.receiver.retry
         )
         self.heartbeat = self._made_heartbeat()
-        self.leadership = self._made_leadership()
         self.queries = Queries(ports.store, self.compiled, clock)
         self.waiting = WaitHub(ports.store, ports.notices, telemetry)
         self.commands = self._made_commands()
         self.verbs = Verbs(self.committer, self.queries, entropy)
         self.tasks = self._made_tasks()
         self.oversight = self._made_oversight()
+        self.leadership = self._made_leadership()
 
     def _made_caller(self) -> Caller:
-        ports = self._ports
+        ports, limits = self._ports, self._settings.rate_limits
         return Caller(
             CallingPorts(ports.service, ports.clock, ports.entropy, ports.telemetry),
             self.committer,
             self.slots,
             self.compiled.get,
+            Limiter(ports.store, self.identity, limits, ports.clock, ports.telemetry),
             catalogue=self._settings.catalogue,
             lease_margin=self._settings.lease_margin,
             record=self.gate.record,
@@ -153,9 +154,6 @@ class Agent:
             ports.entropy,
             silent_after=self._settings.duties.silent_after,
         )
-
-    def _work_on_bulk(self, job: str) -> None:
-        self.oversight.bulk.work_on(job)
 
     def _made_tasks(self) -> Tasks:
         return Tasks(
@@ -195,7 +193,7 @@ class Agent:
             self.identity,
             times,
             compiled=self.compiled,
-            take_bulk=self._work_on_bulk,
+            take_bulk=self.oversight.bulk.work_on,
             spread=self._spread,
             look=self.turns.look,
             clock=ports.clock,

@@ -22,6 +22,7 @@ from sidecar.definitions.calls import meanings
 from sidecar.definitions.catalogues import Catalogue, Target
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
+from sidecar.engine.limiting import Grant, Limiter
 from sidecar.engine.slots import Slots
 from sidecar.errors import GoConductorError, IllegalTransition, StoreDataError
 from sidecar.ports import telemetry as metrics
@@ -35,6 +36,7 @@ from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.events import Answered
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.policy import ALERT_AFTER_TRIES
+from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
@@ -42,6 +44,12 @@ log = structlog.get_logger("sidecar.calling")
 
 RELEASED = Outcome(OutcomeKind.RELEASED)
 NO_CATALOGUE = Catalogue()
+
+WAITED_FOR = 0.8
+"""Which part of the time that is left for a call may be spent waiting for its turn."""
+
+TIMER_SLACK_S = 0.002
+"""By so much later a moment is waited for: a timer may ring early by its clock's resolution."""
 
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
@@ -67,6 +75,7 @@ class Caller:
         committer: Committer,
         slots: Slots,
         definition: Callable[[DefinitionRef], Awaitable[Definition]],
+        limiter: Limiter,
         *,
         catalogue: Catalogue = NO_CATALOGUE,
         lease_margin: timedelta,
@@ -82,6 +91,7 @@ class Caller:
         self._committer = committer
         self._slots = slots
         self._definition = definition
+        self._limiter = limiter
         self._catalogue = catalogue
         self._margin_s = lease_margin.total_seconds()
         self._record = record
@@ -107,6 +117,7 @@ class Caller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._limiter.stop()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -138,7 +149,7 @@ class Caller:
         event = Answered(
             claimed.key, claimed.action, claimed.attempt, outcome, self._entropy.chance()
         )
-        if outcome.kind is OutcomeKind.RELEASED:
+        if outcome.kind in NOT_CALLED:
             await self._give_back(claimed, event, began)
         else:
             await self._settle(claimed, event)
@@ -148,6 +159,11 @@ class Caller:
         if definition is None:
             return RELEASED
         call = self._call(claimed, definition)
+        if isinstance(call, Call) and self._limiter.limits(call.path):
+            held = await self._wait_for_turn(claimed, call.path, began)
+            if held is not None:
+                return held
+            call = self._call(claimed, definition)  # its deadline counts from now on
         if self._giving_back or self._clock.monotonic() - began > self._margin_s:
             return RELEASED
         if isinstance(call, Outcome):
@@ -162,6 +178,35 @@ class Caller:
         )
         self._record(claimed.workflow, outcome)
         return outcome
+
+    async def _wait_for_turn(self, claimed: Claimed, path: str, began: float) -> Outcome | None:
+        """Wait until the rate limit lets the call begin, which is None, or say how to go on.
+
+        A store that does not answer is asked again until it is too late for the call.
+        """
+        pause = READ_AGAIN_S
+        while not self._giving_back:
+            left = self._margin_s - (self._clock.monotonic() - began)
+            if left <= 0:
+                break
+            try:
+                grant = await self._limiter.ask(claimed, path, left * WAITED_FOR)
+            except GoConductorError as error:
+                log.warning("turn_not_given", path=path, error=error.message)
+                await asyncio.sleep(min(left, pause * (0.5 + self._entropy.chance())))
+                pause = min(pause * 2, READ_AGAIN_MAX_S)
+                continue
+            if not grant.granted:
+                return Outcome(OutcomeKind.HELD, retry_after=timedelta(seconds=grant.wait_s))
+            if await self._begins_in_time(grant):
+                return None
+        return RELEASED
+
+    async def _begins_in_time(self, grant: Grant) -> bool:
+        wait = grant.begins - self._clock.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait + TIMER_SLACK_S)
+        return self._clock.monotonic() <= grant.ends
 
     async def _read_definition(self, claimed: Claimed, began: float) -> Definition | None:
         """Return the definition, or None once it is too late for the call, or time to go."""

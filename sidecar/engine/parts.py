@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from sidecar.ports.queue import Queue
 from sidecar.ports.service import Service
 from sidecar.ports.store import Store
 from sidecar.ports.telemetry import Telemetry
+from sidecar.saga.pacing import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Ports:
 class Settings:
     """The numbers of one sidecar; all times in seconds unless they are durations.
 
-    `catalogue` is what its service offers.
+    `catalogue` is what its service offers, `rate_limits` how often paths of it may be called.
     """
 
     concurrency: int = 64
@@ -48,3 +50,4 @@ class Settings:
     look: LookInterval = field(default_factory=LookInterval)
     duties: DutyTimes = field(default_factory=DutyTimes)
     catalogue: Catalogue = field(default_factory=Catalogue)
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)

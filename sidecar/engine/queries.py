@@ -32,6 +32,7 @@ from sidecar.ports.clock import Clock
 from sidecar.ports.records import WorkflowFilter
 from sidecar.ports.store import Store
 from sidecar.saga.definition import Definition
+from sidecar.saga.explain import may_be_held
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import Workflow, WorkflowId
 
@@ -64,7 +65,10 @@ class Queries:
         """Return one workflow, whole. Raises `NotFound`."""
         found = await self.require(namespace, workflow_id(workflow))
         definition = await self._definition_of(found)
-        return workflow_view(definition, found, self._clock.now())
+        now = self._clock.now()
+        put_off = any(may_be_held(step, now) for step in found.steps.values())
+        promised = await self._store.promised_steps(found.id) if put_off else ()
+        return workflow_view(definition, found, now, promised)
 
     async def _definition_of(self, workflow: Workflow) -> Definition:
         kept = self._compiled.kept(workflow.definition)

@@ -10,7 +10,7 @@ it waits for, `next_attempt_at` when it moves next by itself, `last_error` what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -164,8 +164,16 @@ class StartedView:
     deprecated: str | None = None
 
 
-def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> WorkflowView:
-    """Return the view of a workflow that was read whole, by the definition that it runs."""
+def workflow_view(
+    definition: Definition,
+    workflow: Workflow,
+    now: datetime,
+    promised: Collection[StepKey] = (),
+) -> WorkflowView:
+    """Return the view of a workflow that was read whole, by the definition that it runs.
+
+    `promised` are its steps that wait for a turn which a rate limit has given them.
+    """
     steps = tuple(
         _step_view(workflow, step)
         for written in definition.steps
@@ -180,7 +188,7 @@ def workflow_view(definition: Definition, workflow: Workflow, now: datetime) -> 
         status=workflow.status,
         reason=workflow.reason,
         paused=workflow.paused,
-        waiting_on=tuple(waiting_on(definition, workflow, now)),
+        waiting_on=tuple(waiting_on(definition, workflow, now, promised)),
         next_attempt_at=next_attempt_at(workflow),
         last_error=last_error(workflow),
         input=workflow.input,

@@ -77,10 +77,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Ringable:
-    """A step that has been claimable for a while and that nobody has claimed."""
+    """A step that has been claimable for a while and that nobody has claimed.
+
+    `rank` puts it in order among the others: `due_at`, or earlier by its priority.
+    """
 
     doorbell: Doorbell
     due_at: datetime
+    rank: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from sidecar.errors import IllegalTransition
 from sidecar.ports.bulk import BulkJobs
 from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
+from sidecar.ports.rates import Rates
 from sidecar.ports.records import (
     LeaderWork,
     Lease,
@@ -246,7 +247,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Protocol):
+class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.

@@ -74,6 +74,18 @@ QUEUE_REBUILDS = Metric(
 LOOKS = Metric(
     "goconductor_looks_total", "counter", "Looks of an idle sidecar into the store.", ("found",)
 )
+RATE_WAIT_SECONDS = Metric(
+    "goconductor_rate_wait_seconds",
+    "histogram",
+    "How far off the turn was of a call whose rate is limited.",
+    ("path",),
+)
+RATE_HELD = Metric(
+    "goconductor_rate_held_total",
+    "counter",
+    "Claims given back until the turn that their rate limit gives them.",
+    ("path",),
+)
 GATE_OPEN = Metric("goconductor_gate_open", "gauge", "1 while the service may be called.")
 LEADING = Metric("goconductor_leading", "gauge", "1 while this sidecar does the leader's duties.")
 DUTY_RUNS = Metric("goconductor_duty_runs_total", "counter", "Runs of a duty.", ("duty", "result"))

@@ -22,7 +22,7 @@ from sidecar.saga.draft import Draft
 from sidecar.saga.events import Answered, Attempted, Heartbeat, LeaseEnded
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.policy import BUSY_GAP, COMPENSATION_DEFAULT, RetryPolicy
-from sidecar.saga.queueing import NOT_DUE, milliseconds, stop
+from sidecar.saga.queueing import NOT_CALLED, NOT_DUE, give_back, milliseconds, stop
 from sidecar.saga.states import Action, StepSignal, StepStatus
 from sidecar.saga.turns import waits_for_turn
 from sidecar.saga.workflow import Run, Step
@@ -243,8 +243,8 @@ def _executed(draft: Draft, step: Step, end: _End) -> None:
     if outcome.kind is OutcomeKind.DONE:
         _succeeded(draft, step, outcome)
         return
-    if outcome.kind is OutcomeKind.RELEASED:
-        _released(draft, step)
+    if outcome.kind in NOT_CALLED:
+        _released(draft, step, outcome)
         return
     step = replace(step, error=outcome.error)
     defined = _defined(draft, step)
@@ -271,6 +271,9 @@ def _told_how_it_went(draft: Draft, step: Step, end: _End) -> None:
         _succeeded(draft, step, outcome)
         return
     check = _defined(draft, step).status_check
+    if outcome.kind is OutcomeKind.HELD and not draft.turning_back:
+        give_back(draft, step, outcome)
+        return
     pause = RetryPolicy().delay(max(1, step.run.attempt - step.run.tries), end.chance)
     pause = max(pause, outcome.retry_after or timedelta())
     due = draft.now if outcome.kind is OutcomeKind.RELEASED else draft.now + pause
@@ -316,11 +319,11 @@ def item_ended(draft: Draft, item: Step) -> None:
         forward.passed(draft, step.key.step)
 
 
-def _released(draft: Draft, step: Step) -> None:
+def _released(draft: Draft, step: Step, outcome: Outcome) -> None:
     if not draft.turning_back:
-        draft.move(step, StepSignal.RELEASE, OutcomeKind.RELEASED, due_at=draft.now)
+        give_back(draft, step, outcome)
         return
-    stopped = stop(draft, step, OutcomeKind.RELEASED)
+    stopped = stop(draft, step, outcome.kind)
     if stopped.is_item:
         item_ended(draft, stopped)
     else:
@@ -335,8 +338,8 @@ def _compensated(draft: Draft, step: Step, end: _End) -> None:
         step = replace(step, compensate=ended, compensation_output=outcome.output, due_at=None)
         undone(draft, draft.move(step, StepSignal.UNDO, "done"))
         return
-    if outcome.kind is OutcomeKind.RELEASED:
-        draft.move(step, StepSignal.RELEASE, OutcomeKind.RELEASED, due_at=draft.now)
+    if outcome.kind in NOT_CALLED:
+        give_back(draft, step, outcome)
         return
     step = replace(step, compensation_error=outcome.error)
     due = _next_try(draft, _undo_policy(_defined(draft, step)), step, end)

@@ -5,17 +5,27 @@ For the person who asks at night why nothing moves. Everything is read off the s
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 
 from sidecar.saga.children import id_of
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
 from sidecar.saga.turns import waits_for_turn
-from sidecar.saga.workflow import Fan, Step, Workflow
+from sidecar.saga.workflow import NO_INDEX, Fan, Step, StepKey, Workflow
 
 
-def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> list[str]:
-    """Return one line for each thing that has to happen next; empty at an end."""
+def waiting_on(
+    definition: Definition,
+    workflow: Workflow,
+    now: datetime,
+    promised: Collection[StepKey] = (),
+) -> list[str]:
+    """Return one line for each thing that has to happen next; empty at an end.
+
+    `promised` are the steps that wait for a turn which a rate limit has given them.
+    """
     if workflow.paused:
         return ["paused: an operator must resume it"]
     if workflow.status is WorkflowStatus.QUEUED and workflow.turn is not None:
@@ -24,11 +34,35 @@ def waiting_on(definition: Definition, workflow: Workflow, now: datetime) -> lis
     lines = [
         line
         for step in _in_order(definition, workflow)
-        for line in _of_step(definition.by_name[step.key.step], workflow, step, now)
+        for line in (
+            [_held(step)]
+            if step.key in promised and _is_put_off(step, now)
+            else _of_step(definition.by_name[step.key.step], workflow, step, now)
+        )
+    ]
+    items = Counter(key.step for key in promised if key.index != NO_INDEX)
+    lines += [
+        f"{step}: {count} items wait for the rate limit of their action"
+        for step, count in sorted(items.items())
     ]
     if workflow.status is WorkflowStatus.ERROR:
         lines.append("error: an operator must act")
     return lines
+
+
+def may_be_held(step: Step, now: datetime) -> bool:
+    """Whether a step, or some of its items, may wait for a turn that a rate limit gives them."""
+    return _is_put_off(step, now) or (step.fan is not None and step.status in OPEN)
+
+
+def _is_put_off(step: Step, now: datetime) -> bool:
+    later = step.due_at is not None and step.due_at > now
+    return later and step.status in CLAIMABLE and not step.leased
+
+
+def _held(step: Step) -> str:
+    until = step.due_at.isoformat() if step.due_at else "?"
+    return f"{step.key}: {step.action} waits for the rate limit of its action until {until}"
 
 
 def next_attempt_at(workflow: Workflow) -> datetime | None:
@@ -80,7 +114,7 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
         return [f"{step.key}: {_waits(defined, step)}"]
     if step.status not in CLAIMABLE:
         return []
-    if step.due_at is not None and step.due_at > now:
+    if step.due_at is not None and _is_put_off(step, now):
         return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
     undo = " to undo it" if action is Action.COMPENSATE else ""
     return [f"{what} waits for a sidecar of service {step.service}{undo}"]

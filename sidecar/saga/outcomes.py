@@ -35,6 +35,8 @@ class OutcomeKind(StrEnum):
     """The request was not understood at all: no effect; a deploy usually mends it."""
     RELEASED = "released"
     """The sidecar gave the claim back before sending anything."""
+    HELD = "held"
+    """So it did, until the action may be called again by its rate limit (`retry_after`)."""
 
 
 class Outcome(Struct, frozen=True):

@@ -6,7 +6,7 @@ whoever claims knows nothing of turns.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +15,8 @@ from sidecar.errors import RenderError
 from sidecar.saga.bodies import error_body
 from sidecar.saga.definition import Concurrency, JsonText, StepDefinition
 from sidecar.saga.draft import Draft
-from sidecar.saga.states import StepSignal, StepStatus
+from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.states import UNDOING, StepSignal, StepStatus
 from sidecar.saga.turns import MAX_TURN_KEY
 from sidecar.saga.workflow import Run, Step
 
@@ -66,6 +67,33 @@ def queue(draft: Draft, defined: StepDefinition, step: Step, body: JsonText | No
     )
 
 
+def give_back(draft: Draft, step: Step, outcome: Outcome) -> Step:
+    """Let a step be claimed again whose service was not called: at once, or when it has its turn.
+
+    The time until then is no budget of its own: the budgets of its tries and of the questions how
+    it went begin later by so much.
+    """
+    if outcome.kind is OutcomeKind.HELD:
+        due = draft.now + (outcome.retry_after or timedelta())
+        step = _as_if_later(step, due)
+    else:
+        due = draft.now
+    return draft.move(step, StepSignal.RELEASE, outcome.kind, due_at=due)
+
+
+def _as_if_later(step: Step, due: datetime) -> Step:
+    """The step as if the time from its claim until `due` had not passed."""
+    run = step.run
+    claimed_at = run.claimed_at or due
+    # A first claim that called nobody was none; its successor begins the budget.
+    began = run.started_at if run.started_at != claimed_at else None
+    passed = due - claimed_at
+    moved = replace(run, started_at=None if began is None else began + passed)
+    doubt_at = None if step.doubt_at is None else step.doubt_at + passed
+    undone = step.status in UNDOING
+    return replace(step, doubt_at=doubt_at, **{"compensate" if undone else "execute": moved})
+
+
 def fail_unsent(draft: Draft, step: Step, error: RenderError) -> Step:
     """Fail a step for what it would have sent."""
     body = error_body(error.code, error.message)
@@ -109,6 +137,9 @@ def under_way(step: Step) -> bool:
     """Whether a sidecar is calling its service for the step; its answer is awaited."""
     return step.leased and not step.awaiting
 
+
+NOT_CALLED = frozenset({OutcomeKind.RELEASED, OutcomeKind.HELD})
+"""How a sidecar gives a claim back that has called nobody."""
 
 NOT_DUE: dict[str, Any] = {"due_at": None, "lease_until": None, "doubt_at": None}
 """What is set for a step that is not to be claimed any more."""

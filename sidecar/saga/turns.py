@@ -142,7 +142,7 @@ def stands(
             who,
             key,
             limit_of(definition, after, key),
-            definition.priority,
+            _priority(definition, who),
             now,
             is_,
             freed=was is Standing.HAS_PLACE,
@@ -150,6 +150,11 @@ def stands(
         for who, key, was, is_ in found
         if is_ is not was and not _without_a_turn(was, is_)
     )
+
+
+def _priority(definition: Definition, who: InLine) -> int:
+    """Of those who wait for a place, a step goes by its own priority."""
+    return definition.by_name[who.step.step].priority if who.step else definition.priority
 
 
 def _without_a_turn(was: Standing, is_: Standing) -> bool:

@@ -26,7 +26,9 @@ from tests.conformance.store_leader import LeaderSuite
 from tests.conformance.store_many_turns import ManyTurnsSuite
 from tests.conformance.store_operators import OperatorSuite
 from tests.conformance.store_play import Backend
+from tests.conformance.store_priorities import PrioritySuite
 from tests.conformance.store_queries import QuerySuite
+from tests.conformance.store_rates import RateSuite
 from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
@@ -65,6 +67,8 @@ class StoreSuite(
     FanOutUndoSuite,
     ChildSuite,
     TurnSuite,
+    RateSuite,
+    PrioritySuite,
     StepTurnSuite,
     ManyTurnsSuite,
 ):

@@ -39,13 +39,14 @@ from sidecar.saga.workflow import (
     WorkflowId,
 )
 from tests.simulation.language import misread
+from tests.simulation.pace import Pace
 from tests.simulation.sides import SimClock
 from tests.simulation.workload import mark
 
 LEASE_MARGIN = timedelta(seconds=5)
 ENDLESS = frozenset({"busy", "not_now", "not_sent"})
 TRIED = frozenset({"unknown", "misconfigured"})
-TOLD = frozenset({"released", "taken_over", "same_key_again"})
+TOLD = frozenset({"held", "released", "taken_over", "same_key_again"})
 DUTIES = (LeaseEnded, DeadlinePassed, TimerFired)
 
 
@@ -59,12 +60,14 @@ class Checkers:
         clock: SimClock,
         silent_after: timedelta,
         complain: Callable[[str], None],
+        pace: Pace,
     ) -> None:
         self._tables = tables
         self._definition = definition
         self._clock = clock
         self._silent_after = silent_after
         self._complain = complain
+        self._pace = pace
         self._before: dict[WorkflowId, Workflow] = {}
         self._told: dict[WorkflowId, int] = {}
         self._bodies: dict[str, str] = {}
@@ -224,6 +227,8 @@ class Checkers:
             self._complain(f"{call.idempotency_key}: sent without a claim")
         elif self._clock.now() - claimed > LEASE_MARGIN:
             self._complain(f"{call.idempotency_key}: sent too late to end before its lease")
+        service = self._definition(call.definition).by_name[call.key.step].service
+        self._pace.sent(service, call.path, self._clock.now())
 
     def astray(self, call: Call) -> None:
         """A call was sent where its sidecar's catalogue does not let it go."""

@@ -85,6 +85,7 @@ class Node:
             heartbeat_s=world.beat_s,
             drain_s=5.0,
             duties=DutyTimes(silent_after=world.silent_after),
+            rate_limits=world.pace.limits,
             catalogue=world.offering.catalogue(self.service, str(self.life.number)),
         )
         self.agent = Agent(self.identity, ports, settings)

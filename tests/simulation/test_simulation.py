@@ -39,7 +39,7 @@ def test_no_seed_finds_anything_wrong() -> None:
         missing = [kind for kind in Fault if not fired[kind]]
         assert not missing, f"these faults never fired, so the batch proves nothing: {missing}"
         told = set(StepStatus) - {StepStatus.PENDING}
-        faults = ("lease_ended", "late_answer", "released", "stale_epoch")
+        faults = ("lease_ended", "late_answer", "released", "held", "stale_epoch")
         for name in (*faults, "taken_over", *Reason, *told):
             assert seen[name], f"{name} was never seen, so the batch proves nothing about it"
         total = ends.total()

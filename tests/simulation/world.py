@@ -36,6 +36,7 @@ from tests.simulation.listening import listening
 from tests.simulation.loop import Deadlock, Endless, SimLoop
 from tests.simulation.node import Node, NodeDied
 from tests.simulation.offering import Offering
+from tests.simulation.pace import Pace
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.talk import Talk
 from tests.simulation.verdict import Verdict, at_rest, unrest
@@ -92,8 +93,14 @@ class World:
         self.down: set[str] = set()
         self.beat_s = self.draw.choice((2.0, 5.0))
         self.silent_after = timedelta(seconds=4 * self.beat_s)
+        self.pace = Pace(seed, self.complain)
         self.checkers = Checkers(
-            self.tables, self.store.definition, self.clock, self.silent_after, self.complain
+            self.tables,
+            self.store.definition,
+            self.clock,
+            self.silent_after,
+            self.complain,
+            self.pace,
         )
         self.talk = Talk(self)
         self.answers = Answers(seed, self.faults, self.checkers.called, self.talk.will_call_back)

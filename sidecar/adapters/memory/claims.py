@@ -66,15 +66,13 @@ class Claims:
         return None
 
     def due(self, limit: int) -> None:
-        """Claim so many of those that are due, the longest due first."""
+        """Claim so many of those that are due, by their rank."""
         candidates = {known: self._tables.rows[known] for known in self._tables.open} | self._rows
         found = [
-            (step.due_at, known, step.key)
+            (row.rank(step), known, step.key)
             for known, row in candidates.items()
             for step in row.workflow.steps.values()
-            if step.due_at is not None
-            and row.why_not(step, self._batch, self._now) is None
-            and not self._locked(known)
+            if row.why_not(step, self._batch, self._now) is None and not self._locked(known)
         ]
         for _, known, step_key in sorted(found)[:limit]:
             row = self._rows.get(known, candidates[known])

@@ -52,14 +52,15 @@ class Outbox:
         for child in changes.children:
             if len(self.children) >= MOST_AT_ONCE:
                 raise StoreDataError(f"more than {MOST_AT_ONCE} children would start at once")
+            definition = self._definition(child.definition)
             begun = machine.start(
-                self._definition(child.definition),
+                definition,
                 machine.child_of(child),
                 now=self._now,
                 render=self._render,
                 actor="parent",
             )
-            self._rows[child.id] = Row.begun(begun)
+            self._rows[child.id] = Row.begun(begun, definition)
             self.children.append(begun)
             self.send(begun)
 

@@ -11,6 +11,7 @@ from sidecar.adapters.memory.bulk import MemoryBulk
 from sidecar.adapters.memory.catalogues import MemoryCatalogues
 from sidecar.adapters.memory.checks import check_text
 from sidecar.adapters.memory.debts import MemoryDebts
+from sidecar.adapters.memory.rates import MemoryRates
 from sidecar.adapters.memory.tables import without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.ports.queue import Doorbell
@@ -38,7 +39,7 @@ LETTERS_AFTER = timedelta(seconds=2)
 _AHEAD = (WorkflowStatus.QUEUED, WorkflowStatus.IN_PROGRESS)
 
 
-class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk):
+class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk, MemoryRates):
     """The part of the store that is not `commit`."""
 
     # -- definitions --------------------------------------------------------------------------
@@ -313,7 +314,9 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk):
         }
         found = [
             Ringable(
-                Doorbell(row.workflow.id, step.key, step.service, row.workflow.trace), step.due_at
+                Doorbell(row.workflow.id, step.key, step.service, row.workflow.trace),
+                step.due_at,
+                row.rank(step),
             )
             for row, step in self.tables.open_steps(namespace)
             if step.service in live
@@ -348,7 +351,7 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk):
 
 def _place(one: Ringable) -> tuple[datetime, WorkflowId, StepKey]:
     """Where a step stands among those to ring for."""
-    return one.due_at, one.doorbell.workflow, one.doorbell.key
+    return one.rank, one.doorbell.workflow, one.doorbell.key
 
 
 def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -16,10 +17,15 @@ from sidecar.ports.records import SidecarRecord
 from sidecar.ports.store import Batch, Claimed, LetterId, Missing
 from sidecar.ports.versions import StoredDefinition, VersionState
 from sidecar.saga.changes import Changes, HistoryEvent, Letter
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.pacing import Meter
+from sidecar.saga.priority import rank
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus
 from sidecar.saga.turns import InLine, Stand, Standing, TurnKey
 from sidecar.saga.workflow import NO_INDEX, DefinitionRef, Run, Step, StepKey, Workflow, WorkflowId
+
+RateScope = tuple[str, str, str]
+"""What a rate limit is counted for: a namespace, a service, a path."""
 
 BODIES = (
     "input",
@@ -43,12 +49,14 @@ class Row(Struct, frozen=True):
     """One workflow with all that is kept about it.
 
     `holders` names the last claimer of each step; `succeeded` the steps whose `execute` did.
+    `priorities` are those of its steps that have one.
     """
 
     workflow: Workflow
     history: tuple[HistoryEvent, ...] = ()
     holders: Mapping[StepKey, Holder] = msgspec.field(default_factory=dict)
     succeeded: frozenset[StepKey] = frozenset()
+    priorities: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -61,10 +69,20 @@ class Row(Struct, frozen=True):
         return any(step.status in OPEN for step in self.workflow.steps.values())
 
     @classmethod
-    def begun(cls, changes: Changes) -> Row:
+    def begun(cls, changes: Changes, definition: Definition) -> Row:
         """The row of a new workflow."""
-        workflow = replace(changes.workflow, elements=_elements(changes))
-        return cls(workflow, history=changes.events, succeeded=_succeeded(changes))
+        return cls(
+            replace(changes.workflow, elements=_elements(changes)),
+            history=changes.events,
+            succeeded=_succeeded(changes),
+            priorities=definition.priorities,
+        )
+
+    def rank(self, step: Step) -> datetime:
+        """Where a step that has a time stands among those that are due."""
+        if step.due_at is None:
+            raise AssertionError(f"{self.workflow.id} {step.key} is never due")
+        return rank(step.due_at, self.priorities.get(step.key.step, 0))
 
     def moved(self, changes: Changes) -> Row:
         """The row after a transition: bodies that the machine did not set stay as they were."""
@@ -161,6 +179,13 @@ class StartKey:
     input_hash: str
 
 
+class Promise(NamedTuple):
+    """The turn that a step was promised, in microseconds since 1970, and of what."""
+
+    scope: RateScope
+    moment: int
+
+
 @dataclass(slots=True)
 class BulkTables:
     """The bulk jobs, and their members in their order."""
@@ -190,6 +215,8 @@ class MemoryTables:
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
     turns: dict[TurnKey, dict[InLine, Stand]] = field(default_factory=dict)
     letters: dict[LetterId, tuple[datetime, Letter]] = field(default_factory=dict)
+    meters: dict[RateScope, Meter] = field(default_factory=dict)
+    promises: dict[tuple[WorkflowId, StepKey, Action], Promise] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Write one row, and keep the index of those with open steps."""

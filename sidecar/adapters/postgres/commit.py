@@ -146,7 +146,8 @@ class Transaction:
             if isinstance(result, Moved) and result.changes.writes
         ]
         for one, changes in moved:
-            self.written.add(changes, self._locked.workflows[one.workflow])
+            workflow = self._locked.workflows[one.workflow]
+            self.written.add(changes, workflow, self._locked.definition(workflow))
         await self._start_children(
             [changes for _, changes in moved]
             + [one.changes for one in self.starts if isinstance(one, Started) and one.changes]

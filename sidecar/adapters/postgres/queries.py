@@ -19,6 +19,7 @@ from sidecar.adapters.postgres.bulk import PostgresBulk
 from sidecar.adapters.postgres.catalogues import PostgresCatalogues
 from sidecar.adapters.postgres.debts import PostgresDebts
 from sidecar.adapters.postgres.gathering import Gathering
+from sidecar.adapters.postgres.rates import PostgresRates
 from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import ask, load, send
 from sidecar.adapters.postgres.versions import PostgresVersions, stored_definition
@@ -44,7 +45,9 @@ from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 SQL = load(__file__)
 
 
-class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, PostgresBulk):
+class PostgresQueries(
+    PostgresVersions, PostgresCatalogues, PostgresDebts, PostgresBulk, PostgresRates
+):
     """Everything but `commit`. `readers` answer clients, `vital` what must not wait for them."""
 
     def __init__(self, readers: Reading, vital: Reading) -> None:
@@ -268,7 +271,7 @@ class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, Postg
             "namespace": namespace,
             "unseen": unseen_for,
             "services": list(ended),
-            "after_due": [one.due_at for one in ended.values()],
+            "after_rank": [one.rank.replace(tzinfo=None) for one in ended.values()],
             "after_workflow": [one.doorbell.workflow for one in ended.values()],
             "after_step": [one.doorbell.key.step for one in ended.values()],
             "after_idx": [one.doorbell.key.index for one in ended.values()],
@@ -284,6 +287,7 @@ class PostgresQueries(PostgresVersions, PostgresCatalogues, PostgresDebts, Postg
                     row["trace"],
                 ),
                 row["due_at"],
+                row["rank"],
             )
             for row in await self._vital_rows("ringable_steps", **values)
         ]

@@ -222,6 +222,8 @@ SELECT EXISTS (
     JOIN workflows w ON w.id = s.workflow_id
     WHERE s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
+      AND (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+          <= (statement_timestamp() - %(due_for)s::interval) AT TIME ZONE 'UTC'
 ) AS ringable_steps
 
 -- name: ended_leases
@@ -312,28 +314,34 @@ ORDER BY deadline_at LIMIT %(limit)s
 -- What nobody has claimed for long, of services with a sidecar that is seen, ready and staying: of
 -- each service the page after the step that ended its last.
 SELECT page.workflow_id::text AS workflow_id, page.step, page.idx, page.service, page.due_at,
-       page.trace
+       page.rank AT TIME ZONE 'UTC' AS rank, page.trace
 FROM (
     SELECT DISTINCT service FROM sidecars
     WHERE namespace = %(namespace)s AND ready AND NOT draining AND NOT gone
       AND seen_at > statement_timestamp() - %(unseen)s::interval
 ) live
-LEFT JOIN unnest(%(services)s::text[], %(after_due)s::timestamptz[], %(after_workflow)s::uuid[],
+LEFT JOIN unnest(%(services)s::text[], %(after_rank)s::timestamp[], %(after_workflow)s::uuid[],
                  %(after_step)s::text[], %(after_idx)s::integer[])
-     AS ended (service, after_due, after_workflow, after_step, after_idx) USING (service)
+     AS ended (service, after_rank, after_workflow, after_step, after_idx) USING (service)
 CROSS JOIN LATERAL (
-    SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at, w.trace
+    SELECT s.workflow_id, s.step, s.idx, s.service, s.due_at,
+        (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority AS rank, w.trace
     FROM steps s JOIN workflows w ON w.id = s.workflow_id
     WHERE s.namespace = %(namespace)s AND s.service = live.service
       AND s.status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND s.lease_until IS NULL
       AND s.due_at <= statement_timestamp() - %(due_for)s::interval AND NOT w.paused
-      AND s.due_at >= coalesce(ended.after_due, '-infinity')
-      AND (ended.after_due IS NULL
-           OR (s.due_at, s.workflow_id, s.step COLLATE "C", s.idx)
-              > (ended.after_due, ended.after_workflow, ended.after_step, ended.after_idx))
-    ORDER BY s.due_at, s.workflow_id, s.step COLLATE "C", s.idx LIMIT %(limit)s
+      AND (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority
+          BETWEEN coalesce(ended.after_rank, '-infinity')
+              AND (statement_timestamp() - %(due_for)s::interval) AT TIME ZONE 'UTC'
+      AND (ended.after_rank IS NULL
+           OR ((s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority, s.workflow_id,
+               s.step COLLATE "C", s.idx)
+              > (ended.after_rank, ended.after_workflow, ended.after_step, ended.after_idx))
+    ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority, s.workflow_id,
+        s.step COLLATE "C", s.idx
+    LIMIT %(limit)s
 ) page
-ORDER BY page.due_at, page.workflow_id, page.step COLLATE "C", page.idx
+ORDER BY page.rank, page.workflow_id, page.step COLLATE "C", page.idx
 
 -- name: forget_sidecars
 -- Only under the epoch in force.

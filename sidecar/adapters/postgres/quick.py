@@ -52,9 +52,10 @@ class QuickDecisions:
         for place, changes in decided.items():
             known = changes.workflow.id
             before = self._kept.get(known)
-            if before is None:
+            definition = self._definitions.peek(changes.workflow.definition)
+            if before is None or definition is None:
                 raise AssertionError(f"workflow {known} was decided on and is not known")
-            quick.written.add(changes, before)
+            quick.written.add(changes, before, definition)
             quick.transitions[place] = Moved(changes)
         for place, changes in decided.items():
             if batch.transitions[place].claim_next:

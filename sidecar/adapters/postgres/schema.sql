@@ -121,11 +121,14 @@ CREATE TABLE steps (
     comp_output     json,
     comp_error      json,
     origin          uuid,
+    priority        integer     NOT NULL DEFAULT 0,
     PRIMARY KEY (workflow_id, idx, step)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
--- Claim, look and ring-again all go by this one predicate.
-CREATE INDEX steps_claimable ON steps (namespace, service, due_at)
+-- Claim, look and ring-again all go by this one predicate, in the order of `sidecar.saga.priority`:
+-- the time when a step is due, or so much earlier by its priority.
+CREATE INDEX steps_claimable ON steps (namespace, service,
+        ((due_at AT TIME ZONE 'UTC') - interval '10 seconds' * priority), due_at)
     WHERE status IN ('queued', 'retrying', 'in_doubt', 'compensating') AND lease_until IS NULL;
 CREATE INDEX steps_timers ON steps (namespace, due_at)
     WHERE status = 'waiting' AND due_at IS NOT NULL;
@@ -286,3 +289,28 @@ CREATE INDEX turns_placed ON turns (namespace, definition, turn_step, turn, sinc
 CREATE INDEX turns_waiting
     ON turns (namespace, definition, turn_step, turn, priority DESC, since, workflow_id, idx)
     WHERE NOT placed;
+
+-- When the next call of a path is promised, and when the next one may be granted: what the
+-- algorithm calls theoretical arrival times. A row that is asked for often, and written each time.
+CREATE TABLE rate_limits (
+    namespace text        NOT NULL,
+    service   text        NOT NULL,
+    path      text        NOT NULL,
+    promised  timestamptz NOT NULL DEFAULT 'epoch',
+    called    timestamptz NOT NULL DEFAULT 'epoch',
+    PRIMARY KEY (namespace, service, path)
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- What steps were promised that had to be sent away; one whose action is not limited has none.
+CREATE TABLE rate_promises (
+    workflow_id uuid        NOT NULL,
+    step        text        NOT NULL,
+    idx         integer     NOT NULL,
+    action      text        NOT NULL,
+    namespace   text        NOT NULL,
+    service     text        NOT NULL,
+    path        text        NOT NULL,
+    moment      timestamptz NOT NULL,
+    PRIMARY KEY (workflow_id, step, idx, action)
+);
+CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, moment);

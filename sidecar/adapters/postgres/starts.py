@@ -106,8 +106,9 @@ class Starts:
         if start.rerun is None or old is None:
             return start.new
         event, new = both_sides(start, old)
-        changes = machine.advance(self._locked.definition(old), old, event, now=now, render=render)
-        self._written.add(changes, old)
+        definition = self._locked.definition(old)
+        changes = machine.advance(definition, old, event, now=now, render=render)
+        self._written.add(changes, old, definition)
         self._locked.workflows[old.id] = changes.workflow
         if changes.workflow.taken_over_by == start.id:
             self._handed_over.append({"id": old.id, "taken_over_by": start.id})

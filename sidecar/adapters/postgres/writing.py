@@ -11,13 +11,15 @@ reading: `sidecar.adapters.postgres.kept` keeps it until then.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, LiteralString
 
-from sidecar.adapters.postgres import records, rows
+from sidecar.adapters.postgres import claiming, records, rows
+from sidecar.adapters.postgres.claiming import UNDER_TICKET, claiming_parts
 from sidecar.adapters.postgres.sql import Connection, ask, load
 from sidecar.adapters.postgres.written import Key, Written
 from sidecar.ports.store import Batch, Claimed, Missing
@@ -32,7 +34,8 @@ LARGE = 4096
 """So is one in which an output that expressions may read takes more bytes than this."""
 
 
-_UNDER_TICKET = ("no_moves", "no_starts", "no_history", "under_ticket", "none_refused")
+_WRITES_NOTHING = ("no_moves", "no_starts", "no_history")
+_BLOCKS = ChainMap(SQL, claiming.SQL)
 
 
 @dataclass(slots=True)
@@ -68,7 +71,9 @@ async def write(
         values["keys"] = records.packed([_key_record(key) for key in keys])
     if limit:
         values["limit"] = limit
-    statement = _statement(*_written_parts(written), *_claimed_parts(limit > 0, bool(keys)))
+    statement = _statement(
+        *_written_parts(written), *claiming_parts(due=limit > 0, named=bool(keys))
+    )
     answer = _read(await ask(connection, statement, values), written)
     if earlier is not None:
         answer.claimed[:0] = earlier.claimed
@@ -76,7 +81,7 @@ async def write(
 
 
 async def _under_ticket(connection: Connection, batch: Batch) -> Answer:
-    found = await ask(connection, _statement(*_UNDER_TICKET), _values(batch))
+    found = await ask(connection, _statement(*_WRITES_NOTHING, *UNDER_TICKET), _values(batch))
     return _read(found, Written())
 
 
@@ -108,21 +113,10 @@ def _written_parts(written: Written) -> Iterator[str]:
         yield "turns"
 
 
-def _claimed_parts(due: bool, named: bool) -> Iterator[str]:  # noqa: FBT001
-    if due:
-        yield "due"
-    if named:
-        yield "named"
-    if due or named:
-        yield "by_both" if due and named else "by_due" if due else "by_name"
-    yield "taken" if due or named else "none_taken"
-    yield "refused" if named else "none_refused"
-
-
 @cache
 def _statement(*parts: str) -> LiteralString:
     """The statement with these parts: a part that is not needed costs time even when empty."""
-    return "WITH\n" + ",\n".join(SQL[part] for part in (*parts, "held")) + "\n" + SQL["answer"]
+    return "WITH\n" + ",\n".join(_BLOCKS[part] for part in parts) + "\n" + SQL["answer"]
 
 
 def _read(answered: Sequence[rows.Answered], written: Written) -> Answer:

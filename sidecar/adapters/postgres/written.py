@@ -35,7 +35,7 @@ class Written:
 
     `after` holds every workflow as it will be; of those that existed, `before` has the state that
     was decided on. `new` are the others, `fresh` the steps that have no row yet,
-    `claims` the steps that the batch holds from now on.
+    `priorities` those of them that have one, `claims` the steps that the batch holds from now on.
     """
 
     after: dict[WorkflowId, Workflow] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class Written:
     new: dict[WorkflowId, records.NewRow] = field(default_factory=dict)
     steps: dict[Key, Step] = field(default_factory=dict)
     fresh: set[Key] = field(default_factory=set)
+    priorities: dict[Key, int] = field(default_factory=dict)
     succeeded: set[Key] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
     claims: set[Key] = field(default_factory=set)
@@ -65,7 +66,7 @@ class Written:
             latest=quick and start.latest,
             priority=start.definition.priority,
         )
-        self._add(changes, ())
+        self._add(changes, (), start.definition)
 
     def begin_child(self, changes: Changes, definition: Definition) -> None:
         """Keep a workflow that another one has started."""
@@ -79,29 +80,28 @@ class Written:
             priority=definition.priority,
         )
         self.children.append(changes)
-        self._add(changes, ())
+        self._add(changes, (), definition)
 
     def brings(self, letter: LetterId) -> None:
         """Forget a letter, whatever came of it."""
         self.brought.append(records.letter_id_record(letter))
 
-    def add(self, changes: Changes, before: Workflow) -> None:
+    def add(self, changes: Changes, before: Workflow, definition: Definition) -> None:
         """Keep the result of one decision on `before`."""
         self.before.setdefault(before.id, before)
-        self._add(changes, before.steps)
+        self._add(changes, before.steps, definition)
 
-    def _add(self, changes: Changes, before: Mapping[StepKey, Step] | tuple[()]) -> None:
+    def _add(
+        self,
+        changes: Changes,
+        before: Mapping[StepKey, Step] | tuple[()],
+        definition: Definition,
+    ) -> None:
         workflow = changes.workflow
         known = workflow.id
         self.after[known] = workflow
         for step in changes.steps:
-            key = (known, step.key)
-            earlier = self.steps.get(key)
-            if earlier is not None:
-                step = _with_bodies_of(earlier, step)  # noqa: PLW2901
-            elif step.key not in before:
-                self.fresh.add(key)
-            self.steps[key] = step
+            self._keep((known, step.key), step, before, definition)
         for event in changes.events:
             self.events.append(records.event_record(known, event))
             if event.step is not None and event.after == StepStatus.SUCCEEDED:
@@ -118,6 +118,23 @@ class Written:
         for number in changes.taken:
             if self.kept.pop((known, number), None) is None:
                 self.unkept.append({"workflow_id": known, "number": number})
+
+    def _keep(
+        self,
+        key: Key,
+        step: Step,
+        before: Mapping[StepKey, Step] | tuple[()],
+        definition: Definition,
+    ) -> None:
+        """Keep a step as it will be."""
+        earlier = self.steps.get(key)
+        if earlier is not None:
+            step = _with_bodies_of(earlier, step)
+        elif step.key not in before:
+            self.fresh.add(key)
+            if step.key.step in definition.priorities:
+                self.priorities[key] = definition.priorities[step.key.step]
+        self.steps[key] = step
 
     def claim_next(self, batch: Batch, changes: Changes, now: datetime) -> None:
         """Claim one step that a transition queued for the batch's own service.
@@ -162,6 +179,8 @@ class Written:
             record = records.step_record(
                 key[0], step, succeeded=key in self.succeeded, claim=key in self.claims
             )
+            if key in self.priorities:
+                record["priority"] = self.priorities[key]
             (fresh if key in self.fresh else moved).append(record)
         workflows = [
             records.moved_workflow_record(self.after[known], before)

@@ -186,7 +186,7 @@ class _Transaction:
             self._start_keys[name] = StartKey(start.id, start.input_hash)
         known, render = self._store.definition(ref), self._store.render
         changes = machine.start(known, new, now=self._now, render=render, actor=start.actor)
-        row = self._rows[start.id] = Row.begun(changes)
+        row = self._rows[start.id] = Row.begun(changes, known)
         self._outbox.send(changes)
         if start.claim_next:
             self._claims.next(row, changes)

@@ -98,7 +98,9 @@ class _Sequence:
         own = Template(JsonText(f'"{self.seed}"'), constant=True)
         steps = tuple(
             # Two services, so that a settlement's own service has some of what comes next.
-            step if step.wait else _of_service(step, self.draw.choice("ab"), own)
+            step
+            if step.wait
+            else _called(step, self.draw.choice("ab"), own, self.draw.choice((0, 0, 9)))
             for step in made.steps
         )
         turns = Concurrency(own, 1, self.draw.random() < 0.5) if self.draw.random() < 0.1 else None
@@ -229,11 +231,11 @@ class _Sequence:
         return found
 
 
-def _of_service(step: StepDefinition, service: str, own: Template) -> StepDefinition:
+def _called(step: StepDefinition, service: str, own: Template, priority: int) -> StepDefinition:
     turns = step.concurrency
     if turns is not None and turns.key.constant:
         turns = dataclasses.replace(turns, key=own)
-    return dataclasses.replace(step, service=service, concurrency=turns)
+    return dataclasses.replace(step, service=service, concurrency=turns, priority=priority)
 
 
 def _admissions(draw: random.Random, workflow: Workflow) -> list[Event]:

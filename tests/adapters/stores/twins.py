@@ -165,10 +165,13 @@ class Twins:
         await self._compare_turns()
         work = [await one.leader_work(NAMESPACE, UNSEEN, timedelta()) for one in (real, twin)]
         same(*work)
+        asked = (NAMESPACE, UNSEEN, timedelta(), ALL)
+        same(*[list(await one.ringable_steps(*asked)) for one in (real, twin)])
 
     async def _compare_turns(self) -> None:
         """Who waits for a place and who has one, and that no more have one than may."""
         both = (self.stores[0], self.memory)
+        # Keys come in no order of which anything is promised.
         same(*[sorted(await one.free_turns(NAMESPACE, ALL)) for one in both])
         for turn in list(self.tables.turns):
             same(*[await one.next_turns(turn) for one in both])

@@ -11,6 +11,7 @@ from tests.simulation.mutants.language_postgres import LANGUAGE_POSTGRES
 from tests.simulation.mutants.memory import MEMORY
 from tests.simulation.mutants.planting import Mutant
 from tests.simulation.mutants.postgres import POSTGRES
+from tests.simulation.mutants.rates import RATES
 from tests.simulation.mutants.reruns import RERUN
 from tests.simulation.mutants.turns import TURNS
 
@@ -25,5 +26,6 @@ MUTANTS = (
     *TURNS,
     *RERUN,
     *CORNERS,
+    *RATES,
 )
 BY_NAME: dict[str, Mutant] = {one.name: one for one in MUTANTS}

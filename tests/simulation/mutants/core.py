@@ -44,8 +44,8 @@ ANSWERS = (
     ),
     simulated(
         "a claim that is given back is never due again",
-        "sidecar.saga.answers:_released",
-        "due_at=draft.now",
+        "sidecar.saga.queueing:give_back",
+        "due_at=due",
         "due_at=None",
     ),
     simulated(

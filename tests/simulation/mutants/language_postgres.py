@@ -8,6 +8,7 @@ SUITE = "tests/adapters/stores/test_postgres.py::TestPostgresStore"
 ALONE = "tests/adapters/stores/test_postgres.py"
 RACES = "tests/adapters/stores/test_postgres_language_races.py"
 COSTS = "tests/adapters/stores/test_postgres_costs.py"
+CLAIMING = "sidecar.adapters.postgres.claiming"
 WRITING = "sidecar.adapters.postgres.writing"
 ITEMS = "sidecar.adapters.postgres.items"
 LOCKED = "sidecar.adapters.postgres.locked"
@@ -16,21 +17,21 @@ QUERIES = "sidecar.adapters.postgres.queries"
 CLAIMS = (
     tested(
         "what is in doubt is never due in the database",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "'in_doubt', ",
         "",
         f"{SUITE}::test_who_is_in_doubt_can_be_claimed_and_asks",
     ),
     tested(
         "what is in doubt cannot be claimed by its name",
-        f"{WRITING}:SQL.named",
+        f"{CLAIMING}:SQL.named",
         "'in_doubt', ",
         "",
         f"{SUITE}::test_it_is_claimed_by_its_name_and_with_the_settlement",
     ),
     tested(
         "a question is claimed as a call",
-        f"{WRITING}:SQL.taken",
+        f"{CLAIMING}:SQL.taken",
         "status = CASE WHEN s.status IN ('compensating', 'in_doubt')",
         "status = CASE WHEN s.status IN ('compensating')",
         f"{SUITE}::test_who_is_in_doubt_can_be_claimed_and_asks",
@@ -51,7 +52,7 @@ CLAIMS = (
     ),
     tested(
         "a pause that has been written is not looked at by who claims by name",
-        f"{WRITING}:SQL.named",
+        f"{CLAIMING}:SQL.named",
         "AND NOT w.paused",
         "",
         f"{SUITE}::test_nothing_is_claimed_while_paused_and_what_is_due_is_rung_for_then",

@@ -22,7 +22,7 @@ class Edit:
     """Replaces `old` by `new` in a function or a statement.
 
     `where` names a function like `sidecar.saga.answers:answered`, a statement like
-    `sidecar.adapters.postgres.writing:SQL.due`.
+    `sidecar.adapters.postgres.claiming:SQL.due`.
     """
 
     where: str

@@ -11,34 +11,35 @@ RACES = "tests/adapters/stores/test_postgres_races.py"
 QUICK = "tests/adapters/stores/test_postgres_quick.py"
 LOCKS = "tests/adapters/stores/test_postgres_locks.py"
 ELECTION = "tests/adapters/elections/test_postgres.py"
+CLAIMING = "sidecar.adapters.postgres.claiming"
 WRITING = "sidecar.adapters.postgres.writing"
 STORE = "sidecar.adapters.stores.postgres:PostgresStore"
 
 CLAIMS = (
     tested(
         "a claim waits for a row that somebody holds",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         " SKIP LOCKED",
         "",
         f"{ALONE}::test_a_locked_step_is_not_claimed_and_called_locked",
     ),
     tested(
         "a claim by name waits for a row that somebody holds",
-        f"{WRITING}:SQL.named",
+        f"{CLAIMING}:SQL.named",
         " SKIP LOCKED",
         "",
         f"{ALONE}::test_a_locked_step_is_not_claimed_and_called_locked",
     ),
     tested(
         "what is due is claimed without a lock",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "FOR UPDATE OF s SKIP LOCKED",
         "",
         f"{RACES}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
     ),
     masked(
         "what is due is not materialized",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "due AS MATERIALIZED (",
         "due AS (",
         f"{RACES}::test_eight_claimers_share_the_work_and_none_gets_more_than_it_asked_for",
@@ -48,21 +49,21 @@ CLAIMS = (
     ),
     tested(
         "the limit of claims in the database is ignored",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "LIMIT %(limit)s",
         "LIMIT %(limit)s + 5",
         f"{SUITE}::test_the_limit_is_kept_and_the_longest_due_come_first",
     ),
     tested(
         "a due time in the database is ignored",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "s.due_at <= statement_timestamp() AND",
         "",
-        f"{SUITE}::test_nothing_is_claimed_before_it_is_due",
+        f"{SUITE}::test_urgent_or_not_nothing_is_claimed_before_it_is_due",
     ),
     tested(
         "a due time is ignored for a step that is named",
-        f"{WRITING}:SQL.named",
+        f"{CLAIMING}:SQL.named",
         "s.due_at <= statement_timestamp() AND",
         "",
         f"{SUITE}::test_nothing_is_claimed_before_it_is_due",
@@ -70,14 +71,14 @@ CLAIMS = (
     ),
     tested(
         "a workflow paused in the database is gone on with",
-        f"{WRITING}:SQL.due",
+        f"{CLAIMING}:SQL.due",
         "AND NOT w.paused",
         "",
         f"{SUITE}::test_nothing_of_a_paused_workflow_is_claimed_forward_or_back",
     ),
     tested(
         "a step that somebody holds is claimed by name",
-        f"{WRITING}:SQL.named",
+        f"{CLAIMING}:SQL.named",
         "AND COALESCE(s.lease_until IS NULL, false)",
         "AND s.lease_until IS NOT DISTINCT FROM s.lease_until",
         f"{SUITE}::test_a_step_stays_with_its_claimer_until_the_machine_ends_the_lease",
@@ -85,14 +86,14 @@ CLAIMS = (
     ),
     tested(
         "a claim in the database does not raise the attempt",
-        f"{WRITING}:SQL.taken",
+        f"{CLAIMING}:SQL.taken",
         "comp_attempt = s.comp_attempt + CASE s.status WHEN 'compensating' THEN 1 ELSE 0 END",
         "comp_attempt = GREATEST(s.comp_attempt, 1)",
         f"{SUITE}::test_a_compensation_is_tried_until_it_is_done",
     ),
     tested(
         "a claim in the database sets no lease",
-        f"{WRITING}:SQL.taken",
+        f"{CLAIMING}:SQL.taken",
         "+ make_interval(secs => (s.call_ms + %(margin_ms)s) / 1000.0)",
         "",
         f"{SUITE}::test_a_claim_says_all_that_a_call_needs_and_writes_the_step_alone",
@@ -294,7 +295,7 @@ LEADERS = (
     tested(
         "the next page of what is rung for again begins at the first",
         "sidecar.adapters.postgres.queries:SQL.ringable_steps",
-        "(ended.after_due IS NULL\n           OR",
+        "(ended.after_rank IS NULL\n           OR",
         "(true\n           OR",
         f"{SUITE}::test_page_by_page_every_step_has_its_turn",
     ),

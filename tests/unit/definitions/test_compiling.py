@@ -174,7 +174,6 @@ steps:
 @pytest.mark.parametrize(
     ("key", "value", "path"),
     [
-        ("priority", 5, "priority"),
         ("labels", {}, "labels"),
     ],
 )

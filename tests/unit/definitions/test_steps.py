@@ -351,18 +351,6 @@ def test_central_wants_every_compensation_named() -> None:
     assert "`none`" in found["steps[0].compensate"]
 
 
-# -- what is read but not run yet ---------------------------------------------------------------
-
-
-@pytest.fixture
-def some_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that runs all that is read."""
-    for module in ("kinds", "language"):
-        everything: dict[str, Any] = {"definition": {}, "step": {}}
-        monkeypatch.setattr(f"sidecar.definitions.{module}.NOT_YET", everything)
-
-
-@pytest.mark.usefixtures("some_day")
 def test_a_child_is_read() -> None:
     child = compiled({"name": "a", "workflow": "other", "for_each": "${input.l}"}).steps[0].child
     assert child is not None
@@ -376,7 +364,6 @@ def test_a_child_is_read() -> None:
     assert "a step that runs a child" in found["steps[0].pivot"]
 
 
-@pytest.mark.usefixtures("some_day")
 def test_turns_and_priorities_are_read() -> None:
     turns = {"key": "${input.account}", "limit": 2, "release_on_error": True}
     definition = compiled(call("a"), concurrency=turns, priority=5)

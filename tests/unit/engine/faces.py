@@ -173,6 +173,7 @@ class DictStore:
     asked: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
     compiled: CompiledDefinitions | None = None
+    promised: set[StepKey] = field(default_factory=set)
 
     def _enter(self, what: str) -> None:
         self.asked.append(what)
@@ -245,6 +246,10 @@ class DictStore:
         self._enter("is_current")
         found = self.workflows[workflow].steps[step]
         return found.leased and (found.action, found.run.attempt) == (action, attempt)
+
+    async def promised_steps(self, workflow: WorkflowId) -> set[StepKey]:
+        self._enter("promised_steps")
+        return self.promised
 
     async def list_events(
         self, workflow: WorkflowId, after_seq: int, limit: int

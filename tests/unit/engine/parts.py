@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -22,15 +22,18 @@ from sidecar.engine.compiled import CompiledDefinitions
 from sidecar.engine.gate import Gate, GateTimes
 from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.identity import Identity
+from sidecar.engine.limiting import Limiter
 from sidecar.engine.receiving import LookInterval, Receiver
 from sidecar.engine.ringing import Ringer
 from sidecar.engine.slots import Slots
 from sidecar.ports.queue import Delivery, Doorbell, QueueCapabilities, Refused
+from sidecar.ports.rates import RateAnswer, RateAsk
 from sidecar.ports.records import SidecarBeat
 from sidecar.ports.store import Batch, BatchResult, Claimed, Epoch, Started
 from sidecar.ports.telemetry import Metric
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.definition import Definition
+from sidecar.saga.pacing import RateLimit
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 from tests.conformance.store_play import Player, register, start_of
 from tests.unit.engine.faces import until
@@ -84,6 +87,14 @@ class TrickyStore(MemoryStore):
         result = await super().commit(batch)
         await self.faults.meet("committed")
         return result
+
+    async def ask_rates(
+        self, namespace: str, service: str, asks: Sequence[RateAsk]
+    ) -> Sequence[RateAnswer]:
+        await self.faults.meet("ask_rates")
+        answers = await super().ask_rates(namespace, service, asks)
+        await self.faults.meet("rates_asked")
+        return answers
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
@@ -155,6 +166,7 @@ class Parts:
     concurrency: int = 4
     same_store: bool = False
     may_take_more: bool = True
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     claimed: list[Claimed] = field(default_factory=list)
     recorded: list[WorkflowId] = field(default_factory=list)
 
@@ -179,6 +191,7 @@ class Parts:
             self.committer,
             self.slots,
             self.compiled.get,
+            Limiter(self.store, ME, self.rate_limits, self.clock, self.telemetry),
             lease_margin=MARGIN,
             record=lambda workflow, _outcome: self.recorded.append(workflow),
             may_take_more=lambda: self.may_take_more,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sidecar.engine.views import StepView, WorkflowView
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Reason, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import Run, Step, StepKey, Workflow
+from sidecar.saga.workflow import Fan, Run, Step, StepKey, Workflow
 from tests.unit.engine.faces import NOON, Faces
 
 CHARGE = StepKey("charge")
@@ -113,6 +113,31 @@ async def test_a_retry_says_when_it_comes_and_why(faces: Faces) -> None:
     assert view.next_attempt_at == due
     assert view.last_error == step.error
     assert view.waiting_on
+
+
+async def test_a_step_that_its_rate_limit_holds_says_so_and_when_it_moves(faces: Faces) -> None:
+    workflow = await faces.start()
+    due = NOON + timedelta(hours=1)
+    held = replace(workflow.steps[CHARGE], status=StepStatus.RETRYING, due_at=due)
+    faces.store.promised = {CHARGE}
+    view = await seen(faces, workflow, steps={CHARGE: held})
+    assert view.next_attempt_at == due
+    (line,) = view.waiting_on
+    assert line == f"charge: execute waits for the rate limit of its action until {due.isoformat()}"
+
+
+async def test_a_fan_out_says_how_many_of_its_items_the_rate_limit_holds(faces: Faces) -> None:
+    workflow = await faces.start()
+    fan = replace(workflow.steps[CHARGE], fan=Fan(total=9, opened=5, open=5))
+    faces.store.promised = {StepKey("charge", index) for index in (1, 2, 4)}
+    view = await seen(faces, workflow, steps={CHARGE: fan})
+    assert any("3 items wait for the rate limit" in line for line in view.waiting_on)
+
+
+async def test_the_limits_are_asked_for_only_where_something_is_put_off(faces: Faces) -> None:
+    workflow = await faces.start()
+    await faces.queries.get("default", workflow.id)
+    assert "promised_steps" not in faces.store.asked
 
 
 async def test_items_of_a_fan_out_come_by_their_index(faces: Faces) -> None:

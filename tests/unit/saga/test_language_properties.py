@@ -47,6 +47,7 @@ from sidecar.saga.events import (
 from sidecar.saga.machine import advance
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.partial import part
+from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import (
     CLAIMABLE,
     OPEN,
@@ -181,9 +182,11 @@ def answers(draw: random.Random, one: Step) -> list[Event]:
         kind = OutcomeKind.DONE
     output = JsonText(f'"{one.key}"') if kind is OutcomeKind.DONE else None
     attempt = max(1, one.run.attempt - (draw.random() < 0.1))
-    good = kind in (OutcomeKind.DONE, OutcomeKind.RELEASED, OutcomeKind.PENDING)
+    good = kind in (OutcomeKind.DONE, OutcomeKind.PENDING, *NOT_CALLED)
     error = None if good else JsonText(f'{{"code":"{kind}","message":"of {one.key}"}}')
-    answer = Answered(one.key, one.action, attempt, Outcome(kind, output, error))
+    later = timedelta(seconds=draw.choice((0, 2, 90))) if kind is OutcomeKind.HELD else None
+    outcome = Outcome(kind, output, error, retry_after=later)
+    answer = Answered(one.key, one.action, attempt, outcome)
     if draw.random() < 0.1:
         return [LeaseEnded(one.key, one.action, one.run.attempt)]
     if one.awaiting and draw.random() < 0.2:

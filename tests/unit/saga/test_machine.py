@@ -331,3 +331,48 @@ def test_history_has_no_gap_and_tells_every_change() -> None:
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     changes = [(event.before, event.after) for event in events if event.step == "b"]
     assert changes == [("pending", "queued"), ("queued", "running"), ("running", "succeeded")]
+
+
+def test_a_step_held_by_its_rate_limit_is_due_at_its_turn_and_spends_nothing() -> None:
+    run = Run(CHAIN)
+    for _ in range(3):
+        run.answer("a", OutcomeKind.HELD, retry_after=timedelta(hours=1))
+        assert run.step("a").due_at == run.now + timedelta(hours=1)
+        assert run.status("a") is StepStatus.RETRYING
+        assert run.step("a").execute.tries == 0
+        assert run.step("a").execute.started_at is None
+        assert not run.step("a").may_have_effect
+        run.now += timedelta(hours=1)
+    run.answer("a", OutcomeKind.NOT_NOW, retry_after=timedelta(seconds=45))
+    assert run.status("a") is StepStatus.RETRYING
+
+
+def test_what_was_spent_of_a_budget_before_a_step_was_held_stays_spent() -> None:
+    run = Run(CHAIN)
+    run.answer("a", OutcomeKind.NOT_NOW, retry_after=timedelta(seconds=45))
+    run.now += timedelta(seconds=45)
+    run.answer("a", OutcomeKind.HELD, retry_after=timedelta(hours=1))
+    began = run.step("a").execute.started_at
+    assert began == run.now + timedelta(hours=1) - timedelta(seconds=45)
+    run.now += timedelta(hours=1)
+    run.answer("a", OutcomeKind.NOT_NOW, retry_after=timedelta(seconds=45))
+    assert run.status("a") is StepStatus.FAILED
+
+
+def test_a_compensation_that_is_held_waits_for_its_turn() -> None:
+    run = Run(CHAIN)
+    run.done("a")
+    run.answer("b", OutcomeKind.REFUSED)
+    run.answer("a", OutcomeKind.HELD, retry_after=timedelta(minutes=5))
+    assert run.status("a") is StepStatus.COMPENSATING
+    assert run.step("a").due_at == run.now + timedelta(minutes=5)
+    assert run.step("a").compensate.tries == 0
+    assert run.step("a").compensate.started_at is None
+
+
+def test_a_step_that_is_held_when_its_workflow_turns_back_is_not_sent_any_more() -> None:
+    run = Run(CHAIN)
+    run.claim("a")
+    run.apply(CancelRequested())
+    run.apply(Answered(A, Action.EXECUTE, 1, Outcome(OutcomeKind.HELD)))
+    assert run.status("a") is StepStatus.CANCELLED

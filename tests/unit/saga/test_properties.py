@@ -15,8 +15,15 @@ from tests.unit.saga.worlds import Run, definition, step
 FORWARD = [
     OutcomeKind.DONE, OutcomeKind.DONE, OutcomeKind.DONE, OutcomeKind.DONE, OutcomeKind.REFUSED,
     OutcomeKind.UNKNOWN, OutcomeKind.UNUSABLE, OutcomeKind.NOT_SENT, OutcomeKind.RELEASED,
+    OutcomeKind.HELD,
 ]  # fmt: skip
-BACK = [OutcomeKind.DONE, OutcomeKind.DONE, OutcomeKind.UNKNOWN, OutcomeKind.RELEASED]
+BACK = [
+    OutcomeKind.DONE,
+    OutcomeKind.DONE,
+    OutcomeKind.UNKNOWN,
+    OutcomeKind.RELEASED,
+    OutcomeKind.HELD,
+]
 
 
 @st.composite

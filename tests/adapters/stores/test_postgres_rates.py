@@ -1,0 +1,84 @@
+"""The rule of rate limits, written once as a loop and once as a statement, comes to the same."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import pytest
+
+from sidecar.ports.rates import RateAsk
+from sidecar.saga.pacing import RateLimit
+from sidecar.saga.states import Action
+from sidecar.saga.workflow import StepKey, WorkflowId
+from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
+from tests.servers.postgres import PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+SEQUENCES = 40
+QUESTIONS = 25
+
+
+@pytest.fixture(scope="module")
+def timed(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a database with the schema and a clock that is moved by hand."""
+    name = f"rates_{uuid.uuid4().hex}"
+    dsn = postgres_server.create_database(name)
+    prepare(dsn)
+    yield dsn
+    if postgres_server.alive:
+        postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def twins(timed: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
+    both = Twins(timed, monkeypatch)
+    await both.open()
+    yield both
+    await both.close()
+
+
+async def test_both_stores_give_the_same_turns_whatever_is_asked(twins: Twins) -> None:
+    granted = sent_away = late = 0
+    for seed in range(SEQUENCES):
+        draw = random.Random(f"rates {seed}")
+        service = f"payments-{seed}"
+        paths = {
+            path: RateLimit(
+                draw.choice((1, 2, 3, 7)), timedelta(milliseconds=draw.randint(5, 4000))
+            )
+            for path in ("/a", "/b")
+        }
+        known = [WorkflowId(str(uuid.UUID(int=draw.getrandbits(128)))) for _ in range(6)]
+        promised: set[RateAsk] = set()
+        for number in range(QUESTIONS):
+            path = draw.choice(list(paths))
+            asks = [_ask(draw, draw.choice((path, *paths)), paths, known) for _ in range(4)]
+            asks = list({(one.workflow, one.key, one.action): one for one in asks}.values())
+            store = twins.stores[number % 2]
+            found = list(await store.ask_rates(NAMESPACE, service, asks))
+            assert found == list(await twins.memory.ask_rates(NAMESPACE, service, asks)), seed
+            for ask, answer in zip(asks, found, strict=True):
+                granted += answer.granted
+                sent_away += not answer.granted
+                late += not answer.granted and ask in promised
+                (promised.discard if answer.granted else promised.add)(ask)
+            for one in known:
+                steps = set(await store.promised_steps(one))
+                assert steps == set(await twins.memory.promised_steps(one)), seed
+            await twins.pass_time(draw.choice((0, 0, 0.001, 0.3, 2, 30, 4000)))
+    assert granted > 100
+    assert sent_away > 100
+    assert late > 10
+
+
+def _ask(
+    draw: random.Random, path: str, paths: dict[str, RateLimit], known: list[WorkflowId]
+) -> RateAsk:
+    key = StepKey("charge", draw.choice((-1, 0, 1)))
+    action = draw.choice((Action.EXECUTE, Action.COMPENSATE))
+    patience = draw.choice((0, 1_000, 500_000, 4_000_000))
+    return RateAsk(path, paths[path], draw.choice(known), key, action, patience)

@@ -1,0 +1,165 @@
+"""Bugs in rate limits and priorities."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants.planting import simulated, tested
+
+MEMORY = "tests/adapters/stores/test_memory.py::TestMemoryStore"
+POSTGRES = "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+SIDE_BY_SIDE = "tests/adapters/stores/test_postgres_rates.py"
+LIMITING = "tests/unit/engine/test_limiting.py"
+MACHINE = "tests/unit/saga/test_machine.py"
+PACING = "sidecar.saga.pacing:give_turns"
+CALLER = "sidecar.engine.calling:Caller"
+STATEMENT = "sidecar.adapters.postgres.rates:SQL.ask"
+CLAIMING = "sidecar.adapters.postgres.claiming"
+
+TURNS = (
+    tested(
+        "every call has its turn at once",
+        PACING,
+        "granted = moment - now <= min(one.patience, longest)",
+        "granted = True",
+        f"{MEMORY}::test_a_rested_action_may_be_called_as_often_as_the_limit_then_at_its_pace",
+    ),
+    tested(
+        "promises that nobody came for add up to a burst",
+        PACING,
+        "moment = max(arrival, theoretical - tolerance)",
+        "moment = arrival",
+        f"{MEMORY}::test_promises_that_nobody_came_for_do_not_add_up_to_a_burst",
+    ),
+    tested(
+        "what is granted is not counted",
+        PACING,
+        "            called = theoretical",
+        "            called = meter.called",
+        f"{MEMORY}::test_promises_that_nobody_came_for_do_not_add_up_to_a_burst",
+        SIDE_BY_SIDE,
+    ),
+    tested(
+        "whoever comes back too early loses its turn",
+        PACING,
+        "one.promise <= now",
+        "True",
+        f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
+    ),
+    tested(
+        "a new call is waited for as long as there is time",
+        PACING,
+        "NEW_PATIENCE_US if one.promise is None else one.patience",
+        "one.patience",
+        f"{MEMORY}::test_a_new_call_waits_less_long_than_one_that_was_promised",
+    ),
+    tested(
+        "a promise is forgotten as soon as it is made",
+        "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
+        "if turn.granted:",
+        "if True:",
+        f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
+    ),
+    tested(
+        "meters in the database are not locked",
+        STATEMENT,
+        "ORDER BY m.path FOR UPDATE",
+        "ORDER BY m.path",
+        f"{POSTGRES}::test_however_many_ask_at_once_no_turn_is_given_twice",
+    ),
+    tested(
+        "some are given turns where a meter of others is missing",
+        STATEMENT,
+        "WHERE locked.known = (SELECT count(DISTINCT path) FROM asked)",
+        "",
+        SIDE_BY_SIDE,
+    ),
+    tested(
+        "the database keeps promises that were used",
+        STATEMENT,
+        "WHERE a.granted AND a.kept_one",
+        "WHERE NOT a.granted AND a.kept_one",
+        SIDE_BY_SIDE,
+    ),
+)
+
+CALLS = (
+    tested(
+        "a store that does not answer lets everybody call",
+        f"{CALLER}._wait_for_turn",
+        "continue",
+        "return None",
+        f"{LIMITING}::test_while_the_store_does_not_answer_nobody_calls_and_then_all_do",
+    ),
+    simulated(
+        "who is sent away calls all the same",
+        f"{CALLER}._wait_for_turn",
+        "if not grant.granted:",
+        "if False:",
+    ),
+    tested(
+        "a turn is used however late",
+        f"{CALLER}._begins_in_time",
+        "return self._clock.monotonic() <= grant.ends",
+        "return True",
+        f"{LIMITING}::test_a_turn_that_comes_too_late_is_not_used",
+    ),
+    simulated(
+        "calls of limited actions ask for no turn",
+        "sidecar.engine.limiting:Limiter.limits",
+        "return path in self._limits",
+        "return False",
+    ),
+    tested(
+        "the wait for a turn is spent from the budget of tries",
+        "sidecar.saga.queueing:give_back",
+        "step = _as_if_later(step, due)",
+        "pass",
+        f"{MACHINE}::test_a_step_held_by_its_rate_limit_is_due_at_its_turn_and_spends_nothing",
+    ),
+    tested(
+        "a step that is held is due at once",
+        "sidecar.saga.queueing:give_back",
+        "draft.now + (outcome.retry_after or timedelta())",
+        "draft.now",
+        f"{MACHINE}::test_a_step_held_by_its_rate_limit_is_due_at_its_turn_and_spends_nothing",
+    ),
+)
+
+PRIORITIES = (
+    tested(
+        "priorities in memory change nothing",
+        "sidecar.adapters.memory.tables:Row.rank",
+        "self.priorities.get(step.key.step, 0)",
+        "0",
+        f"{MEMORY}::test_of_what_is_due_the_more_urgent_is_claimed_first",
+    ),
+    tested(
+        "priorities in the database change nothing",
+        f"{CLAIMING}:SQL.due",
+        "ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority",
+        "ORDER BY s.due_at",
+        f"{POSTGRES}::test_of_what_is_due_the_more_urgent_is_claimed_first",
+    ),
+    tested(
+        "whoever waits long enough still comes last",
+        f"{CLAIMING}:SQL.due",
+        "ORDER BY (s.due_at AT TIME ZONE 'UTC') - interval '10 seconds' * s.priority",
+        "ORDER BY s.priority DESC, s.due_at",
+        f"{POSTGRES}::test_one_that_has_waited_long_enough_goes_before_a_more_urgent_one",
+    ),
+    tested(
+        "a step cannot say that it is not urgent",
+        "sidecar.definitions.compiling:_step",
+        "model.priority if step.priority is None else step.priority",
+        "step.priority or model.priority",
+        f"{MEMORY}::test_a_step_without_one_has_the_priority_of_its_definition",
+    ),
+    tested(
+        "of those that wait for a turn in memory the oldest is always first",
+        "sidecar.adapters.memory.tables:MemoryTables.waiting_for",
+        "(-one.priority, *_since(one))",
+        "_since(one)",
+        f"{MEMORY}::test_of_those_that_wait_for_a_turn_the_most_urgent_is_admitted_first",
+    ),
+)
+
+RATES = TURNS + CALLS + PRIORITIES
