@@ -1,7 +1,6 @@
 """The shape of a definition, as pydantic models: which keys there are and what they may hold.
 
-Every key that is not here is refused. Keys that belong to the language of definitions but
-that this version does not read (`UNSUPPORTED`) are refused with words of their own.
+Every key that is not here is refused.
 
 The text below a field says what it is for; `language` publishes it.
 """
@@ -38,13 +37,6 @@ from sidecar.saga.priority import HIGHEST
 
 MAX_STEPS = 1_000
 MOST_AT_A_TIME = 100_000
-
-UNSUPPORTED: dict[str, dict[str, str]] = {
-    "definition": {
-        "labels": "`labels`",
-    },
-}
-"""For each kind of mapping the keys of the language that this version does not read, in words."""
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
