@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -57,6 +59,27 @@ OnStatus = Annotated[
         }
     ),
 ]
+
+
+Compat = Literal["dtm"]
+
+_CONVENTIONS: Mapping[Compat, Mapping[int, str]] = {
+    # There only 409 is a definite no, and all that is neither it nor 425 is tried again: another
+    # 4xx proves nothing, though 429 asks to wait here as everywhere.
+    "dtm": dict.fromkeys(range(400, 500), "unknown")
+    | {409: "refused", 425: "busy", 429: "not_now"},
+}
+"""What statuses mean to services that were written for another system."""
+
+
+@lru_cache(maxsize=1_000)
+def meanings(
+    compat: Compat | None, own: tuple[tuple[int, str], ...]
+) -> tuple[tuple[int, str], ...]:
+    """What HTTP statuses mean by a convention, but for those of which `own` speaks itself."""
+    if compat is None:
+        return own
+    return tuple(sorted({**_CONVENTIONS[compat], **dict(own)}.items()))
 
 
 ENDLESS = ("max_attempts", "total_budget")

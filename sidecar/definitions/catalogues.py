@@ -19,11 +19,13 @@ from sidecar.definitions.calls import (
     Call,
     CallbackTimeout,
     CallTimeout,
+    Compat,
     Method,
     OnStatus,
     Part,
     Retry,
     StatusPlan,
+    meanings,
     read_path,
 )
 from sidecar.definitions.documents import canonical, read_document, walk
@@ -69,6 +71,8 @@ class ActionPlan(Part):
     """How `execute` is tried again."""
     on_status: OnStatus = ()
     """HTTP statuses that mean something else than usual."""
+    compat: Compat | None = None
+    """The convention by which the service answers, to both calls, if it is not the usual one."""
     callback_timeout: CallbackTimeout | None = None
     """How long the service may take to call back after it answered 202."""
     rate_limit: RatePlan | None = None
@@ -79,13 +83,13 @@ class ActionPlan(Part):
         match action:
             case Action.EXECUTE:
                 call = self.execute
-                method = self.method or call.method
-                return Target(call.path, method, self.on_status or call.on_status)
+                method, own = self.method or call.method, self.on_status or call.on_status
+                return Target(call.path, method, meanings(self.compat, own))
             case Action.COMPENSATE:
                 undo = self.compensate
                 if undo is None or undo is NO_EFFECT:
                     return None
-                return Target(undo.path, undo.method, undo.on_status)
+                return Target(undo.path, undo.method, meanings(self.compat, undo.on_status))
             case Action.STATUS:
                 return None if self.status is None else Target(self.status.path, "GET")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.definitions.calls import FROM_CATALOGUE, NO_EFFECT, PINNED_NO_EFFECT, Pinned
+from sidecar.definitions.calls import FROM_CATALOGUE, NO_EFFECT, PINNED_NO_EFFECT, Pinned, meanings
 from sidecar.definitions.documents import (
     MAX_BYTES,
     Document,
@@ -157,7 +157,7 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
             "method": call.method,
             "timeout": step.timeout or call.timeout or DEFAULT_TIMEOUT,
             "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
-            "on_status": step.on_status or call.on_status,
+            "on_status": meanings(step.compat, step.on_status or call.on_status),
         }
     elif step.action is not None:
         given |= _offered(step, step.action)
@@ -198,7 +198,7 @@ def _offered(step: Step, action: str) -> dict[str, Any]:
         "catalogue": step.pinned.catalogue if step.pinned else None,
         "timeout": step.timeout or pinned.timeout or DEFAULT_TIMEOUT,
         "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
-        "on_status": step.on_status,
+        "on_status": meanings(step.compat, step.on_status),
     }
     if pinned.status is not None:
         given["status_check"] = StatusCheck("", pinned.status.budget or DEFAULT_STATUS_BUDGET)
@@ -254,14 +254,15 @@ def _compensation(
         timeout=call.timeout or DEFAULT_TIMEOUT,
         retry=call.retry.over(COMPENSATION_DEFAULT) if call.retry else COMPENSATION_DEFAULT,
         input=templates.get((*path, "input")),
-        on_status=call.on_status,
+        on_status=meanings(step.compat, call.on_status),
     )
 
 
 def _offered_compensation(step: Step) -> Compensation | None:
     """What the catalogue says; where none was known, what the step itself hopes for."""
     if step.pinned is None:
-        return Compensation("") if step.compensate is FROM_CATALOGUE else None
+        undone = step.compensate is FROM_CATALOGUE
+        return Compensation("", on_status=meanings(step.compat, ())) if undone else None
     pinned = step.pinned.compensate
     if pinned is None or pinned is PINNED_NO_EFFECT:
         return None
@@ -269,4 +270,5 @@ def _offered_compensation(step: Step) -> Compensation | None:
         path="",
         timeout=pinned.timeout or DEFAULT_TIMEOUT,
         retry=pinned.retry.over(COMPENSATION_DEFAULT) if pinned.retry else COMPENSATION_DEFAULT,
+        on_status=meanings(step.compat, ()),
     )

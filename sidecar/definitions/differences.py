@@ -2,7 +2,8 @@
 
 Steps are told apart by their names. Their order says nothing where `after` is written; where it is
 left out, a step comes after the one above it, and that is what is compared. Two ways of writing the
-same duration are the same.
+same duration are the same. What a registration pins of a catalogue is compared only where both have
+been registered: a file says nothing of it.
 """
 
 from __future__ import annotations
@@ -51,8 +52,16 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
         elif name not in old:
             found.append(Difference(name, "", Change.ADDED, after=new[name]))
         else:
-            found += _compared(name, "", old[name], new[name])
+            found += _compared(name, "", *_comparable(old[name], new[name]))
     return found
+
+
+def _comparable(before: dict[str, Any], after: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A step of both, without what only one of them has pinned."""
+    pinned = "pinned" in before and "pinned" in after
+    same_call = "action" in before and "action" in after
+    for step in (before, after):
+        yield {k: v for k, v in step.items() if k != "pinned" or pinned or not same_call}
 
 
 def _without_steps(document: Mapping[str, Any]) -> dict[str, Any]:

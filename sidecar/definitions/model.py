@@ -1,7 +1,6 @@
 """The shape of a definition, as pydantic models: which keys there are and what they may hold.
 
-Every key that is not here is refused. Keys that belong to the language of definitions but
-that this version does not read (`UNSUPPORTED`) are refused with words of their own.
+Every key that is not here is refused.
 
 The text below a field says what it is for; `language` publishes it.
 """
@@ -19,6 +18,7 @@ from sidecar.definitions.calls import (
     Call,
     CallbackTimeout,
     CallTimeout,
+    Compat,
     OnStatus,
     Part,
     Pinned,
@@ -37,19 +37,6 @@ from sidecar.saga.priority import HIGHEST
 
 MAX_STEPS = 1_000
 MOST_AT_A_TIME = 100_000
-
-UNSUPPORTED: dict[str, dict[str, str]] = {
-    "definition": {
-        "labels": "`labels`",
-    },
-    "step": {
-        "compat": "`compat`",
-    },
-    "call": {
-        "compat": "`compat`",
-    },
-}
-"""For each kind of mapping the keys of the language that this version does not read, in words."""
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
 
@@ -188,6 +175,9 @@ class Step(Part):
     """How `execute` is tried again."""
     on_status: OnStatus = ()
     """HTTP statuses that mean something else than usual."""
+    compat: Compat | None = None
+    """The convention by which the service answers, to `execute` and `compensate`, if it is not
+    that of GoConductor."""
     status: Annotated[StatusPlan, BeforeValidator(read_path), Short("path")] | None = None
     """Where the service can be asked how an execute went whose outcome is unknown."""
     callback_timeout: CallbackTimeout | None = None

@@ -21,12 +21,10 @@ from sidecar.definitions.findings import Findings, Path, sentence
 from sidecar.definitions.model import (
     MODELS,
     PINNED,
-    UNSUPPORTED,
     DefinitionModel,
     Step,
     StepTurnsPlan,
 )
-from sidecar.definitions.names import LATER
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 
 _DATA = frozenset(("input", "for_each", "output_schema"))
@@ -101,9 +99,6 @@ def tell(
     model, key = model_at(path[:-1]), str(path[-1])
     if model is Call and key in owner.model_fields:
         findings.add(where, f"`{key}` belongs to the {owner.kind}; write it beside `execute`")
-    elif (words := UNSUPPORTED.get(model.kind, {}).get(key)) is not None:
-        what, _, instead = words.partition("; ")
-        findings.add(where, f"{what} {LATER}{f'; {instead}' if instead else ''}")
     else:
         findings.add_unknown(where, "there is no key", key, model.written())
 

@@ -18,6 +18,7 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
+from sidecar.definitions.calls import meanings
 from sidecar.definitions.catalogues import Catalogue, Target
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
@@ -258,9 +259,9 @@ class Caller:
         """Where the catalogue of this sidecar lets it go; what the definition itself says wins."""
         plan = self._catalogue.actions.get(step.action)
         found = None if plan is None else plan.target(action)
-        if found is None or not own.on_status:
+        if plan is None or found is None or not own.on_status:
             return found
-        return found._replace(on_status=own.on_status)
+        return found._replace(on_status=meanings(plan.compat, own.on_status))
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:
         """Let others have the step first. Once its lease is over, that need not be told."""

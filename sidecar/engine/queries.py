@@ -34,7 +34,8 @@ from sidecar.ports.store import Store
 from sidecar.saga.definition import Definition
 from sidecar.saga.explain import may_be_held
 from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.workflow import Workflow, WorkflowId
+from sidecar.saga.turns import InLine, TurnKey, waited_for
+from sidecar.saga.workflow import NO_INDEX, Workflow, WorkflowId
 
 T = TypeVar("T")
 
@@ -68,7 +69,19 @@ class Queries:
         now = self._clock.now()
         put_off = any(may_be_held(step, now) for step in found.steps.values())
         promised = await self._store.promised_steps(found.id) if put_off else ()
-        return workflow_view(definition, found, now, promised)
+        return workflow_view(definition, found, now, promised, await self._holders(found))
+
+    async def _holders(self, workflow: Workflow) -> dict[TurnKey, list[str]]:
+        """Say who has the places that a workflow waits for, each with what it is at."""
+        if workflow.paused:
+            return {}
+        placed = {turn: await self._store.turn_holders(turn) for turn in waited_for(workflow)}
+        known = sorted({one.workflow for some in placed.values() for one in some})
+        statuses = await self._store.statuses(known) if known else {}
+        return {
+            turn: [f"{_named(one)} ({statuses.get(one.workflow, 'ended')})" for one in some]
+            for turn, some in placed.items()
+        }
 
     async def _definition_of(self, workflow: Workflow) -> Definition:
         kept = self._compiled.kept(workflow.definition)
@@ -164,6 +177,11 @@ def workflow_id(text: str) -> WorkflowId:
     if _UUID.fullmatch(lower) is None:
         raise NotFound("There is no such workflow: an id is a UUID.", field="id")
     return WorkflowId(lower)
+
+
+def _named(one: InLine) -> str:
+    is_item = one.step is not None and one.step.index != NO_INDEX
+    return f"{one.step} of {one.workflow}" if is_item else one.workflow
 
 
 def event_cursor(seq: int) -> str:

@@ -10,15 +10,17 @@ it waits for, `next_attempt_at` when it moves next by itself, `last_error` what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from sidecar.ports.versions import StoredDefinition
 from sidecar.saga.changes import HistoryEvent
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.explain import last_error, next_attempt_at, waiting_on
 from sidecar.saga.states import UNDOING, StepStatus
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import NO_INDEX, Fan, Step, StepKey, Workflow
 
 
@@ -169,10 +171,11 @@ def workflow_view(
     workflow: Workflow,
     now: datetime,
     promised: Collection[StepKey] = (),
+    holders: Mapping[TurnKey, Sequence[str]] = MappingProxyType({}),
 ) -> WorkflowView:
     """Return the view of a workflow that was read whole, by the definition that it runs.
 
-    `promised` are its steps that wait for a turn which a rate limit has given them.
+    `promised` and `holders` say what of others it waits for: see `sidecar.saga.explain`.
     """
     steps = tuple(
         _step_view(workflow, step)
@@ -188,7 +191,7 @@ def workflow_view(
         status=workflow.status,
         reason=workflow.reason,
         paused=workflow.paused,
-        waiting_on=tuple(waiting_on(definition, workflow, now, promised)),
+        waiting_on=tuple(waiting_on(definition, workflow, now, promised, holders)),
         next_attempt_at=next_attempt_at(workflow),
         last_error=last_error(workflow),
         input=workflow.input,

@@ -103,7 +103,8 @@ class Transition(Struct, frozen=True):
     wait for the workflow's lock instead of answering `Locked`. `letter`: the event was kept as
     a letter, which is forgotten together with what it brings about, if that is anything. `turn`:
     the event admits the workflow, or a step of it, if there is a place among those of this key;
-    else the verdict is `ignored`.
+    else the verdict is `ignored`. Whether there is one that only this batch gives back is up to a
+    store: those who wait are looked for again when it is done.
     """
 
     workflow: WorkflowId

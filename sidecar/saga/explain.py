@@ -6,13 +6,14 @@ For the person who asks at night why nothing moves. Everything is read off the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from sidecar.saga.children import id_of
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
-from sidecar.saga.turns import waits_for_turn
+from sidecar.saga.turns import TurnKey, limit_of, turn_of, waits_for_turn
 from sidecar.saga.workflow import NO_INDEX, Fan, Step, StepKey, Workflow
 
 
@@ -21,23 +22,26 @@ def waiting_on(
     workflow: Workflow,
     now: datetime,
     promised: Collection[StepKey] = (),
+    holders: Mapping[TurnKey, Sequence[str]] = MappingProxyType({}),
 ) -> list[str]:
     """Return one line for each thing that has to happen next; empty at an end.
 
-    `promised` are the steps that wait for a turn which a rate limit has given them.
+    `promised` are the steps that wait for a turn which a rate limit has given them; `holders` name
+    who has the places that others wait for, as far as it is known.
     """
     if workflow.paused:
         return ["paused: an operator must resume it"]
-    if workflow.status is WorkflowStatus.QUEUED and workflow.turn is not None:
-        turn = workflow.turn
-        return [f"waits for its turn: {turn.limit} at a time with the key {turn.key}"]
+    turn = turn_of(workflow)
+    if workflow.status is WorkflowStatus.QUEUED and turn is not None:
+        return [_in_line(turn, limit_of(definition, workflow, turn), holders)]
     lines = [
         line
         for step in _in_order(definition, workflow)
         for line in (
             [_held(step)]
             if step.key in promised and _is_put_off(step, now)
-            else _of_step(definition.by_name[step.key.step], workflow, step, now)
+            else _in_turn(definition, workflow, step, holders)
+            or _of_step(definition.by_name[step.key.step], workflow, step, now)
         )
     ]
     items = Counter(key.step for key in promised if key.index != NO_INDEX)
@@ -104,9 +108,6 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
         return [f"{what} failed for good"]
     if step.fan is not None and step.status in OPEN:
         return [f"{what} of {_items(step.fan, step.status)}{_in_turns(defined, step)}"]
-    if waits_for_turn(step):
-        limit = defined.concurrency.limit if defined.concurrency else "?"
-        return [f"{what} waits for its turn: {limit} at a time with the key {step.turn}"]
     if defined.child is not None and step.status in OPEN:
         undo = " to be undone" if step.status is StepStatus.COMPENSATING else ""
         return [f"{step.key}: waits for its child {id_of(workflow.id, step)}{undo}"]
@@ -118,6 +119,22 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
         return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
     undo = " to undo it" if action is Action.COMPENSATE else ""
     return [f"{what} waits for a sidecar of service {step.service}{undo}"]
+
+
+def _in_turn(
+    definition: Definition, workflow: Workflow, step: Step, holders: Mapping[TurnKey, Sequence[str]]
+) -> list[str]:
+    turn = turn_of(workflow, step)
+    if turn is None or not waits_for_turn(step):
+        return []
+    limit = limit_of(definition, workflow, turn)
+    return [f"{step.key}: {step.action} {_in_line(turn, limit, holders)}"]
+
+
+def _in_line(turn: TurnKey, limit: int, holders: Mapping[TurnKey, Sequence[str]]) -> str:
+    told = f"waits for its turn: {limit} at a time with the key {turn.key}"
+    having = holders.get(turn)
+    return f"{told}, now {', '.join(having)}" if having else told
 
 
 def _in_turns(defined: StepDefinition, step: Step) -> str:

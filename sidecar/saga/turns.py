@@ -104,6 +104,15 @@ def turn_of(workflow: Workflow, step: Step | None = None) -> TurnKey | None:
     return TurnKey(ref.namespace, ref.name, workflow.turn.key) if workflow.turn else None
 
 
+def waited_for(workflow: Workflow) -> set[TurnKey]:
+    """Return the places that a workflow and those of its steps wait for that were read."""
+    if workflow.status is WorkflowStatus.QUEUED:
+        mine = turn_of(workflow)
+        return {mine} if mine else set()
+    found = (turn_of(workflow, one) for one in workflow.steps.values() if waits_for_turn(one))
+    return {turn for turn in found if turn is not None}
+
+
 def limit_of(definition: Definition, workflow: Workflow, turn: TurnKey) -> int:
     """How many of a key may have a place, by the version that a workflow runs; 0 if it says none.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sidecar.definitions.catalogues import Catalogue
-from sidecar.definitions.checker import rules
+from sidecar.definitions.checker import places, rules
 from sidecar.definitions.checker.abstraction import abstract
 from sidecar.definitions.checker.codes import Severity
 from sidecar.definitions.checker.exploring import Explored, Limits, Method, explore
@@ -52,7 +52,11 @@ def check(
     small = abstract(definition, final)
     explored = explore(small, limits)
     spans = times(definition, known)
-    found = [*Proof(small, explored).findings(), *rules.findings(definition, spans, known)]
+    found = [
+        *Proof(small, explored).findings(),
+        *rules.findings(definition, spans, known),
+        *places.findings(definition, known),
+    ]
     order = list(Severity)
     found.sort(key=lambda one: order.index(one.severity))  # stable: by code and step within
     return Report(

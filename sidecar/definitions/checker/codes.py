@@ -145,6 +145,20 @@ CODES: dict[str, Code] = {
             "give the wait, or the workflow, a `timeout`, if somebody may forget it",
         ),
         Code(
+            "GC135",
+            _E,
+            "A workflow can wait for one below it that waits for its place",
+            "take `concurrency` off the definition that runs itself, and give it to one above it "
+            "that does not",
+        ),
+        Code(
+            "GC136",
+            _W,
+            "With the same key a workflow can wait for one below it that waits for its place",
+            "let the `key` hold something that is different at each level, or give `concurrency` "
+            "to a definition above it that does not run itself",
+        ),
+        Code(
             "GC141",
             _W,
             "A compensation that can give up",

@@ -193,6 +193,13 @@ class _Sequence:
         ]
         many = self.draw.randint(1, 4) if self.draw.random() < 0.5 else 1
         chosen = self.draw.sample(found, min(many, len(found)))
+        # Whether a place can be taken by the batch that gives it back is up to a store. It can if
+        # it is a step's, but members of other workflows may be decided before all others are.
+        begin = [one.workflow for one in chosen if one.event == Admitted()]
+        if begin:
+            chosen = [one for one in chosen if one.workflow == begin[0]]
+        asking = {one.workflow for one in chosen if isinstance(one.event, Admitted)}
+        chosen.sort(key=lambda one: one.workflow in asking)
         if len(chosen) == 1:
             next_ = self.draw.random() < 0.5
             wait = self.draw.random() < 0.2

@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import psycopg
@@ -132,30 +134,15 @@ class Twins:
     async def commit(self, handle: int, batch: Batch, *, lost: bool = False) -> None:
         """Commit a batch to both; fail unless the same comes of it.
 
-        A member that finds its workflow moved is offered again, as the engine does. `lost` lets
-        the first answer get lost on its way, so that the whole batch is repeated.
+        `lost` lets the first answer get lost on its way, so that the whole batch is repeated.
         """
         store = self.stores[handle % len(self.stores)]
         if lost:
             store._kept.forget_all()  # else a member may be told that its workflow had moved
             await _lose_answer(store, batch)
             await self.memory.commit(batch)
-        found = await store.commit(batch)
-        transitions = list(found.transitions)
-        while again := [at for at, one in enumerate(transitions) if one is Missing.LOCKED]:
-            rest = replace(
-                batch,
-                starts=(),
-                transitions=tuple(batch.transitions[at] for at in again),
-                claim_keys=None,
-                claim_due=None,
-            )
-            later = await store.commit(rest)
-            for at, one in zip(again, later.transitions, strict=True):
-                transitions[at] = one
-            found = replace(found, claimed=(*found.claimed, *later.claimed))
-        found = replace(found, transitions=tuple(transitions))
-        same(shown(found), shown(await self.memory.commit(batch)))
+        for taken, found in await _in_rounds(store, batch):
+            same(shown(found), shown(await self.memory.commit(taken)))
 
     async def compare(self, workflows: Sequence[WorkflowId]) -> None:
         """Fail unless both tell the same of these workflows, and of what a leader has to do."""
@@ -202,6 +189,25 @@ class Twins:
     def whole(self, known: WorkflowId) -> Workflow:
         """A workflow with all its items, as the twin has it."""
         return self.tables.rows[known].workflow
+
+
+async def _in_rounds(store: PostgresStore, batch: Batch) -> list[tuple[Batch, BatchResult]]:
+    """Commit a batch; return which of its members were taken when, and what came of them.
+
+    A member that finds its workflow moved is offered again, as the engine does. The twin, which is
+    never behind, has to take them in the same order.
+    """
+    rounds = []
+    while True:
+        result = await store.commit(batch)
+        taken = [one is not Missing.LOCKED for one in result.transitions]
+        part = tuple(compress(batch.transitions, taken))
+        found = tuple(compress(result.transitions, taken))
+        rounds.append((replace(batch, transitions=part), replace(result, transitions=found)))
+        if all(taken):
+            return rounds
+        late = tuple(compress(batch.transitions, map(not_, taken)))
+        batch = replace(batch, starts=(), transitions=late, claim_keys=None, claim_due=None)
 
 
 async def _lose_answer(store: PostgresStore, batch: Batch) -> None:

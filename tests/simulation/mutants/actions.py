@@ -36,6 +36,20 @@ CALLS = (
         f"{UNIT}::test_what_the_definition_says_of_a_status_wins",
     ),
     tested(
+        "a definition that names one status takes the whole convention away",
+        "sidecar.engine.calling:Caller._offered",
+        "meanings(plan.compat, own.on_status)",
+        "own.on_status",
+        f"{UNIT}::test_a_status_that_is_named_leaves_the_convention_as_it_is",
+    ),
+    tested(
+        "the convention of a service is not that of its compensations",
+        "sidecar.definitions.compiling:_compensation",
+        "meanings(step.compat, call.on_status)",
+        "call.on_status",
+        "tests/unit/definitions/test_conventions.py::test_the_answers_of_a_service_of_dtm",
+    ),
+    tested(
         "a question that cannot be asked is taken for an answer",
         "sidecar.engine.calling:_not_offered",
         "if action is Action.STATUS:",

@@ -31,4 +31,15 @@ BOUNDS = (
     ),
 )
 
-CORNERS = (*BOUNDS,)
+CHECKED = (
+    tested(
+        "only one that runs itself at once is known to wait for itself",
+        "sidecar.definitions.checker.places:_ways",
+        "coming.append((child, found[child]))",
+        "pass",
+        "tests/unit/definitions/checker/test_places.py"
+        "::test_it_is_found_through_levels_and_whoever_is_checked",
+    ),
+)
+
+CORNERS = (*BOUNDS, *CHECKED)

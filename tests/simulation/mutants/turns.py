@@ -49,7 +49,7 @@ TURNS = (
     ),
     tested(
         "what failed is tried again past those who wait",
-        "sidecar.saga.operators:_retry",
+        "sidecar.saga.queueing:try_anew",
         "StepSignal.RETRY if step.turn is None else StepSignal.AWAIT",
         "StepSignal.RETRY",
         f"{MEMORY}::test_what_failed_past_a_pivot_waits_for_its_turn_again",

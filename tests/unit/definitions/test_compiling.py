@@ -171,29 +171,6 @@ steps:
     assert "service_url" in found["steps[1].execute"]
 
 
-@pytest.mark.parametrize(
-    ("keys", "path"),
-    [
-        ({"compat": "dtm"}, "steps[0].compat"),
-        ({"execute": {"path": "/a", "compat": "dtm"}}, "steps[0].execute.compat"),
-    ],
-)
-def test_what_this_version_does_not_run_is_said(keys: dict[str, Any], path: str) -> None:
-    assert "is not supported yet in this version" in problems(one_step(**keys), "json")[path]
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "path"),
-    [
-        ("labels", {}, "labels"),
-    ],
-)
-def test_what_no_workflow_has_yet_is_said(key: str, value: Any, path: str) -> None:
-    document = {**json.loads(one_step()), key: value}
-    found = problems(json.dumps(document), "json")
-    assert "is not supported yet in this version" in found[path]
-
-
 def test_the_defaults_may_be_written_out() -> None:
     document = {
         **json.loads(one_step(join="all")),

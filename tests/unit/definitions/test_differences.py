@@ -78,3 +78,22 @@ def test_steps_come_and_go_as_wholes() -> None:
         ("ship", "after", "changed"),
         ("book", "", "added"),
     ]
+
+
+def test_what_was_pinned_of_an_action_is_compared_where_both_were_registered() -> None:
+    def step(**more: Any) -> dict[str, Any]:
+        action = {"name": "pay", "service": "payments", "action": "charge"}
+        return {"name": "order", "steps": [{**action, **more}]}
+
+    first, second = ({"catalogue": 1, "timeout": time} for time in ("5s", "7s"))
+    assert differences(step(), step(pinned=first)) == []
+    assert differences(step(pinned=first), step()) == []
+    (found,) = differences(step(pinned=first), step(pinned=second))
+    assert (found.path, found.before, found.after) == ("pinned.timeout", "5s", "7s")
+    path = step(execute="/pay")
+    del path["steps"][0]["action"]
+    assert {one.path for one in differences(step(pinned=first), path)} == {
+        "action",
+        "execute",
+        "pinned",
+    }

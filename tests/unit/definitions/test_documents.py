@@ -23,6 +23,8 @@ from sidecar.definitions.documents import (
 from sidecar.errors import DefinitionError
 
 Format = Literal["yaml", "json"]
+HANGS_S = 10.0
+"""What is not bounded takes minutes, or has no end; a loaded machine needs less than this."""
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 PLAIN = st.recursive(
@@ -167,7 +169,7 @@ def test_a_billion_laughs_end_at_the_first_anchor() -> None:
     )
     begin = time.perf_counter()
     assert "anchor" in problems(laughs)[0][1]
-    assert time.perf_counter() - begin < 0.05
+    assert time.perf_counter() - begin < HANGS_S
 
 
 def test_bytes_that_are_not_utf8_are_refused() -> None:

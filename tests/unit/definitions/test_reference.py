@@ -16,7 +16,7 @@ from sidecar.definitions import compile_stored, parse_definition
 from sidecar.definitions.catalogues import read_actions
 from sidecar.definitions.findings import Findings
 from sidecar.definitions.language import language_schema
-from sidecar.definitions.model import MODELS, UNSUPPORTED, DefinitionModel, Step
+from sidecar.definitions.model import MODELS, DefinitionModel, Step
 from sidecar.definitions.pins import with_catalogues
 from sidecar.errors import DefinitionError
 from tests.architecture.schema_page import PAGE, page
@@ -86,7 +86,6 @@ def test_an_example_registers_and_fits_the_schema(text: str) -> None:
 
 def test_every_key_is_told() -> None:
     keys = {key for part in (DefinitionModel, Step, *MODELS.values()) for key in part.written()}
-    keys |= {key for kind in UNSUPPORTED.values() for key in kind}
     keys -= {"schema"}  # told as input.schema
     assert [key for key in sorted(keys) if f"`{key}`" not in REFERENCE] == []
 

@@ -7,9 +7,9 @@ of the conformance suite.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from msgspec.structs import replace
@@ -33,7 +33,7 @@ from sidecar.engine.verbs import Verbs
 from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
-from sidecar.ports.notices import Notice, Notices
+from sidecar.ports.notices import Notices
 from sidecar.ports.records import WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
@@ -52,9 +52,9 @@ from sidecar.saga.definition import JsonText
 from sidecar.saga.events import step_of
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
-
-NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+from tests.unit.engine.stand_ins import CountingEntropy, Facts, LocalNotices, TickingClock
 
 DOCUMENT = b"""
 name: order
@@ -93,72 +93,6 @@ async def until(fact: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-class TickingClock:
-    """A clock that moves a millisecond with every look."""
-
-    def __init__(self) -> None:
-        self.moment = NOON
-
-    def now(self) -> datetime:
-        self.moment += timedelta(milliseconds=1)
-        return self.moment
-
-    def monotonic(self) -> float:
-        return (self.moment - NOON).total_seconds()
-
-
-class CountingEntropy:
-    """Ids in a row."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def workflow_id(self) -> WorkflowId:
-        self.made += 1
-        return WorkflowId(f"00000000-0000-7000-8000-{self.made:012x}")
-
-    def incarnation(self) -> str:
-        return "one"
-
-    def chance(self) -> float:
-        return 0.5
-
-    def key(self) -> bytes:
-        return b"key"
-
-
-class Facts:
-    """Telemetry that remembers the names of facts."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.one_told = asyncio.Event()
-
-    def count(self, *args: object, **labels: object) -> None: ...
-    def gauge(self, *args: object, **labels: object) -> None: ...
-    def observe(self, *args: object, **labels: object) -> None: ...
-
-    def fact(self, name: str, **fields: object) -> None:
-        self.told.append(name)
-        self.one_told.set()
-
-
-class LocalNotices:
-    """Notices within this process; `deaf` loses all of them."""
-
-    def __init__(self) -> None:
-        self.hearers: list[Callable[[Notice], None]] = []
-        self.deaf = False
-
-    def announce(self, *, services: Iterable[str] = (), ended: Collection[WorkflowId] = ()) -> None:
-        for hear in [] if self.deaf else list(self.hearers):
-            hear(Notice(frozenset(services), tuple(ended)))
-
-    def subscribe(self, hear: Callable[[Notice], None]) -> Callable[[], None]:
-        self.hearers.append(hear)
-        return lambda: self.hearers.remove(hear)
-
-
 @dataclass
 class DictStore:
     """The part of a store that faces use. `broken` is raised by everything."""
@@ -174,6 +108,7 @@ class DictStore:
     gate: asyncio.Event | None = None
     compiled: CompiledDefinitions | None = None
     promised: set[StepKey] = field(default_factory=set)
+    holders: dict[str, list[InLine]] = field(default_factory=dict)
 
     def _enter(self, what: str) -> None:
         self.asked.append(what)
@@ -250,6 +185,10 @@ class DictStore:
     async def promised_steps(self, workflow: WorkflowId) -> set[StepKey]:
         self._enter("promised_steps")
         return self.promised
+
+    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+        self._enter("turn_holders")
+        return self.holders[turn.key]
 
     async def list_events(
         self, workflow: WorkflowId, after_seq: int, limit: int

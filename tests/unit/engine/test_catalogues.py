@@ -204,6 +204,20 @@ async def test_what_the_definition_says_of_a_status_wins(deployed: Deployed) -> 
     assert (undo.method, undo.path, undo.on_status) == ("POST", "/own/refunds", None)
 
 
+async def test_a_status_that_is_named_leaves_the_convention_as_it_is(deployed: Deployed) -> None:
+    await deployed.deploy({"charge": {"execute": "/charges", "compat": "dtm"}})
+    await deployed.register({**ORDER[0], "on_status": {"418": "done"}})
+    await deployed.until_status(await deployed.begin(), WorkflowStatus.COMPLETED)
+    meant = deployed.service.calls[-1].on_status
+    assert meant is not None
+    assert [meant.get(status) for status in (409, 418, 425, 200)] == [
+        "refused",
+        "done",
+        "busy",
+        None,
+    ]
+
+
 async def test_a_status_question_goes_where_the_catalogue_says(deployed: Deployed) -> None:
     deployed.service.script = {("pay", Action.EXECUTE): DOUBTS}
     asked: list[tuple[str, str]] = []

@@ -18,8 +18,9 @@ from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 from tests.conformance.store_play import call, start_of
-from tests.unit.engine.faces import NOON, until
+from tests.unit.engine.faces import until
 from tests.unit.engine.parts import Parts, turns
+from tests.unit.engine.stand_ins import NOON
 
 AT_ONCE = timedelta(milliseconds=1)
 LATER = timedelta(seconds=60)

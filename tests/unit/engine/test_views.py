@@ -10,10 +10,22 @@ from msgspec.structs import replace
 from sidecar.engine.views import StepView, WorkflowView
 from sidecar.saga.definition import JsonText
 from sidecar.saga.states import Reason, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import Fan, Run, Step, StepKey, Workflow
-from tests.unit.engine.faces import NOON, Faces
+from sidecar.saga.turns import InLine
+from sidecar.saga.workflow import Fan, Run, Step, StepKey, Turn, Workflow
+from tests.unit.engine.faces import Faces
+from tests.unit.engine.stand_ins import NOON
 
 CHARGE = StepKey("charge")
+PAY = StepKey("pay")
+IN_TURN = b"""
+name: pay
+steps:
+  - name: pay
+    service: payments
+    execute: /pay
+    compensate: none
+    concurrency: { key: all, limit: 2 }
+"""
 
 
 @pytest.fixture
@@ -138,6 +150,29 @@ async def test_the_limits_are_asked_for_only_where_something_is_put_off(faces: F
     workflow = await faces.start()
     await faces.queries.get("default", workflow.id)
     assert "promised_steps" not in faces.store.asked
+
+
+async def test_who_waits_for_its_turn_says_who_has_the_places(faces: Faces) -> None:
+    await faces.register(IN_TURN)
+    one, two, three = [await faces.start("pay") for _ in range(3)]
+    key = JsonText('"all"')
+    faces.store.holders = {key: [InLine(two.id, PAY), InLine(three.id, StepKey("pay", 4))]}
+    view = await seen(faces, two, status=WorkflowStatus.ERROR)
+    (line,) = (await faces.queries.get("default", one.id)).waiting_on
+    assert line == (
+        'pay: execute waits for its turn: 2 at a time with the key "all", '
+        f"now {two.id} (error), pay[4] of {three.id} (in_progress)"
+    )
+    turn = {"turn": Turn(key, 2), "status": WorkflowStatus.QUEUED, "steps": {}}
+    view = await seen(faces, one, **turn)
+    assert view.waiting_on[0].startswith("waits for its turn: 2 at a time with the key")
+    assert f"now {two.id} (error), " in view.waiting_on[0]
+
+
+async def test_the_places_are_asked_for_only_where_somebody_waits_for_one(faces: Faces) -> None:
+    workflow = await faces.start()
+    await faces.queries.get("default", workflow.id)
+    assert "turn_holders" not in faces.store.asked
 
 
 async def test_items_of_a_fan_out_come_by_their_index(faces: Faces) -> None:

@@ -35,6 +35,8 @@ def _flow(*steps: str, head: str = "") -> str:
     return "\n".join(["name: flow", *([head] if head else []), "steps:", *steps])
 
 
+_AGAIN = '- { name: again, workflow: flow, when: "${input.deeper}" }'
+
 FLAWS = [
     Flawed("no definition", "GC100", "name: flow\nsteps: []\n"),
     Flawed(
@@ -229,6 +231,18 @@ FLAWS = [
         "GC134",
         _flow(_call("a"), "- {name: approve, wait: {signal: approved}}"),
         "approve",
+    ),
+    Flawed(
+        "one that runs itself in turns",
+        "GC135",
+        _flow(_call("a"), _AGAIN, head="concurrency: {key: one, limit: 2}"),
+        "again",
+    ),
+    Flawed(
+        "one that runs itself in turns by a key",
+        "GC136",
+        _flow(_call("a"), _AGAIN, head='concurrency: {key: "${input.account}"}'),
+        "again",
     ),
     Flawed(
         "a compensation that gives up",
