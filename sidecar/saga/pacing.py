@@ -16,9 +16,9 @@ be late for it:
   a burst: they are granted one after the other, and those for whom that takes too long are promised
   a new turn at the end, once for each such outage. Whoever comes back too early keeps its turn.
 
-A limit may change while a line stands. What was granted is then counted by the new interval, so that
-as many calls are outstanding as before. If calls may come faster the line of promises is given up
-and begins anew: turns that lie behind its new end are not kept, and the others come as they are due.
+A limit may change while a line stands. What was granted is then counted by the new interval, so
+that as many calls are outstanding as before. If calls may come faster the line of promises is given
+up and begins anew: turns that lie behind its new end are not kept, and the others come when due.
 
 All numbers are whole microseconds; moments count from 1970 by the clock of the store. The same
 rule is written a second time as one statement for PostgreSQL, and played side by side.
