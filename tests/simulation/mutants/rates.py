@@ -116,6 +116,8 @@ CALLS = (
         f"{CALLER}._wait_for_turn",
         "if not grant.granted:",
         "if False:",
+        within=200,
+        rare=True,
     ),
     tested(
         "a turn is used however late",
