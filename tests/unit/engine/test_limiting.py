@@ -82,6 +82,8 @@ async def test_a_batch_of_limited_calls_asks_at_most_twice(parts: Parts) -> None
     await until(lambda: parts.slots.used == 0)
     assert 1 <= asked(parts) <= 2
     assert parts.count(metrics.RATE_HELD, CHARGES) == 18
+    waits = sorted(parts.telemetry.observations[metrics.RATE_WAIT_SECONDS.name])
+    assert waits == [0, 0, *(3600 * hours for hours in range(1, 19))]
 
 
 async def test_a_step_over_the_limit_is_given_back_until_its_turn_and_called_once(
