@@ -161,7 +161,7 @@ class _CelExpression:
         try:
             return self._evaluated(data)
         except RenderError as error:
-            raise self._error(error.message) from error
+            raise self._error(error.message + self._absent(data)) from error
         except TypeError as error:
             # What the library cannot turn into Python: an optional, a message.
             raise self._error("the result has no JSON form; " + _END_IT) from error
@@ -192,8 +192,19 @@ class _CelExpression:
     def _follow(self, data: Data, chain: tuple[str, ...]) -> Any:
         value, depth = data.follow(chain)
         if depth < len(chain):
-            raise self._error(f"there is no {chain[depth]!r} in {'.'.join(chain[:depth])}")
+            text = f"there is no {chain[depth]!r} in {'.'.join(chain[:depth])}"
+            raise self._error(text + self._absent(data))
         return value
+
+    def _absent(self, data: Data) -> str:
+        """What to do if an output is null that was looked into, which is why this has failed."""
+        for one in self.references:
+            output = one.names[:3]
+            deeper = len(one.names) > len(output) and output[0] == "steps"
+            if deeper and data.follow(output) == (None, len(output)):
+                name = shown(".".join(output))
+                return f"; {name} is null, and null has no keys: ask `{name} == null` first"
+        return ""
 
     def _error(self, text: str) -> RenderError:
         return RenderError(f"${{{shown(self._source)}}}: {text}")

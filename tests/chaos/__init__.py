@@ -9,10 +9,11 @@
     rows             what PostgreSQL says when all is at rest
     expectations     what a run may come to, and what it must have shown
     checker          the invariants, with `effects` (by the ledger), `history` (by the events),
-                     `families` (of trees) and `turns`; a run in which too little happened is
-                     invalid, not green
+                     `families` (of trees), `turns` and `rates`; a run in which too little
+                     happened is invalid, not green
     definitions      the workflows that are run, and what their services will say
     language         the workflows that use all that the language has, and who talks to them
+    helping          what people do for workflows that wait for them
     asking           the client that starts and cancels them, and forgets nothing
     sidecars         sidecar processes that can be killed, stopped and brought back
     looking          what PostgreSQL says of a run in its middle

@@ -128,14 +128,20 @@ class Asking:
         return status
 
     def tell(
-        self, workflow: str, verb: str, *, at: str | None = None, insist_s: float = 30.0
+        self,
+        workflow: str,
+        verb: str,
+        body: Any = None,
+        *,
+        at: str | None = None,
+        insist_s: float = 30.0,
     ) -> int | None:
         """Ask for a verb, at one sidecar or at any, until somebody answers it; None: in doubt."""
         draw = random.Random(f"where {self._seed} {workflow} {verb}")
         deadline = time.monotonic() + insist_s
         while True:
             address = at or draw.choice(self._addresses())
-            status, _ = ask(address, f"/v1/workflows/{workflow}/{verb}", {})
+            status, _ = ask(address, f"/v1/workflows/{workflow}/{verb}", body or {})
             if status is not None and status not in _MAY_REPEAT:
                 return status
             if time.monotonic() > deadline or self._closed.wait(_PAUSE_S):

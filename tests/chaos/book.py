@@ -9,11 +9,14 @@ What a service says is steered by the field `behave` of a step's input:
     well           (or nothing) acts and answers 200
     refuse         422 to execute, without effect
     refuse_undo    422 to compensate, without effect
+    refuse_once    422 to the first compensate, without effect
+    undo_badly     acts on a compensate, and answers 422 to it
     fail           500 to every execute, without effect
     act_and_fail   acts, and answers 500 to every execute
     later          202 to both; acts later, and says by the callback that it is done
     later_refuse   202 to execute; says by the callback that it refuses
     forget         acts, answers 202 to every execute, and never calls back
+    promise        202 to every execute, and never acts
 """
 
 from __future__ import annotations
@@ -114,6 +117,7 @@ class Book:
         self._answers: dict[str, int | None] = {}
         self._done: set[str] = set()
         self._undone: set[str] = set()
+        self._refused: set[str] = set()
         whole = _whole_lines(path)
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
         os.ftruncate(self._file, len(whole))
@@ -160,10 +164,13 @@ class Book:
         if asked.action == "compensate":
             if behave == "refuse_undo":
                 return Fact.REFUSED, 422
+            if behave == "refuse_once" and asked.key not in self._refused:
+                return Fact.NOT_DONE, 422
             if behave == "later" and not later:
                 return Fact.TAKEN_ON, 202
             known = effect in self._done
-            return (Fact.APPLIED if known else Fact.BARRED), 200
+            answer = 422 if behave == "undo_badly" else 200
+            return (Fact.APPLIED if known else Fact.BARRED), answer
         if self._honours_keys and effect in self._undone:
             return Fact.TOO_LATE, 422
         if later:
@@ -174,6 +181,7 @@ class Book:
             "act_and_fail": (Fact.APPLIED, 500),
             "later": (Fact.TAKEN_ON, 202),
             "later_refuse": (Fact.TAKEN_ON, 202),
+            "promise": (Fact.TAKEN_ON, 202),
             "forget": (Fact.APPLIED, 202),
         }
         return by_behaviour.get(behave, (Fact.APPLIED, 200))
@@ -216,6 +224,8 @@ class Book:
         return entry
 
     def _note(self, entry: Entry) -> None:
+        if entry.fact is Fact.NOT_DONE and entry.own == 422:
+            self._refused.add(entry.key)
         if entry.fact in _SETTLES_NOTHING:
             return
         self._answers[entry.key] = entry.own

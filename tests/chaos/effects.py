@@ -57,6 +57,15 @@ class Case:
         return {**self.given, **own}
 
     @cached_property
+    def left_out(self) -> frozenset[str]:
+        """The runs that a person has skipped on their way forward, whatever they had done."""
+        return frozenset(
+            event.step
+            for event in self.events
+            if event.step and (event.kind, event.cause) == ("step", "skipped")
+        )
+
+    @cached_property
     def succeeded(self) -> frozenset[str]:
         """The runs that have ever succeeded, by the history."""
         return frozenset(
@@ -99,7 +108,9 @@ def _completed(case: Case) -> Iterator[Violation]:
             if done == 0 or (done > 1 and case.keys_honoured):
                 text = f"completed, and {step} had its effect {done} times"
                 yield case.wrong(Rule.COMPLETED, text)
-        elif done and not (row.status == "failed" and row.may_have_effect):
+        elif done and not (
+            row.may_have_effect and (row.status == "failed" or step in case.left_out)
+        ):
             yield case.wrong(Rule.COMPLETED, f"completed, and {step} is {row.status} and was done")
         undone = [
             entry

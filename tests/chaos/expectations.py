@@ -32,6 +32,8 @@ class Rule(StrEnum):
     """A child went on after its root had ended."""
     TURNS = "turns"
     """More workflows of one key were under way than may be."""
+    RATE = "rate"
+    """A path was called more often than its rate limit lets it."""
     NO_LOSS = "no_loss"
     AT_REST = "at_rest"
     HISTORY = "history"
@@ -91,6 +93,14 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How often a path may be called: so often in so many seconds, over all sidecars."""
+
+    limit: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Expectations:
     """What is legal in this run, and what must have happened.
 
@@ -116,3 +126,5 @@ class Expectations:
     clock_slack_s: float = 0.25
     advisory_locks: int = 1
     """The leader's; one, since a run has one namespace."""
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """The limits that the sidecars of this run have, by path."""

@@ -66,8 +66,12 @@ def _moves(
 def _one_end(case: Case) -> Iterator[Violation]:
     own = [event for event in case.events if event.kind == "workflow"]
     ends = [event.after for event in own if event.after in ENDS]
-    again = sum(event.cause == "parent_turned_back" for event in own if event.before in ENDS)
-    if len(ends) > 1 + (again if case.row.parent else 0):
+    again = sum(
+        event.cause == "mended" or (event.cause == "parent_turned_back" and bool(case.row.parent))
+        for event in own
+        if event.before in ENDS
+    )
+    if len(ends) > 1 + again:
         yield case.wrong(Rule.ONE_END, f"it ended {len(ends)} times: {ends}")
     statuses = {name: row.status for name, row in case.steps.items()}
     if case.row.status == "completed" and not all(map(_passed(case), statuses.items())):
@@ -91,7 +95,7 @@ def _passed(case: Case) -> Callable[[tuple[str, str]], bool]:
         name, status = one
         step = plain(name)
         may_fail = step in case.graph.optional or (name != step and status == "failed")
-        may_be_skipped = step in case.graph.unsure and name == step
+        may_be_skipped = (step in case.graph.unsure and name == step) or name in case.left_out
         left = may_fail and name != step and status == "cancelled"
         return (
             status == "succeeded"

@@ -9,17 +9,23 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 from tests.chaos.definitions import COMPLETED, ROLLED_BACK, Order, step
+from tests.chaos.expectations import Rate
+from tests.chaos.helping import HELPED, HELPS, help_on
+from tests.chaos.looking import in_tree
 from tests.chaos.rotations import PATIENT
 from tests.chaos.rows import unfinished
 from tests.chaos.world import World
 
 SIGNAL = "go"
 OPEN_MOST = 60
+LOOKS_EVERY_S = 0.25
 _BEHAVE = "${input.behave}"
-_TWICE = {**PATIENT, "max_attempts": 2}
+_HASTY = {**PATIENT, "max_attempts": 2}
+"""For what fails anyhow: elsewhere it would be a death that decides how a workflow ends."""
 
 
 def call(name: str, service: str, after: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
@@ -88,8 +94,6 @@ FAN: dict[str, Any] = {
             for_each="${input.lines}",
             max_parallel=2,
             tolerated_failures=2,
-            retry=_TWICE,
-            callback_timeout="700ms",
             input=_item("${each.item}", open="${steps.open.output.mark}"),
         ),
         _closing("close", "inventory", "lines", marks("lines")),
@@ -123,7 +127,7 @@ FORGOTTEN: dict[str, Any] = {
     "name": "forgotten",
     "steps": [
         call("open", "payments"),
-        call("work", "inventory", ("open",), callback_timeout="300ms", retry=_TWICE),
+        call("work", "inventory", ("open",), callback_timeout="300ms", retry=_HASTY),
     ],
 }
 SIGNALLED: dict[str, Any] = {
@@ -156,12 +160,28 @@ COUNTER: dict[str, Any] = {
             ("press",),
             for_each="${input.lines}",
             tolerated_failures=1,
-            retry=_TWICE,
-            callback_timeout="700ms",
             input=_item("${each.item}", press="${steps.press.output.mark}"),
             concurrency={"key": "printer", "limit": 2},
         ),
         _closing("close", "inventory", "labels", marks("labels")),
+    ],
+}
+METERED: dict[str, Any] = {
+    "name": "metered",
+    "steps": [
+        call("open", "inventory"),
+        {
+            "name": "count",
+            "service": "payments",
+            "action": "count",
+            "compensate": "from_catalogue",
+            "after": ["open"],
+            "input": {
+                **_item('${input.behave.?count.orValue("well")}'),
+                "seen": {"open": "${steps.open.output.mark}"},
+            },
+        },
+        call("close", "shipping", ("count",)),
     ],
 }
 CHOICE: dict[str, Any] = {
@@ -189,9 +209,26 @@ LANGUAGE: tuple[dict[str, Any], ...] = (
     SIGNALLED,
     TURN,
     COUNTER,
+    METERED,
     CHOICE,
+    HELPED,
 )
 """Children before their parents, as they have to be registered."""
+
+OFFERED: Mapping[str, Any] = {
+    "actions": {
+        "count": {
+            "execute": "/count",
+            "compensate": {"path": "/undo/count", "timeout": "1s"},
+            "timeout": "1s",
+            "retry": PATIENT,
+            "callback_timeout": "4s",
+            "rate_limit": {"limit": 1, "per": "500ms"},
+        },
+    },
+}
+"""Settings of the sidecars: what definitions call by name, and how often that may be called."""
+RATES = {"/count": Rate(limit=1, per_s=0.5)}
 
 ACCOUNTS = 2
 _LINES = ("well", "later", "later_refuse", "well", "refuse")
@@ -229,6 +266,9 @@ ORDERS: tuple[Order, ...] = (
     _counter(0, "later_refuse", "well", ends=ROLLED_BACK, close="refuse"),
     _counter(1, "well", "well", ends=ROLLED_BACK, press="later_refuse"),
     _counter(1, "later", "well", ends=COMPLETED, press="later"),
+    *(Order("metered") for _ in range(3)),
+    Order("metered", {"count": "later", "close": "refuse"}),
+    Order("metered", {"count": "refuse"}),
     Order("choice"),
     Order("choice", {"mail": "refuse"}, comes_to=COMPLETED),
     Order("choice", {"close": "refuse"}),
@@ -255,6 +295,7 @@ class Talk:
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
         self._draw = random.Random(f"talk {seed}")
+        self._helps = cycle(HELPS)
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="chaos-talk")
         self._said: list[Future[Any]] = []
 
@@ -267,6 +308,7 @@ class Talk:
                 say(self._signal, name, self._draw.random()),
                 say(self._cancel, self._draw.choice(CANCELLED), name),
                 say(self._pause, self._draw.choice(ORDERS), name),
+                say(help_on, world, next(self._helps), name),
             )
 
     def keep_busy(self) -> None:
@@ -283,7 +325,10 @@ class Talk:
             return
         if chance < 0.5:
             world.wait_until(
-                lambda: waits_for_signal(world, workflow), within_s=120, what="it waits"
+                lambda: dict(in_tree(world, workflow, "approve")).get(workflow) is not None,
+                within_s=120,
+                what="the wait has begun, or never will",
+                every_s=LOOKS_EVERY_S,
             )
             world.counts["signals:after"] += 1
         else:
@@ -319,14 +364,3 @@ class Talk:
         self._pool.shutdown()
         for one in self._said:
             one.result()
-
-
-def waits_for_signal(world: World, workflow: str) -> bool:
-    """Whether the wait has begun, or will never begin."""
-    with world.connect() as connection:
-        row = connection.execute(
-            b"SELECT 1 FROM goconductor.steps WHERE workflow_id = %s AND step = 'approve'"
-            b" AND status <> 'pending'",
-            (workflow,),
-        ).fetchone()
-    return row is not None

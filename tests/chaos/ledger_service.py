@@ -27,7 +27,7 @@ from typing import Any, cast
 import httptools
 import uvloop
 
-from tests.chaos.book import Asked, Book, Entry, Fact, answer
+from tests.chaos.book import Asked, Book, Entry, Fact, answer, behaviour
 from tests.chaos.calling_back import Jobs, pause
 from tests.chaos.faults import ACTS_FIRST, Kind, Rule, Rules, Subject
 
@@ -185,7 +185,7 @@ class Desk:
 
     def _answer(self, connection: Connection, asked: Asked, entry: Entry) -> None:
         connection.tell(entry.own or 500, json.dumps(answer(entry)).encode())
-        if entry.fact is Fact.TAKEN_ON:
+        if entry.fact is Fact.TAKEN_ON and behaviour(asked) != "promise":
             self._jobs.take_on(asked)
 
     def _refuse(self, connection: Connection, asked: Asked, rule: Rule) -> None:

@@ -38,6 +38,25 @@ def reasons(world: World) -> Counter[str]:
     return Counter(dict(found))
 
 
+def in_tree(world: World, root: str, step: str) -> list[tuple[str, str]]:
+    """The steps of this name in a tree of workflows: whose they are, and their statuses.
+
+    One whose turn has not come has no row yet.
+    """
+    return _rows(
+        world,
+        "SELECT w.id::text, s.status FROM {0}.steps s JOIN {0}.workflows w ON w.id = s.workflow_id"
+        " WHERE %s IN (w.id::text, w.root_id::text) AND s.step = %s",
+        root,
+        step,
+    )
+
+
+def status(world: World, workflow: str) -> str:
+    """The status of a workflow that exists."""
+    return str(_rows(world, "SELECT status FROM {0}.workflows WHERE id::text = %s", workflow)[0][0])
+
+
 def tries(world: World, step: str) -> int:
     """How many tries the policies have counted for all steps of this name, both ways."""
     found = _rows(
@@ -51,6 +70,6 @@ def workflows(world: World) -> int:
     return int(_rows(world, "SELECT count(*) FROM {0}.workflows")[0][0])
 
 
-def _rows(world: World, query: str, *values: Any) -> list[tuple[Any, ...]]:
+def _rows(world: World, query: str, *values: Any) -> list[Any]:
     with world.connect() as connection:
         return connection.execute(query.format(_SCHEMA).encode(), values).fetchall()

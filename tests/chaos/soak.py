@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from tests.chaos.definitions import DEFINITIONS, MIX, Order
 from tests.chaos.expectations import Expectations
 from tests.chaos.faults import Kind, Rule
-from tests.chaos.language import LANGUAGE, ORDERS
+from tests.chaos.language import LANGUAGE, OFFERED, ORDERS, RATES
 from tests.chaos.report import ChaosError
 from tests.chaos.world import World
 
@@ -88,6 +88,7 @@ class Round:
                 at_least={"started": LOAD // 2, "completed": LOAD // 10, "repeated": 1},
                 also_legal=frozenset({"rolled_back"}),
                 also_legal_for={"pivot": frozenset({"error"})},
+                rates=RATES,
             )
         )
         return happened + self.done
@@ -170,6 +171,7 @@ def play(seed: int, queue: str) -> Counter[str]:
         seed=seed,
         queue=queue,
         definitions=LANGUAGE if whole else DEFINITIONS,
+        settings=OFFERED if whole else {},
         replicas=2,
         supervise=True,
         proxied={NAMES[0]: ("store", "service")},

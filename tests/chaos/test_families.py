@@ -10,6 +10,7 @@ from sidecar.engine.failpoints import Site
 from tests.chaos.definitions import ROLLED_BACK, Order
 from tests.chaos.expectations import Expectations
 from tests.chaos.language import call, child
+from tests.chaos.looking import in_tree
 from tests.chaos.sidecars import FAILPOINTS
 from tests.chaos.test_kills import QUICK
 from tests.chaos.world import World
@@ -145,11 +146,4 @@ def cancel_and_die(world: World, workflow: str) -> None:
 
 def waits(world: World, workflow: str, step: str) -> bool:
     """Whether a step of this name waits somewhere in the tree of a workflow."""
-    with world.connect() as connection:
-        row = connection.execute(
-            b"SELECT 1 FROM goconductor.steps s JOIN goconductor.workflows w"
-            b" ON w.id = s.workflow_id WHERE %s IN (w.id::text, w.root_id::text)"
-            b" AND s.step = %s AND s.status = 'waiting'",
-            (workflow, step),
-        ).fetchone()
-    return row is not None
+    return any(status == "waiting" for _, status in in_tree(world, workflow, step))

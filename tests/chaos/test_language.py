@@ -13,7 +13,7 @@ from sidecar.engine.failpoints import Site
 from tests.chaos.deaths import Deaths, telling
 from tests.chaos.expectations import Expectations
 from tests.chaos.faults import Kind, Rule
-from tests.chaos.language import CAN_BE_CANCELLED, LANGUAGE, Talk
+from tests.chaos.language import CAN_BE_CANCELLED, LANGUAGE, OFFERED, RATES, Talk
 from tests.chaos.sidecars import FAILPOINTS, Sidecar
 from tests.chaos.test_kills import QUICK
 from tests.chaos.world import World
@@ -55,8 +55,9 @@ ANYWHERE = (
     Site.AFTER_COMMIT_OF_SETTLEMENTS,
     Site.AFTER_CALLBACK,
 )
+SETTINGS = {**QUICK, **OFFERED}
 LATEST = 60
-DEATHS = 9
+DEATHS = 4
 STUMBLES = Rule(Kind.FAIL_AFTER, probability=0.05, per_key=1, seed=8)
 HAPPENED = {
     "children": 30,
@@ -83,6 +84,12 @@ HAPPENED = {
     "cause:parent_turned_back": 10,
     "cause:its_turn": 20,
     "crowds": 5,
+    "metered:completed": 3,
+    "metered:rolled_back": 2,
+    "cause:held": 3,
+    "cause:mended": 1,
+    "cause:skipped": 2,
+    "cause:resolved": 3,
 }
 """Every construct, often enough."""
 
@@ -90,13 +97,16 @@ HAPPENED = {
 def judged(world: World, talk: Talk, **least: int) -> None:
     """Let it come to rest, and judge it."""
     world.quiesce(within_s=60, meanwhile=talk.resume_all)
-    world.verify(Expectations(at_least={**HAPPENED, **least}, also_legal_for=CAN_BE_CANCELLED))
+    happened = {**HAPPENED, **least}
+    world.verify(
+        Expectations(at_least=happened, also_legal_for=CAN_BE_CANCELLED, rates=RATES),
+    )
 
 
 @pytest.mark.fault(1, 5, 7, 28)
 def test_a_death_anywhere_in_the_language_costs_nothing(postgres_server: PostgresServer) -> None:
     """At its first pass, and then anywhere in the middle."""
-    with World(seed=81, postgres=postgres_server, definitions=LANGUAGE, settings=QUICK) as world:
+    with World(seed=81, postgres=postgres_server, definitions=LANGUAGE, settings=SETTINGS) as world:
         world.ledger.fault(STUMBLES)
         with closing(Talk(world, world.seed)) as talk:
             deaths = Deaths(world, talk, SITES)
@@ -135,7 +145,7 @@ def _is_dead(sidecar: Sidecar, talk: Talk) -> bool:
 @pytest.mark.fault(6)
 def test_whoever_stands_still_brings_nothing_back(postgres_server: PostgresServer) -> None:
     """Beyond every lease, one after the other, the leader among them."""
-    with World(seed=82, postgres=postgres_server, definitions=LANGUAGE, settings=QUICK) as world:
+    with World(seed=82, postgres=postgres_server, definitions=LANGUAGE, settings=SETTINGS) as world:
         world.ledger.fault(STUMBLES)
         with closing(Talk(world, world.seed)) as talk:
             for name in (*world.sidecars, str(world.leader() or "payments-1")):
@@ -153,7 +163,7 @@ def test_whoever_stands_still_brings_nothing_back(postgres_server: PostgresServe
 
 @pytest.mark.fault(33)
 def test_sessions_that_end_every_second_cost_time_alone(postgres_server: PostgresServer) -> None:
-    with World(seed=83, postgres=postgres_server, definitions=LANGUAGE, settings=QUICK) as world:
+    with World(seed=83, postgres=postgres_server, definitions=LANGUAGE, settings=SETTINGS) as world:
         world.ledger.fault(STUMBLES)
         with closing(Talk(world, world.seed)) as talk:
             for _ in range(8):

@@ -193,10 +193,16 @@ class World:
         return status
 
     def tell(
-        self, workflow: str, verb: str, *, at: str | None = None, insist_s: float = 30.0
+        self,
+        workflow: str,
+        verb: str,
+        body: Any = None,
+        *,
+        at: str | None = None,
+        insist_s: float = 30.0,
     ) -> int | None:
         """Ask for a verb (`signals/go`, `pause`) until it is answered; the status, or None."""
-        status = self._asking.tell(workflow, verb, at=self._address(at), insist_s=insist_s)
+        status = self._asking.tell(workflow, verb, body, at=self._address(at), insist_s=insist_s)
         self.counts[f"{verb.partition('/')[0]}:{status}"] += 1
         return status
 
@@ -212,13 +218,15 @@ class World:
         """Start workflows; return when all were accepted or are in doubt, not when they ended."""
         return self.begin_load(count, mix, parallel=parallel, insist_s=insist_s).result()
 
-    def wait_until(self, fact: Callable[[], bool], *, within_s: float, what: str) -> None:
+    def wait_until(
+        self, fact: Callable[[], bool], *, within_s: float, what: str, every_s: float = _POLL_S
+    ) -> None:
         """Return when a fact holds; fail with the report if it never does."""
         deadline = time.monotonic() + within_s
         while not fact():
             if time.monotonic() > deadline:
                 raise self._error(f"{what}: not within {within_s} s")
-            threading.Event().wait(_POLL_S)
+            threading.Event().wait(every_s)
 
     def wait_ended(self, count: int, *, within_s: float = 30.0) -> None:
         """Return when so many workflows have ended: the run is in its middle."""

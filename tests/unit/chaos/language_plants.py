@@ -18,7 +18,7 @@ from tests.unit.chaos.plants import (
     move_entry,
     planter,
 )
-from tests.unit.chaos.sound_language import ACCOUNT, DONE, PAID, REPAID, SEAT, UNDONE
+from tests.unit.chaos.sound_language import ACCOUNT, DONE, LIMIT, PAID, REPAID, SEAT, UNDONE
 from tests.unit.chaos.sound_run import Run
 
 PLANTS: list[tuple[Rule, str, Plant]] = []
@@ -258,6 +258,12 @@ def a_step_began_that_waited_for_its_turn(run: Run) -> None:
         lambda one: (one.step, one.cause) == ("legs[1]", "its_turn"),
         cause="ready",
     )
+
+
+@plant(Rule.RATE)
+def a_path_was_called_too_often(run: Run) -> None:
+    often = entry(run, DONE, "go")
+    run.entries += [replace(often, fact=Fact.REPEATED, attempt=n + 2) for n in range(LIMIT + 4)]
 
 
 @plant(Rule.AT_REST)

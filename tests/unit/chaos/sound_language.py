@@ -1,8 +1,8 @@
 """A small run of what the language has, in which all is well; violations are planted into copies.
 
 Two trips: one completed, one was rolled back. A trip opens, pays by a child, books each leg of a
-fan-out, one at a time, of which one may fail, goes by one of two ways, waits a while, and closes. Trips of one
-account take turns. What closes was taken on with a 202, and done later.
+fan-out, one at a time, of which one may fail, goes by one of two ways, waits a while, and closes.
+Trips of one account take turns. What closes was taken on with a 202, and done later.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.chaos.book import Fact
+from tests.chaos.expectations import Rate
 from tests.chaos.graphs import FanOut, Graph
 from tests.chaos.rows import Crowd, LeaderSample, Rows, StepRow
 from tests.unit.chaos.sound_run import Run, Writer, mark
@@ -43,6 +44,8 @@ TRIP = Graph(
 )
 SEAT = '"seat"'
 CHARGE = Graph({"charge": ()}, frozenset({"charge"}), gives="charge")
+LIMIT = 1
+RATES = {"/go": Rate(LIMIT, 0.5)}
 LEGS = ("legs[0]", "legs[1]", "legs[2]")
 
 

@@ -176,6 +176,15 @@ def test_who_forgets_acts_and_never_calls_back(ledger: Ledger, taker: Taker) -> 
     assert taker.heard.empty()
 
 
+def test_who_promises_never_acts(ledger: Ledger, taker: Taker) -> None:
+    assert call(ledger, "promise", taker.url)[0] == 202
+    assert call(ledger, "later", taker.url, attempt=2)[0] == 202
+    taker.heard.get(timeout=WITHIN_S)  # of the second, which came later
+    called_back(ledger)
+    assert facts(ledger)[:2] == [(Fact.TAKEN_ON, False)] * 2
+    assert sum(one.applied for one in ledger.entries()) == 1
+
+
 def test_an_undoing_that_was_taken_on_is_done_later(ledger: Ledger, taker: Taker) -> None:
     call(ledger, "well", taker.url)
     assert call(ledger, "later", taker.url, action="compensate")[0] == 202

@@ -10,8 +10,9 @@ from tests.chaos.checker import check
 from tests.chaos.expectations import Expectations, Rule, Start, Violation
 from tests.chaos.graphs import Graph
 from tests.unit.chaos.language_plants import PLANTS as LANGUAGE_PLANTS
-from tests.unit.chaos.plants import PLANTS, Plant, entry
-from tests.unit.chaos.sound_language import sound_language
+from tests.unit.chaos.plants import PLANTS, Plant, change_event, change_step, entry
+from tests.unit.chaos.sound_language import DONE as DONE_TRIP
+from tests.unit.chaos.sound_language import RATES, sound_language
 from tests.unit.chaos.sound_run import DONE, UNDONE, Run, sound_run
 
 SOUND = Expectations(
@@ -23,8 +24,10 @@ SOUND = Expectations(
 SOUND_LANGUAGE = Expectations(
     at_least={
         "completed": 2, "rolled_back": 2, "children": 2, "items": 6, "skipped": 1, "tolerated": 2,
-        "taken_on": 1, "called_back": 1, "trip:completed": 1, "crowds": 2, "cause:parent_turned_back": 1,
-    }
+        "taken_on": 1, "called_back": 1, "trip:completed": 1, "crowds": 2,
+        "cause:parent_turned_back": 1,
+    },
+    rates=RATES,
 )  # fmt: skip
 
 
@@ -66,6 +69,21 @@ def test_what_is_planted_in_the_language_is_found(rule: Rule, spoil: Plant) -> N
     run = sound_language()
     spoil(run)
     assert rule in {one.rule for one in judge(run, SOUND_LANGUAGE)}
+
+
+def test_what_a_person_has_skipped_may_have_been_done_and_nothing_else_may() -> None:
+    run = sound_language()
+    change_event(
+        run,
+        lambda one: (one.workflow, one.step, one.cause) == (DONE_TRIP, "close", "done"),
+        after="skipped",
+        cause="skipped",
+    )
+    change_step(run, DONE_TRIP, "close", status="skipped", output=None)
+    assert judge(run, SOUND_LANGUAGE) == []
+    change_event(run, lambda one: one.cause == "skipped", cause="condition_is_false")
+    found = {one.rule for one in judge(run, SOUND_LANGUAGE)}
+    assert {Rule.ONE_END, Rule.COMPLETED} <= found
 
 
 def test_every_rule_has_a_planted_violation() -> None:

@@ -82,6 +82,20 @@ def test_a_key_acts_once_and_is_answered_alike(ledger: Ledger, workflow: str) ->
     assert [one.attempt for one in lines(ledger, workflow)] == [1, 2]
 
 
+def test_an_undoing_may_be_refused_once(ledger: Ledger, workflow: str) -> None:
+    given = {**INPUT, "behave": "refuse_once"}
+    call(ledger, workflow, given)
+    assert [undo(ledger, workflow, given, attempt=n)[0] for n in (1, 2, 3)] == [422, 200, 200]
+    assert facts(ledger, workflow)[1:] == [Fact.NOT_DONE, Fact.APPLIED, Fact.REPEATED]
+
+
+def test_an_undoing_may_be_done_and_be_denied(ledger: Ledger, workflow: str) -> None:
+    given = {**INPUT, "behave": "undo_badly"}
+    call(ledger, workflow, given)
+    assert [undo(ledger, workflow, given, attempt=n)[0] for n in (1, 2)] == [422, 422]
+    assert facts(ledger, workflow)[1:] == [Fact.APPLIED, Fact.REPEATED]
+
+
 def test_what_was_done_is_undone_once(ledger: Ledger, workflow: str) -> None:
     call(ledger, workflow, INPUT)
     assert undo(ledger, workflow, INPUT)[0] == 200

@@ -103,6 +103,38 @@ def test_numbers_beyond_64_bits_pass_along_a_path_but_not_through_arithmetic() -
 
 
 @pytest.mark.parametrize(
+    ("source", "absent"),
+    [
+        ("steps.a.output == null ? 0 : steps.a.output.n", 0),
+        ("steps.a.output != null && steps.a.output.n > 1", False),
+        ("optional.ofNonZeroValue(steps.a.output).?n.orValue(0)", 0),
+        ("optional.ofNonZeroValue(steps.a.output).?n.hasValue()", False),
+    ],
+)
+def test_an_output_that_may_be_absent_is_asked_for_first(source: str, absent: Any) -> None:
+    expression = compiled(source)
+    assert expression.evaluate(Data({"steps": {"a": {"output": None}}})) == absent
+    assert expression.evaluate(Data({"steps": {"a": {"output": {"n": 2}}}})) in (2, True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["steps.a.output.n", "has(steps.a.output.n)", "steps.a.output.?n.orValue(0)"],
+)
+def test_whoever_looks_into_one_that_is_absent_is_told_how_to_ask(source: str) -> None:
+    """It is null and not missing, so neither `has` nor `.?` helps."""
+    expression = compiled(source)
+    with pytest.raises(RenderError, match=r"ask `steps\.a\.output == null` first"):
+        expression.evaluate(Data({"steps": {"a": {"output": None}}}))
+
+
+def test_nobody_is_told_so_whose_output_is_there() -> None:
+    with pytest.raises(RenderError) as caught:
+        compiled("steps.a.output.n").evaluate(Data({"steps": {"a": {"output": {}}}}))
+    assert caught.value.message.endswith("there is no 'n' in steps.a.output")
+
+
+@pytest.mark.parametrize(
     ("source", "offset", "words"),
     [
         ("foo.bar", 3, "there is no name or function 'foo.bar'"),

@@ -48,6 +48,25 @@ async def test_a_changed_document_is_the_next_version_and_the_one_that_starts(
     assert (await faces.start(version=1)).definition.version == 1
 
 
+async def test_who_closes_a_circle_of_those_that_take_turns_is_told(faces: Faces) -> None:
+    """Each of them is sound by itself, and only the last one registered can know."""
+    call = "{name: go, service: s, execute: /go, compensate: /undo}"
+    outer = (
+        f"name: outer\nconcurrency: {{key: one}}\nsteps: [{call}, {{name: in, workflow: inner}}]"
+    )
+    told = []
+    for document in (
+        f"name: inner\nsteps: [{call}]",
+        outer,
+        f"name: inner\nsteps: [{call}, {{name: out, workflow: outer}}]",
+    ):
+        _, _, report = await faces.commands.register_definition(
+            "default", document.encode(), "application/yaml"
+        )
+        told.append([(one.code, one.step) for one in report.findings])
+    assert told == [[], [], [("GC135", "out")]]
+
+
 async def test_a_document_that_is_refused_takes_no_number(faces: Faces) -> None:
     with pytest.raises(DefinitionError):
         await faces.register(b"name: order")

@@ -39,6 +39,7 @@ def compiled(text: str) -> Template:
         "${steps.a.?output.?id.orValue('')}",
         "${has(steps.a.output.id) ? steps.a.output.id : ''}",
         "${steps.a.output == null ? '' : steps.a.output.id}",
+        "${optional.ofNonZeroValue(steps.a.output).?id.orValue('')}",
         "${steps.a.status == 'succeeded' ? steps.a.output.id : ''}",
     ],
 )
