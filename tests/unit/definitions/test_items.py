@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from sidecar.definitions.documents import canonical
 from sidecar.definitions.work import Work
 from sidecar.errors import RenderError
 from sidecar.saga.definition import Each, JsonText, Scope, StepDefinition, Template
+from sidecar.saga.machine import NewWorkflow, start
+from sidecar.saga.states import StepStatus
+from sidecar.saga.workflow import WorkflowId
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 def fan_out(given: Any, undo: Any = None) -> StepDefinition:
@@ -185,3 +191,25 @@ def test_the_price_of_an_item_does_not_grow_with_what_is_not_read() -> None:
         filled(step.input, item(base, 3, "x"))
         work.append(base.kept["seen"].data.work.done - before)
     assert work[0] == work[1]
+
+
+@pytest.mark.parametrize("given", ["${input}", "x ${input.pad + 'y'}", "${{'p': input.pad}}"])
+def test_items_whose_inputs_are_too_much_to_render_at_once_fail_none(given: str) -> None:
+    """Sixty of them would use up the budget of one transition three times over."""
+    step = {
+        "name": "f",
+        "service": "s",
+        "execute": "/f",
+        "compensate": "/u",
+        "for_each": "${input.lines}",
+        "max_parallel": 60,
+        "input": {"all": given},
+    }
+    parsed = parse_definition(json.dumps({"name": "d", "steps": [step]}), "json")
+    defined = compile_stored(parsed.document, "default", "d", 1)
+    body = canonical({"pad": "x" * 200_000, "lines": list(range(60))})
+    known = WorkflowId("0190c0de-0000-7000-8000-000000000000")
+    begun = start(defined, NewWorkflow(known, body), now=NOON, render=render).workflow
+    items = [one.status for one in begun.steps.values() if one.is_item]
+    assert set(items) == {StepStatus.QUEUED}
+    assert 1 < len(items) < 60
