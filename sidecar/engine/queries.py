@@ -29,12 +29,12 @@ from sidecar.engine.views import (
 )
 from sidecar.errors import NotFound
 from sidecar.ports.clock import Clock
-from sidecar.ports.records import WorkflowFilter
+from sidecar.ports.records import Holder, WorkflowFilter
 from sidecar.ports.store import Store
 from sidecar.saga.definition import Definition
 from sidecar.saga.explain import may_be_held
 from sidecar.saga.states import WorkflowStatus
-from sidecar.saga.turns import InLine, TurnKey, waited_for
+from sidecar.saga.turns import TurnKey, waited_for
 from sidecar.saga.workflow import NO_INDEX, Workflow, WorkflowId
 
 T = TypeVar("T")
@@ -75,12 +75,9 @@ class Queries:
         """Say who has the places that a workflow waits for, each with what it is at."""
         if workflow.paused:
             return {}
-        placed = {turn: await self._store.turn_holders(turn) for turn in waited_for(workflow)}
-        known = sorted({one.workflow for some in placed.values() for one in some})
-        statuses = await self._store.statuses(known) if known else {}
         return {
-            turn: [f"{_named(one)} ({statuses.get(one.workflow, 'ended')})" for one in some]
-            for turn, some in placed.items()
+            turn: [_named(one) for one in await self._store.turn_holders(turn)]
+            for turn in waited_for(workflow)
         }
 
     async def _definition_of(self, workflow: Workflow) -> Definition:
@@ -179,9 +176,11 @@ def workflow_id(text: str) -> WorkflowId:
     return WorkflowId(lower)
 
 
-def _named(one: InLine) -> str:
-    is_item = one.step is not None and one.step.index != NO_INDEX
-    return f"{one.step} of {one.workflow}" if is_item else one.workflow
+def _named(one: Holder) -> str:
+    workflow, step = one.who
+    whole = step is None or step.index == NO_INDEX
+    stands = f"{one.status}, paused" if one.paused else one.status
+    return f"{workflow} ({stands})" if whole else f"{step} of {workflow} ({stands})"
 
 
 def event_cursor(seq: int) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from sidecar.ports.queue import Doorbell
 from sidecar.saga.changes import Letter
 from sidecar.saga.states import Action, WorkflowStatus
+from sidecar.saga.turns import InLine
 from sidecar.saga.workflow import StepKey, WorkflowId
 
 
@@ -94,3 +95,12 @@ class StoredLetter:
     sender: WorkflowId
     revision: int
     letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a place that others may wait for, and how its workflow stands."""
+
+    who: InLine
+    status: WorkflowStatus
+    paused: bool

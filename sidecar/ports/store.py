@@ -26,6 +26,7 @@ from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
 from sidecar.ports.rates import Rates
 from sidecar.ports.records import (
+    Holder,
     LeaderWork,
     Lease,
     Ringable,
@@ -358,7 +359,7 @@ class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Protocol):
         """Return keys for which somebody waits although there is a place."""
         ...
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+    async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
         """Return some of those that have the places, those first that have had one for longest."""
         ...
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from sidecar.errors import IllegalTransition
+from sidecar.ports.records import Holder
 from sidecar.ports.store import Claimed, Missing, Moved, Store, Transition
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import Definition
@@ -102,7 +103,7 @@ async def next_are(store: Store, *workflows: WorkflowId, turn: TurnKey = ACME) -
 
 
 async def holders(store: Store, turn: TurnKey = ACME) -> Sequence[InLine]:
-    return await store.turn_holders(turn)
+    return [one.who for one in await store.turn_holders(turn)]
 
 
 class StepTurnSuite(StoreFixtures):
@@ -274,6 +275,8 @@ class StepTurnSuite(StoreFixtures):
         assert await admit(payments, first) is Verdict.APPLIED
         assert await payments.claim() == []
         assert await next_are(store)
+        (holder,) = await store.turn_holders(ACME)
+        assert holder == Holder(InLine(first, PAY), WorkflowStatus.IN_PROGRESS, paused=True)
         await payments.apply(first, ResumeRequested())
         await payments.answer(await payments.claim_one())
         assert await next_are(store, second)

@@ -49,7 +49,7 @@ async def following(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
 
 async def placed(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
     """The workflows that have the places."""
-    return whole(await store.turn_holders(turn))
+    return whole([one.who for one in await store.turn_holders(turn)])
 
 
 def whole(found: Sequence[InLine]) -> list[WorkflowId]:

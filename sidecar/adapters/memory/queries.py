@@ -16,6 +16,7 @@ from sidecar.adapters.memory.tables import without_bodies, without_items
 from sidecar.adapters.memory.versions import MemoryVersions
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
+    Holder,
     LeaderWork,
     Lease,
     Ringable,
@@ -276,10 +277,12 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk, M
         keys = sorted(turn for turn in self.tables.turns if turn.namespace == namespace)
         return [turn for turn in keys if await self.next_turns(turn)][:limit]
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+    async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
         """Return some of those that have the places, those first that have had one for longest."""
         self.check_open()
-        return [one.who for one in self.tables.placed(turn)[:HOLDERS_TOLD]]
+        some = [one.who for one in self.tables.placed(turn)[:HOLDERS_TOLD]]
+        found = [(one, self.tables.rows[one.workflow].workflow) for one in some]
+        return [Holder(who, workflow.status, workflow.paused) for who, workflow in found]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows in progress whose deadline has passed."""

@@ -26,6 +26,7 @@ from sidecar.adapters.postgres.versions import PostgresVersions, stored_definiti
 from sidecar.errors import StaleEpoch
 from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import (
+    Holder,
     LeaderWork,
     Lease,
     Ringable,
@@ -247,10 +248,13 @@ class PostgresQueries(
         found = await self._vital_rows("free_turns", namespace=namespace, limit=limit)
         return [rows.turn_key_of(row) for row in found]
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+    async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
         """Return some of those that have the places, those first that have had one for longest."""
         found = await self._rows("turn_holders", **records.turn_record(turn))
-        return [rows.in_line_of(row) for row in found]
+        return [
+            Holder(rows.in_line_of(row), WorkflowStatus(row["status"]), row["paused"])
+            for row in found
+        ]
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:
         """Return workflows whose deadline has passed."""

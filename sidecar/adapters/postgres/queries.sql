@@ -297,11 +297,12 @@ WHERE (SELECT count(*) FROM turns t WHERE t.namespace = %(namespace)s AND t.plac
 LIMIT %(limit)s
 
 -- name: turn_holders
--- Who has the places.
-SELECT workflow_id::text AS id, step, idx FROM turns
-WHERE namespace = %(namespace)s AND definition = %(definition)s AND turn_step = %(turn_step)s
-  AND turn = %(turn)s AND placed
-ORDER BY since, workflow_id, idx LIMIT 10
+-- Who has the places, and how its workflow stands.
+SELECT t.workflow_id::text AS id, t.step, t.idx, w.status, w.paused
+FROM turns t JOIN workflows w ON w.id = t.workflow_id
+WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s
+  AND t.turn_step = %(turn_step)s AND t.turn = %(turn)s AND t.placed
+ORDER BY t.since, t.workflow_id, t.idx LIMIT 10
 
 -- name: overdue_workflows
 -- Deadlines that have passed.

@@ -78,8 +78,8 @@ TURNS = (
     tested(
         "who waits for a place is not told who has it",
         "sidecar.engine.queries:Queries._holders",
-        "for turn in waited_for(workflow)}",
-        "for turn in ()}",
+        "for turn in waited_for(workflow)",
+        "for turn in ()",
         "tests/unit/engine/test_views.py::test_who_waits_for_its_turn_says_who_has_the_places",
     ),
     tested(

@@ -34,7 +34,7 @@ from sidecar.engine.versioning import Versioning
 from sidecar.engine.waiting import WaitHub
 from sidecar.errors import GoConductorError
 from sidecar.ports.notices import Notices
-from sidecar.ports.records import WorkflowFilter
+from sidecar.ports.records import Holder, WorkflowFilter
 from sidecar.ports.store import (
     KeyReused,
     Missing,
@@ -186,9 +186,10 @@ class DictStore:
         self._enter("promised_steps")
         return self.promised
 
-    async def turn_holders(self, turn: TurnKey) -> Sequence[InLine]:
+    async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
         self._enter("turn_holders")
-        return self.holders[turn.key]
+        found = [(one, self.workflows[one.workflow]) for one in self.holders[turn.key]]
+        return [Holder(who, workflow.status, workflow.paused) for who, workflow in found]
 
     async def list_events(
         self, workflow: WorkflowId, after_seq: int, limit: int

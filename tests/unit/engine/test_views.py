@@ -157,11 +157,12 @@ async def test_who_waits_for_its_turn_says_who_has_the_places(faces: Faces) -> N
     one, two, three = [await faces.start("pay") for _ in range(3)]
     key = JsonText('"all"')
     faces.store.holders = {key: [InLine(two.id, PAY), InLine(three.id, StepKey("pay", 4))]}
-    view = await seen(faces, two, status=WorkflowStatus.ERROR)
+    faces.store.put(two, status=WorkflowStatus.ERROR)
+    faces.store.put(three, paused=True)
     (line,) = (await faces.queries.get("default", one.id)).waiting_on
     assert line == (
         'pay: execute waits for its turn: 2 at a time with the key "all", '
-        f"now {two.id} (error), pay[4] of {three.id} (in_progress)"
+        f"now {two.id} (error), pay[4] of {three.id} (in_progress, paused)"
     )
     turn = {"turn": Turn(key, 2), "status": WorkflowStatus.QUEUED, "steps": {}}
     view = await seen(faces, one, **turn)
