@@ -16,6 +16,10 @@ be late for it:
   a burst: they are granted one after the other, and those for whom that takes too long are promised
   a new turn at the end, once for each such outage. Whoever comes back too early keeps its turn.
 
+A limit may change while a line stands. What was granted is then counted by the new interval, so
+that as many calls are outstanding as before. If calls may come faster the line of promises is given
+up and begins anew: turns that lie behind its new end are not kept, and the others come when due.
+
 All numbers are whole microseconds; moments count from 1970 by the clock of the store. The same
 rule is written a second time as one statement for PostgreSQL, and played side by side.
 """
@@ -51,10 +55,14 @@ class RateLimit(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """The theoretical arrival times of an action: of the next promise, and of the next call."""
+    """The theoretical arrival times of an action: of the next promise, and of the next call.
+
+    `interval` is that of the limit by which they were told last, 0 if none was.
+    """
 
     promised: int = 0
     called: int = 0
+    interval: int = 0
 
 
 class Asked(NamedTuple):
@@ -80,7 +88,10 @@ def give_turns(
 ) -> tuple[Meter, list[Turn]]:
     """Give turns to those who ask at the same time, in their order; return the meter after it."""
     interval, tolerance = limit.interval, limit.tolerance
+    meter = _told_by(interval, meter, now)
     end = max(meter.promised, now)
+    behind = max(now, end - tolerance)
+    asked = [one._replace(promise=None) if (one.promise or 0) > behind else one for one in asked]
     promised = end
     promises: list[int] = []
     for one in asked:
@@ -106,4 +117,14 @@ def give_turns(
             moment = max(moment, promise)
         turns[at] = Turn(moment, granted, promise)
     kept = meter.promised if promised == end else promised
-    return Meter(kept, called), [turns[at] for at in range(len(asked))]
+    return Meter(kept, called, interval), [turns[at] for at in range(len(asked))]
+
+
+def _told_by(interval: int, meter: Meter, now: int) -> Meter:
+    """The meter of a limit that was another when it was read last."""
+    if meter.interval in (0, interval):
+        return meter
+    called = meter.called
+    if called > now:
+        called = now - (now - called) * interval // meter.interval
+    return Meter(0 if interval < meter.interval else meter.promised, called, interval)

@@ -17,6 +17,7 @@ from tests.conformance.store_play import Backend, StoreFixtures, new_id
 SECOND = 1_000_000
 HOUR = RateLimit(2, timedelta(hours=2))
 """Two at once, then one an hour: what a test does meanwhile takes no time by it."""
+MINUTE = RateLimit(2, timedelta(minutes=2))
 NONE = NEW_PATIENCE_US // 100
 """How exact answers are: a real clock goes on between two of them."""
 CHARGE = StepKey("charge")
@@ -164,6 +165,27 @@ class RateSuite(StoreFixtures):
         promised = {StepKey("charge", 0), StepKey("charge", 1), CHARGE}
         assert set(await store.promised_steps(workflow)) == promised
         assert set(await store.promised_steps(new_id())) == set()
+
+    async def test_where_calls_may_come_faster_from_now_on_nobody_keeps_a_turn_far_off(
+        self, store: Store
+    ) -> None:
+        """What was called counts on, as so many calls of the new limit."""
+        waits = new_id()
+        await store.ask_rates("default", "payments", [ask(), ask(), ask(), ask(waits)])
+        new = [ask(limit=MINUTE), ask(limit=MINUTE)]
+        answers = await store.ask_rates("default", "payments", new)
+        assert about(answers) == [(False, 1), (False, 2)]
+        again = await store.ask_rates("default", "payments", [ask(waits, limit=MINUTE)])
+        assert about(again) == [(False, 1)]
+
+    async def test_where_calls_may_come_less_often_from_now_on_those_before_count_for_more(
+        self, store: Store
+    ) -> None:
+        early = new_id()
+        called = [ask(limit=MINUTE), ask(limit=MINUTE), ask(early, limit=MINUTE)]
+        await store.ask_rates("default", "payments", called)
+        answers = await store.ask_rates("default", "payments", [ask(early), ask()])
+        assert about(answers) == [(False, 60), (False, 120)]
 
     async def test_what_nobody_came_for_is_forgotten_in_the_end(
         self, store: Store, backend: Backend

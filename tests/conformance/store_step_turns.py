@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from sidecar.errors import IllegalTransition
@@ -173,6 +174,30 @@ class StepTurnSuite(StoreFixtures):
         assert await admit(payments, some[0]) is Verdict.IGNORED
         await payments.apply(some[0], CancelRequested())
         assert await next_are(store, some[2])
+
+    async def test_the_most_urgent_step_is_next_however_old_the_others_are(
+        self, store: Store, payments: Player
+    ) -> None:
+        plain = await register(store, in_turn(), priority=1)
+        old = await begun(payments, plain, 2)
+        urgent = await begun(payments, await register(store, in_turn(priority=5), priority=1), 2)
+        assert await next_are(store, urgent[0])
+        assert await admit_all(payments) == ["pay"]
+        await payments.apply(urgent[0], CancelRequested())
+        assert await next_are(store, urgent[1])
+        await payments.apply(urgent[1], CancelRequested())
+        assert await next_are(store, old[0])
+
+    async def test_a_step_that_a_rate_limit_holds_up_keeps_its_place(
+        self, store: Store, payments: Player
+    ) -> None:
+        claimed, (first, _) = await at_work(payments, await paying(store))
+        await payments.answer(claimed, Outcome(OutcomeKind.HELD, retry_after=timedelta(hours=1)))
+        seen = await payments.see(first)
+        assert not seen.steps[PAY].leased
+        assert await holders(store) == [InLine(first, PAY)]
+        assert await next_are(store)
+        assert await admit(payments, first) is Verdict.IGNORED
 
     async def test_a_place_is_kept_as_long_as_the_step_is_on_its_way_forward(
         self, store: Store, payments: Player, backend: Backend

@@ -18,7 +18,7 @@ WITH asked AS MATERIALIZED (
         n integer, path text, every bigint, tolerance bigint, patience bigint, workflow_id uuid,
         step text, idx integer, action text)
 ), meters AS MATERIALIZED (
-    SELECT m.path, m.promised, m.called FROM rate_limits m
+    SELECT m.path, m.promised, m.called, m.every FROM rate_limits m
     WHERE m.namespace = %(namespace)s AND m.service = %(service)s
       AND m.path IN (SELECT path FROM asked)
     ORDER BY m.path FOR UPDATE
@@ -26,17 +26,31 @@ WITH asked AS MATERIALIZED (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
     FROM (SELECT count(*) AS known FROM meters) AS locked
     WHERE locked.known = (SELECT count(DISTINCT path) FROM asked)
-), met AS MATERIALIZED (
-    SELECT m.path, c.now, (extract(epoch FROM m.called) * 1000000)::bigint AS called,
-        GREATEST(c.now, (extract(epoch FROM m.promised) * 1000000)::bigint) AS promised
+), told AS MATERIALIZED (
+    SELECT m.path, c.now, m.every AS earlier, l.every, l.tolerance,
+        CASE WHEN l.every < m.every THEN 0
+            ELSE (extract(epoch FROM m.promised) * 1000000)::bigint END AS promised,
+        (extract(epoch FROM m.called) * 1000000)::bigint AS called
     FROM meters m CROSS JOIN clock c
-), remembered AS MATERIALIZED (
-    SELECT a.*, m.now, m.called, m.promised, p.moment IS NOT NULL AS kept_one,
+    JOIN (SELECT DISTINCT path, every, tolerance FROM asked) l USING (path)
+), met AS MATERIALIZED (
+    SELECT t.path, t.now, t.promised AS line, GREATEST(t.now, t.promised) AS promised,
+        GREATEST(t.now, t.promised - t.tolerance) AS behind,
+        CASE WHEN t.earlier IN (0, t.every) OR t.called <= t.now THEN t.called
+            ELSE t.now + ceil((t.called - t.now)::numeric * t.every / t.earlier)::bigint END AS called
+    FROM told t
+), recalled AS MATERIALIZED (
+    SELECT a.*, m.now, m.called, m.promised, m.line, m.behind, p.moment IS NOT NULL AS kept_one,
         CASE WHEN p.path = a.path AND p.namespace = %(namespace)s AND p.service = %(service)s
-            THEN (extract(epoch FROM p.moment) * 1000000)::bigint END AS promise
+            THEN (extract(epoch FROM p.moment) * 1000000)::bigint END AS moment
     FROM asked a JOIN met m USING (path)
     LEFT JOIN rate_promises p ON p.workflow_id = a.workflow_id AND p.step = a.step
         AND p.idx = a.idx AND p.action = a.action
+), remembered AS MATERIALIZED (
+    SELECT r.n, r.path, r.every, r.tolerance, r.patience, r.workflow_id, r.step, r.idx, r.action,
+        r.now, r.called, r.promised, r.line, r.kept_one,
+        CASE WHEN r.moment <= r.behind THEN r.moment END AS promise
+    FROM recalled r
 ), lined_up AS MATERIALIZED (
     SELECT r.*, COALESCE(r.promise, GREATEST(r.now, r.promised - r.tolerance
             + r.every * (row_number() OVER (PARTITION BY r.path, r.promise IS NULL ORDER BY r.n) - 1)
@@ -67,14 +81,16 @@ WITH asked AS MATERIALIZED (
     FROM judged j LEFT JOIN put_off p USING (path, n)
 ), moved AS (
     UPDATE rate_limits m SET
-        promised = GREATEST(m.promised, 'epoch'::timestamptz + a.promised * interval '1 microsecond'),
-        called = GREATEST(m.called, 'epoch'::timestamptz + a.called * interval '1 microsecond')
+        promised = 'epoch'::timestamptz + a.promised * interval '1 microsecond',
+        called = 'epoch'::timestamptz + a.called * interval '1 microsecond',
+        every = a.every
     FROM (
         SELECT path,
             CASE WHEN count(*) FILTER (WHERE promise IS NULL OR put_off) > 0 THEN max(promised)
-                + max(every) * count(*) FILTER (WHERE promise IS NULL OR put_off) ELSE 0 END
-                AS promised,
-            COALESCE(max(GREATEST(theoretical, arrival) + every) FILTER (WHERE granted), 0) AS called
+                + max(every) * count(*) FILTER (WHERE promise IS NULL OR put_off)
+                ELSE max(line) END AS promised,
+            COALESCE(max(GREATEST(theoretical, arrival) + every) FILTER (WHERE granted),
+                max(called)) AS called, max(every) AS every
         FROM answered GROUP BY path
     ) AS a
     WHERE m.namespace = %(namespace)s AND m.service = %(service)s AND m.path = a.path

@@ -28,7 +28,16 @@ from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
 from tests.benchmarks.metering import Cost, metered, rows_read
 from tests.conformance.store_language import fan, lines, taken_on
-from tests.conformance.store_play import Player, call, refused, register, settle, start_of
+from tests.conformance.store_play import (
+    RETRY_ONCE,
+    Player,
+    call,
+    refused,
+    register,
+    settle,
+    start_of,
+    unknown,
+)
 
 __all__ = ["backend", "migrated"]
 
@@ -132,6 +141,32 @@ async def test_a_claim_costs_the_same_however_many_items_there_are(
                 claimed, found[size] = await _claimed(connection, batch)
                 await player.store.commit(player.batch(transitions=[settle(claimed)]))
             await _go(player, size)
+    assert found[MANY] <= max(found[FEW], FEW_ROWS), found
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_a_claim_costs_the_same_however_many_wait_and_however_urgent_those_are(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """Also beside many that are so urgent that they would be first, and are not due yet."""
+    assert isinstance(player.store, PostgresStore)
+    retry = {**RETRY_ONCE, "max_attempts": 9, "initial_interval": "60s", "max_interval": "60s"}
+    later = await register(player.store, call("charge", priority=9, retry=retry))
+    waiting = [await register(player.store, call("charge", priority=one)) for one in (0, 3, 0, 9)]
+    found: dict[int, int] = {}
+    async with (await player.store._new_writer()).connection as connection:
+        for size in (FEW, MANY):
+            starts = [start_of(later) for _ in range(size)]
+            await player.store.commit(player.batch(starts=starts))
+            claims = (await player.store.commit(player.batch(due=2 * MANY))).claimed
+            members = [settle(one, unknown()) for one in claims]
+            await player.store.commit(player.batch(transitions=members))
+            starts = [start_of(waiting[at % len(waiting)]) for at in range(size)]
+            await player.store.commit(player.batch(starts=starts))
+            if size in counted:
+                await _let_the_planner_count(backend)
+            for _ in range(6):
+                _, found[size] = await _claimed(connection, player.batch(due=1))
     assert found[MANY] <= max(found[FEW], FEW_ROWS), found
 
 

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.postgres
 
 SEQUENCES = 40
 QUESTIONS = 25
+CHANGES = 0.1
+"""How often a limit becomes another."""
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,13 @@ async def test_both_stores_give_the_same_turns_whatever_is_asked(twins: Twins) -
     for seed in range(SEQUENCES):
         draw = random.Random(f"rates {seed}")
         service = f"payments-{seed}"
-        paths = {
-            path: RateLimit(
-                draw.choice((1, 2, 3, 7)), timedelta(milliseconds=draw.randint(5, 4000))
-            )
-            for path in ("/a", "/b")
-        }
+        paths = {path: _limit(draw) for path in ("/a", "/b")}
         known = [WorkflowId(str(uuid.UUID(int=draw.getrandbits(128)))) for _ in range(6)]
         promised: set[RateAsk] = set()
         for number in range(QUESTIONS):
             path = draw.choice(list(paths))
+            if draw.random() < CHANGES:
+                paths[path] = _limit(draw)
             asks = [_ask(draw, draw.choice((path, *paths)), paths, known) for _ in range(4)]
             asks = list({(one.workflow, one.key, one.action): one for one in asks}.values())
             store = twins.stores[number % 2]
@@ -73,6 +72,10 @@ async def test_both_stores_give_the_same_turns_whatever_is_asked(twins: Twins) -
     assert granted > 100
     assert sent_away > 100
     assert late > 10
+
+
+def _limit(draw: random.Random) -> RateLimit:
+    return RateLimit(draw.choice((1, 2, 3, 7)), timedelta(milliseconds=draw.randint(5, 4000)))
 
 
 def _ask(

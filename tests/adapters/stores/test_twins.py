@@ -100,11 +100,12 @@ class _Sequence:
         made = graph(self.draw)
         # All sequences share one database, so each has places of its own.
         own = Template(JsonText(f'"{self.seed}"'), constant=True)
+        urgency = random.Random(f"urgency {self.seed}")
         steps = tuple(
             # Two services, so that a settlement's own service has some of what comes next.
             step
             if step.wait
-            else _called(step, self.draw.choice("ab"), own, self.draw.choice((0, 0, 9)))
+            else _called(step, self.draw.choice("ab"), own, urgency.choice((0, 0, 9)))
             for step in made.steps
         )
         turns = Concurrency(own, 1, self.draw.random() < 0.5) if self.draw.random() < 0.1 else None

@@ -52,6 +52,28 @@ TURNS = (
         f"{MEMORY}::test_a_new_call_waits_less_long_than_one_that_was_promised",
     ),
     tested(
+        "a limit that was raised leaves the line as it was",
+        "sidecar.saga.pacing:_told_by",
+        "0 if interval < meter.interval else meter.promised",
+        "meter.promised",
+        f"{MEMORY}::test_where_calls_may_come_faster_from_now_on_nobody_keeps_a_turn_far_off",
+    ),
+    tested(
+        "turns behind the end of a new line are kept",
+        PACING,
+        "(one.promise or 0) > behind",
+        "False",
+        f"{MEMORY}::test_where_calls_may_come_faster_from_now_on_nobody_keeps_a_turn_far_off",
+    ),
+    tested(
+        "a limit that was lowered forgets what was called",
+        STATEMENT,
+        "WHEN t.earlier IN (0, t.every) OR t.called <= t.now THEN t.called",
+        "WHEN true THEN t.called",
+        f"{POSTGRES}::test_where_calls_may_come_less_often_from_now_on_those_before_count_for_more",
+        SIDE_BY_SIDE,
+    ),
+    tested(
         "a promise is forgotten as soon as it is made",
         "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
         "if turn.granted:",
@@ -94,6 +116,8 @@ CALLS = (
         f"{CALLER}._wait_for_turn",
         "if not grant.granted:",
         "if False:",
+        within=200,
+        rare=True,
     ),
     tested(
         "a turn is used however late",

@@ -76,6 +76,13 @@ TURNS = (
         f"{ENGINE}::test_a_step_is_admitted_by_its_name",
     ),
     tested(
+        "who waits for a place is not told who has it",
+        "sidecar.engine.queries:Queries._holders",
+        "for turn in waited_for(workflow)}",
+        "for turn in ()}",
+        "tests/unit/engine/test_views.py::test_who_waits_for_its_turn_says_who_has_the_places",
+    ),
+    tested(
         "two count the places of one key at once",
         f"{LOCKED}:SQL.lock_turns",
         "pg_advisory_xact_lock(24770, hashtext(",

@@ -8,6 +8,7 @@ CREATE TABLE rate_limits (
     path      text        NOT NULL,
     promised  timestamptz NOT NULL DEFAULT 'epoch',
     called    timestamptz NOT NULL DEFAULT 'epoch',
+    every     bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (namespace, service, path)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
