@@ -26,6 +26,7 @@ from sidecar.saga.events import (
     Resolution,
     ResolveRequested,
     SignalSent,
+    TerminateRequested,
     TimerFired,
 )
 from sidecar.saga.states import CLAIMABLE, WORKFLOW_ENDS, StepStatus, WorkflowStatus
@@ -39,6 +40,7 @@ from tests.unit.saga.test_language_properties import answers, graph, verbs
 SEQUENCES = int(os.environ.get("TWINS", "200"))
 FROM = int(os.environ.get("TWINS_FROM", "0"))
 BATCHES = 60
+STOPPED_AFTER = 10
 COMPARED_AFTER = int(os.environ.get("TWINS_COMPARED_AFTER", "5"))
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60 + SEQUENCES * 2)]
@@ -81,6 +83,8 @@ class _Sequence:
         for number in range(BATCHES):
             if number % COMPARED_AFTER == 0:
                 await self.twins.compare(self._workflows)
+            if number == STOPPED_AFTER and self.seed % 5 == 0:
+                await self._stop_all()
             if all(one.status in WORKFLOW_ENDS for one in self._wholes()):
                 ended = [one for one in self._wholes() if one.status is WorkflowStatus.TERMINATED]
                 if not ended:
@@ -113,6 +117,14 @@ class _Sequence:
             Start(one, definition, JsonText("{}"), "hash", claim_next=self.draw.random() < 0.5)
             for one in self._workflows
         ]
+
+    async def _stop_all(self) -> None:
+        """Terminate them on their way, so that there is something to take over."""
+        stop = TerminateRequested("enough")
+        going = [one.id for one in self._wholes() if one.status not in WORKFLOW_ENDS]
+        if going:
+            members = [Transition(one, stop) for one in going]
+            await self.twins.commit(0, self._batch("a", transitions=members))
 
     async def _run_again(self, definition: Definition, old: Workflow) -> None:
         """Run again what was terminated; what cannot be taken over is settled, a step at a time."""
