@@ -270,8 +270,11 @@ class StepTurnSuite(StoreFixtures):
         self, store: Store, payments: Player
     ) -> None:
         (workflow,) = await begun(payments, await paying(store))
-        found = await payments.apply(workflow, RetryRequested(PAY))
-        assert isinstance(found, IllegalTransition)
+        for event in (RetryRequested(PAY), RetryRequested()):
+            found = await payments.apply(workflow, event)
+            assert isinstance(found, IllegalTransition)
+            assert 'step pay is waiting for its turn, 1 at a time with the key "acme"' in str(found)
+            assert "or `skip` this step: retry is not legal now" in str(found)
         assert await payments.statuses(workflow) == {"pay": StepStatus.WAITING}
 
     async def test_what_failed_past_a_pivot_waits_for_its_turn_again(

@@ -104,6 +104,13 @@ TURNS = (
         f"{RACES}::test_a_key_that_somebody_else_has_locked_holds_up_nobody_else",
     ),
     tested(
+        "who asks for a retry of one that waits for its turn is not told so",
+        "sidecar.saga.operators:_not_to_retry",
+        "if waits_for_turn(step)",
+        "if False",
+        f"{MEMORY}::test_a_retry_does_not_get_past_those_who_wait",
+    ),
+    tested(
         "one that cannot be admitted holds up all who wait behind him",
         "sidecar.engine.turns:Turns._admit_line",
         "if errors:",
