@@ -92,7 +92,7 @@ class Agent:
             telemetry=telemetry,
         )
         self.courier = Courier(self.committer)
-        self.turns = Turns(ports.store, self.committer)
+        self.turns = Turns(ports.store, self.committer, ports.clock)
         self.publishing = Publishing(ports.store, identity, settings.catalogue)
         self.caller = self._made_caller()
         self.receiver = Receiver(

@@ -31,6 +31,10 @@ class BackingOff(Generic[K]):
         until, _ = self._until.get(one, (now, 0.0))
         return until > now
 
+    def waiting(self, now: float) -> list[K]:
+        """Return all whose time has not come yet."""
+        return [one for one, (until, _) in self._until.items() if until > now]
+
     def put_off(self, one: K, now: float) -> float:
         """Put it off, twice as long as the last time; return for how many seconds."""
         _, pause = self._until.get(one, (now, 0.0))

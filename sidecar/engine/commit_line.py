@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.ports.store import ClaimDue, Start, Transition
+from msgspec.structs import replace
+
+from sidecar.ports.store import Batch, ClaimDue, Start, Transition
 from sidecar.saga.workflow import StepKey, WorkflowId
 
 Key = tuple[WorkflowId, StepKey]
+
+RIDES_BEFORE_WAITING = 3
+REST_S = 0.02
+REST_MAX_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +44,19 @@ class Waiting:
     def waits_for_lock(self) -> bool:
         """Whether a batch with this member may stand still for somebody else's lock."""
         return isinstance(self.member, Transition) and self.member.wait
+
+    def ride_again(self) -> float:
+        """Make it ready for another batch; return for how many seconds it rests before.
+
+        From the third ride on it stands still for its workflow's row. One that takes a turn rests,
+        too: for the lock of its key it never stands still, and would go from batch to batch.
+        """
+        self.rides += 1
+        late = self.rides - RIDES_BEFORE_WAITING
+        if late < 0 or not isinstance(self.member, Transition):
+            return 0.0
+        self.member = replace(self.member, wait=True)
+        return 0.0 if self.member.turn is None else min(REST_S * 2.0**late, REST_MAX_S)
 
     def answer(self, answer: object) -> None:
         """Tell what became of it, if anybody still waits."""
@@ -89,3 +109,30 @@ class Line:
                 one.fail(error)
         self._members = deque(one for one in self._members if not one.future.done())
         self.weight = sum(one.weight for one in self._members)
+
+
+def without_waiting(batch: Batch) -> Batch:
+    """The same members under the same ticket: what is locked still is told, and not waited for."""
+    if not any(one.wait for one in batch.transitions):
+        return batch
+    return replace(batch, transitions=tuple(replace(o, wait=False) for o in batch.transitions))
+
+
+def claiming_nothing_for(batch: Batch, members: Sequence[Waiting]) -> Batch:
+    """The same batch, but starts that nobody waits for any more claim nothing: their slot is gone.
+
+    What an earlier try of it has claimed is found by its ticket.
+    """
+    gone = {
+        one.member.id
+        for one in members
+        if isinstance(one.member, Start) and one.member.claim_next and one.future.done()
+    }
+    if not gone:
+        return batch
+    return replace(
+        batch,
+        starts=tuple(
+            replace(one, claim_next=False) if one.id in gone else one for one in batch.starts
+        ),
+    )

@@ -116,6 +116,7 @@ class Duties:
             times.ring_after.total_seconds(), times.ring_at_most_every.total_seconds()
         )
         self._pages: dict[str, Ringable] = {}
+        self._turns_seen: TurnKey | None = None
         self._periods = {
             "ring_again": times.ring_every.total_seconds(),
             "reviews": times.review_every.total_seconds(),
@@ -124,10 +125,9 @@ class Duties:
             "catalogues": times.catalogues_every.total_seconds(),
             "sidecars": times.forget_every.total_seconds(),
         }
-        debts = DebtBook(store, compiled or CompiledDefinitions(store), clock)
         self._overseer = Overseer(
             store,
-            debts,
+            DebtBook(store, compiled or CompiledDefinitions(store), clock),
             telemetry,
             identity.namespace,
             silent_after=times.silent_after,
@@ -269,7 +269,9 @@ class Duties:
 
     async def _look_at_turns(self, epoch: Epoch) -> int:
         del epoch  # whoever looks takes a place only if there is one
-        free = await self._store.free_turns(self._identity.namespace, BATCH_MAX)
+        namespace, after = self._identity.namespace, self._turns_seen
+        free = await self._store.free_turns(namespace, BATCH_MAX, after)
+        self._turns_seen = free[-1] if len(free) >= BATCH_MAX else None
         for turn in free:
             self._look(turn)
         return len(free)

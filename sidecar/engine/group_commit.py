@@ -17,6 +17,8 @@ What can go wrong with a batch, and what is done about it:
   otherwise. Its slot stays taken, so such answers cannot pile up
 - a locked workflow row: that member rides in the next batch; after three rides it waits, apart
   from all that does not. Its row may be held for long: who waited in vain rides again
+- a locked key of turns: nobody waits for it in the database. That member rides in the next batch,
+  too, and after three rides it rests before each
 """
 
 from __future__ import annotations
@@ -28,9 +30,14 @@ from datetime import timedelta
 from typing import Any, overload
 
 import structlog
-from msgspec.structs import replace
 
-from sidecar.engine.commit_line import Key, Line, Waiting
+from sidecar.engine.commit_line import (
+    Key,
+    Line,
+    Waiting,
+    claiming_nothing_for,
+    without_waiting,
+)
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.identity import Identity
 from sidecar.engine.supervision import LongTask
@@ -63,7 +70,6 @@ from sidecar.saga.events import Answered
 
 log = structlog.get_logger("sidecar.group_commit")
 
-RIDES_BEFORE_WAITING = 3
 TURNS = 2
 """In the first turn of the loop an answer is read, in the second its task submits it."""
 CONFLICT_PAUSE_S = 0.01
@@ -258,8 +264,7 @@ class Committer:
         pause *= 0.5 + self._entropy.chance()
         one.refusals += 1
         log.error("settlement_refused", refusals=one.refusals, again_in_s=pause, exc_info=error)
-        timer = asyncio.get_running_loop().call_later(pause, self._offer_again, one)
-        self._resting[one] = timer
+        self._rest(one, pause)
 
     def _offer_again(self, one: Waiting) -> None:
         del self._resting[one]
@@ -278,13 +283,13 @@ class Committer:
             except StoreConflict as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="conflict")
                 self._give_up(members, error)
-                batch = _without_waiting(batch)
+                batch = without_waiting(batch)
                 await asyncio.sleep(CONFLICT_PAUSE_S * (1 + self._entropy.chance()))
             except (StoreUnavailable, SchemaMismatch) as error:
                 self._telemetry.count(metrics.COMMIT_RETRIES, why="unavailable")
                 log.warning("store_unavailable", error=error.message, members=len(members))
                 self._give_up(members, error)
-                batch = _claiming_nothing_for(batch, members)
+                batch = claiming_nothing_for(batch, members)
                 await asyncio.sleep(pause * (0.5 + self._entropy.chance()))
                 pause = min(pause * 2, UNAVAILABLE_PAUSE_MAX_S)
             else:
@@ -335,10 +340,10 @@ class Committer:
             match one.member:
                 case Start():
                     one.answer(next(starts))
-                case Transition() as transition:
+                case Transition():
                     answer = next(transitions)
                     if answer is Missing.LOCKED:
-                        self._ride_again(one, transition)
+                        self._ride_again(one)
                     elif isinstance(answer, Exception):
                         one.fail(answer)
                     else:
@@ -349,38 +354,18 @@ class Committer:
                     found = claimed.get(key) or result.refused_keys.get(key, Missing.LOCKED)
                     one.answer(found)
 
-    def _ride_again(self, waiting: Waiting, transition: Transition) -> None:
-        waiting.rides += 1
-        if waiting.rides >= RIDES_BEFORE_WAITING:
-            waiting.member = replace(transition, wait=True)
-        self._offer(waiting)
+    def _ride_again(self, one: Waiting) -> None:
+        pause = one.ride_again()
+        if not pause:
+            self._offer(one)
+        elif one.give_up_at is None or self._clock.monotonic() < one.give_up_at:
+            self._rest(one, pause)
+        else:
+            one.fail(StoreConflict("its workflow or its key is locked by somebody else"))
 
-
-def _without_waiting(batch: Batch) -> Batch:
-    """The same members under the same ticket: what is locked still is told, and not waited for."""
-    if not any(one.wait for one in batch.transitions):
-        return batch
-    return replace(batch, transitions=tuple(replace(o, wait=False) for o in batch.transitions))
-
-
-def _claiming_nothing_for(batch: Batch, members: Sequence[Waiting]) -> Batch:
-    """The same batch, but starts that nobody waits for any more claim nothing: their slot is gone.
-
-    What an earlier try of it has claimed is found by its ticket.
-    """
-    gone = {
-        one.member.id
-        for one in members
-        if isinstance(one.member, Start) and one.member.claim_next and one.future.done()
-    }
-    if not gone:
-        return batch
-    return replace(
-        batch,
-        starts=tuple(
-            replace(one, claim_next=False) if one.id in gone else one for one in batch.starts
-        ),
-    )
+    def _rest(self, one: Waiting, pause: float) -> None:
+        timer = asyncio.get_running_loop().call_later(pause, self._offer_again, one)
+        self._resting[one] = timer
 
 
 def _pass_sites(batch: Batch, result: BatchResult) -> None:

@@ -26,7 +26,6 @@ from sidecar.ports.catalogues import Catalogues
 from sidecar.ports.debts import Debts
 from sidecar.ports.rates import Rates
 from sidecar.ports.records import (
-    Holder,
     LeaderWork,
     Lease,
     Ringable,
@@ -34,13 +33,14 @@ from sidecar.ports.records import (
     WorkflowFilter,
 )
 from sidecar.ports.sidecars import Sidecars
+from sidecar.ports.turns import Lines
 from sidecar.ports.versions import Versions
 from sidecar.saga.changes import Changes, HistoryEvent
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Event
 from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.states import Action, Reason, WorkflowStatus
-from sidecar.saga.turns import InLine, TurnKey
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 # -- members of a batch ---------------------------------------------------------------------
@@ -248,7 +248,7 @@ class BatchResult(Struct, frozen=True):
     refused_keys: Mapping[tuple[WorkflowId, StepKey], Missing] = msgspec.field(default_factory=dict)
 
 
-class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Protocol):
+class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Lines, Protocol):
     """PostgreSQL, or its twin in memory. Raises only the `StoreError` family.
 
     `StoreUnavailable` and `StoreConflict` mean: try the same batch again.
@@ -349,18 +349,6 @@ class Store(Versions, Catalogues, Debts, BulkJobs, Sidecars, Rates, Protocol):
         self, namespace: str, older_than: timedelta, limit: int
     ) -> Sequence[StoredLetter]:
         """Return letters that nobody has brought for so long, the oldest first."""
-        ...
-
-    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
-        """Return those that can be admitted now, the most urgent and then the oldest first."""
-        ...
-
-    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
-        """Return keys for which somebody waits although there is a place."""
-        ...
-
-    async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
-        """Return some of those that have the places, those first that have had one for longest."""
         ...
 
     async def overdue_workflows(self, namespace: str, limit: int) -> Sequence[WorkflowId]:

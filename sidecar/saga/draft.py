@@ -68,6 +68,7 @@ class Draft:
         self.status = workflow.status
         self.reason = workflow.reason
         self.paused = workflow.paused
+        self.turn = workflow.turn
         self.steps: dict[StepKey, Step] = dict(workflow.steps)
         self.signals: list[Signal] = list(workflow.signals)
         self.takes_away = False

@@ -49,6 +49,7 @@ from sidecar.saga.states import (
     WorkflowSignal,
     WorkflowStatus,
 )
+from sidecar.saga.turns import waiting_in_turn, waits_for_turn
 from sidecar.saga.workflow import NEVER_RUN, Step, StepKey
 
 _UNSURE = frozenset({StepStatus.RETRYING, StepStatus.IN_DOUBT, StepStatus.WAITING})
@@ -162,9 +163,7 @@ def retry(draft: Draft, event: RetryRequested) -> Verdict:
     if not found:
         if any(under_way(step) for step in named):
             return Verdict.IGNORED  # it is being tried at this moment
-        subject = f"step {event.step}" if event.step else "workflow"
-        state = _why_not(draft, draft.step(event.step)) if event.step else draft.status
-        raise IllegalTransition(subject, state, "retry")
+        raise _not_to_retry(draft, event.step, named)
     stuck.mend(draft)
     for step in found:
         if draft.step(step.key).status is StepStatus.SUCCEEDED:
@@ -215,6 +214,20 @@ def _retry(draft: Draft, step: Step, event: RetryRequested) -> bool:
         draft.put(replace(step, due_at=draft.now))
         draft.note("operator", "retry", step=step, details=details)
     return step.due_at is not None
+
+
+def _not_to_retry(draft: Draft, key: StepKey | None, named: list[Step]) -> IllegalTransition:
+    """Say why nothing of it can be tried, and what helps one that only waits for its turn."""
+    if draft.status is WorkflowStatus.QUEUED and draft.turn is not None:
+        return IllegalTransition("workflow", waiting_in_turn(*draft.turn), "retry")
+    waits = next((step for step in named if waits_for_turn(step)), None)
+    turns = draft.definition.by_name[waits.key.step].concurrency if waits else None
+    if waits is not None and waits.turn is not None and turns is not None:
+        state = f"{waiting_in_turn(waits.turn, turns.limit)}, or `skip` this step"
+        return IllegalTransition(f"step {waits.key}", state, "retry")
+    if key is None:
+        return IllegalTransition("workflow", draft.status, "retry")
+    return IllegalTransition(f"step {key}", _why_not(draft, draft.step(key)), "retry")
 
 
 def _why_not(draft: Draft, step: Step) -> str:

@@ -74,6 +74,14 @@ def waits_for_turn(step: Step) -> bool:
     return step.status is StepStatus.WAITING and step.turn is not None and not step.awaiting
 
 
+def waiting_in_turn(key: str, limit: int) -> str:
+    """Say of somebody that he waits for a place, of whose limit, and who could make way."""
+    return (
+        f"waiting for its turn, {limit} at a time with the key {key}; a place is given back by the"
+        " end of one that has it: `waiting_on` names them, to be resolved, cancelled or terminated"
+    )
+
+
 def standing_of_step(step: Step) -> Standing:
     """How a step stands to a place of its key."""
     if step.turn is None or step.status not in OPEN or step.status is StepStatus.COMPENSATING:

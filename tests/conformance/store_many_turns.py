@@ -9,13 +9,14 @@ from sidecar.ports.store import Moved, Store, Transition
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import CancelRequested
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
-from sidecar.saga.turns import InLine
+from sidecar.saga.turns import InLine, TurnKey
 from tests.conformance.store_language import fan, lines
 from tests.conformance.store_play import (
     Backend,
     Player,
     StoreFixtures,
     call,
+    next_in,
     refused,
     register,
     settle,
@@ -73,7 +74,7 @@ class ManyTurnsSuite(StoreFixtures):
         assert await admit_all(payments, turn) == ["pay[0]", "pay[1]"]
         first, second = sorted(await payments.claim(), key=lambda one: one.key)
         await payments.answer(first, refused())
-        assert await store.next_turns(turn) == []
+        assert await next_in(store, turn) == []
         assert await holders(store, turn) == [InLine(workflow, second.key)]
         await payments.answer(second)
         assert await holders(store, turn) == []
@@ -101,6 +102,63 @@ class ManyTurnsSuite(StoreFixtures):
         found = [one.changes.verdict for one in _moved(await payments.commit(batch))]
         assert found == [Verdict.APPLIED] * 2 + [Verdict.IGNORED] * 2
         assert await holders(store) == [InLine(one, PAY) for one in some[:2]]
+
+    async def test_who_finds_no_place_is_overtaken_by_nobody_in_his_batch(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        """Versions differ in how many may: the place is free for the next, but not his to take."""
+        wide, narrow = await paying(store, limit=5), await paying(store)
+        some = []
+        for definition in (wide, narrow, wide, wide):
+            some += await begun(payments, definition)
+            await backend.pass_time(1)
+        assert await next_are(store, some[0])
+        batch = payments.batch(transitions=[admission(one) for one in some])
+        found = [one.changes.verdict for one in _moved(await payments.commit(batch))]
+        assert found == [Verdict.APPLIED] + [Verdict.IGNORED] * 3
+        assert await holders(store) == [InLine(some[0], PAY)]
+        await payments.apply(some[1], CancelRequested())
+        assert await next_are(store, *some[2:])
+
+    async def test_many_keys_are_asked_for_at_once_in_the_order_in_which_they_are_given(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await paying(store, limit=2)
+        keys = [ACME._replace(key=f'"{name}"') for name in ("b", "none", "a")]
+        lines: dict[TurnKey, list[InLine]] = {}
+        for key in (keys[0], keys[2]):
+            body = f'{{"account":{key.key}}}'
+            lines[key] = [
+                InLine(await payments.start(definition, body=body), PAY) for _ in range(2)
+            ]
+        found = [(key, one) for key, line in lines.items() for one in line]
+        assert list(await store.next_turns(keys, 10)) == found
+        assert list(await store.next_turns(keys, 3)) == found[:3]
+        first = lines[keys[0]][0]
+        assert list(await store.next_turns(keys[:1], 9, without=[first.workflow])) == found[1:2]
+        assert list(await store.next_turns([], 10)) == []
+
+    async def test_one_that_is_passed_over_leaves_his_place_to_the_next(
+        self, store: Store, payments: Player
+    ) -> None:
+        first, second = await begun(payments, await paying(store), 2)
+        assert await next_are(store, first)
+        found = await store.next_turns([ACME], 10, without=[first])
+        assert list(found) == [(ACME, InLine(second, PAY))]
+
+    async def test_keys_with_a_place_are_told_page_by_page(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await paying(store)
+        for number in range(7):
+            await payments.start(definition, body=f'{{"account":"{number}"}}')
+        pages, after = [], None
+        while page := await store.free_turns(NAMESPACE, 3, after):
+            pages.append(len(page))
+            after = page[-1]
+            assert not {one.key for one in page} - {f'"{number}"' for number in range(7)}
+        assert pages == [3, 3, 1]
+        assert len(await store.free_turns(NAMESPACE, 10)) == 7
 
     async def test_who_is_admitted_and_stopped_by_one_batch_keeps_no_place(
         self, store: Store, payments: Player

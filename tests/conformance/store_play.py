@@ -41,6 +41,7 @@ from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.events import Answered, CancelRequested, Event, LeaseEnded
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import StepStatus, WorkflowStatus
+from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 from tests.conformance.store_judge import ALL, assert_sound, assert_utc
 from tests.unit.saga.worlds import key_of
@@ -312,6 +313,11 @@ def settle(
 ) -> Transition:
     """The transition that settles a claim."""
     return Transition(claimed.workflow, answer_to(claimed, outcome), claim_next=claim_next)
+
+
+async def next_in(store: Store, turn: TurnKey) -> list[InLine]:
+    """Who can be admitted now to the places of one key, in order."""
+    return [one for _, one in await store.next_turns([turn], 100)]
 
 
 # -- fixtures that all parts of the suite share -----------------------------------------------

@@ -16,6 +16,7 @@ from tests.conformance.store_play import (
     Player,
     StoreFixtures,
     call,
+    next_in,
     register,
     start_of,
     unknown,
@@ -122,7 +123,7 @@ class PrioritySuite(StoreFixtures):
             await payments.commit(payments.batch(starts=[one]))
             waiting.append(one.id)
         (turn,) = await store.free_turns("default", 10)
-        assert list(await store.next_turns(turn)) == [InLine(waiting[2])]
+        assert list(await next_in(store, turn)) == [InLine(waiting[2])]
 
     async def test_of_steps_that_wait_for_a_turn_the_most_urgent_is_admitted_first(
         self, store: Store, payments: Player
@@ -134,4 +135,4 @@ class PrioritySuite(StoreFixtures):
             step = call("charge", concurrency=keys, priority=priority)
             waiting.append(await payments.start(await register(store, step, priority=5)))
         (turn,) = await store.free_turns("default", 10)
-        assert list(await store.next_turns(turn)) == [InLine(waiting[1], StepKey("charge"))]
+        assert list(await next_in(store, turn)) == [InLine(waiting[1], StepKey("charge"))]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sidecar.ports.store import Moved, Store, Transition
+from sidecar.errors import IllegalTransition
+from sidecar.ports.store import Missing, Moved, Store, Transition
 from sidecar.saga.changes import Verdict
-from sidecar.saga.events import Admitted, CancelRequested
+from sidecar.saga.events import Admitted, CancelRequested, RetryRequested
 from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.turns import InLine, TurnKey
 from sidecar.saga.workflow import WorkflowId
@@ -19,6 +20,7 @@ from tests.conformance.store_play import (
     Player,
     StoreFixtures,
     call,
+    next_in,
     refused,
     register,
 )
@@ -37,14 +39,16 @@ async def taking_turns(store: Store, limit: int = 1, **more: Any) -> Any:
 async def admit(player: Player, workflow: WorkflowId, turn: TurnKey = ACCOUNT) -> Verdict:
     """Try to admit one workflow."""
     member = Transition(workflow, Admitted(), turn=turn)
-    (result,) = (await player.commit(player.batch(transitions=[member]))).transitions
+    result: object = Missing.LOCKED
+    while result is Missing.LOCKED:  # somebody else counts the places of this key just now
+        (result,) = (await player.commit(player.batch(transitions=[member]))).transitions
     assert isinstance(result, Moved)
     return result.changes.verdict
 
 
 async def following(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
     """The workflows that can be admitted now."""
-    return whole(await store.next_turns(turn))
+    return whole(await next_in(store, turn))
 
 
 async def placed(store: Store, turn: TurnKey = ACCOUNT) -> list[WorkflowId]:
@@ -141,6 +145,15 @@ class TurnSuite(StoreFixtures):
         verdicts = await asyncio.gather(admit(payments, some[0]), admit(inventory, some[1]))
         assert sorted(verdicts) == [Verdict.APPLIED, Verdict.IGNORED]
         assert len(await placed(store)) == 1
+
+    async def test_a_retry_of_one_that_waits_says_for_what_and_who_could_make_way(
+        self, store: Store, payments: Player
+    ) -> None:
+        workflow = await payments.start(await taking_turns(store, limit=2), body=BODY)
+        found = await payments.apply(workflow, RetryRequested())
+        assert isinstance(found, IllegalTransition)
+        assert 'workflow is waiting for its turn, 2 at a time with the key "acme"' in str(found)
+        assert "`waiting_on` names them" in str(found)
 
     async def test_who_is_admitted_and_ended_by_one_batch_keeps_no_place(
         self, store: Store, payments: Player

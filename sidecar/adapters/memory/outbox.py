@@ -34,6 +34,7 @@ class Outbox:
         self._tables = tables
         self._rows = rows
         self._turns: dict[TurnKey, dict[InLine, Stand]] = {}
+        self._full: set[TurnKey] = set()
         self._letters: dict[LetterId, Letter] = {}
         self.children: list[Changes] = []
         self._brought: set[LetterId] = set()
@@ -65,9 +66,12 @@ class Outbox:
             self.send(begun)
 
     def has_place(self, turn: TurnKey, limit: int) -> bool:
-        """Whether there is a place for one more, as the batch has it so far."""
+        """Whether there is a place for one more; who finds none is overtaken by nobody."""
         placed = (one.standing is Standing.HAS_PLACE for one in self._line(turn).values())
-        return sum(placed) < limit
+        if turn in self._full or sum(placed) >= limit:
+            self._full.add(turn)
+            return False
+        return True
 
     def misplaced(self, definition: Definition, workflow: Workflow) -> list[str]:
         """What is wrong with the places of a workflow, as they are to be written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -264,18 +264,32 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk, M
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])[:limit]]
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
-        """Return those that can be admitted now, the most urgent and then the oldest first."""
+    async def next_turns(
+        self, turns: Sequence[TurnKey], limit: int, *, without: Collection[WorkflowId] = ()
+    ) -> Sequence[tuple[TurnKey, InLine]]:
+        """Return those that can be admitted now, key by key."""
         self.check_open()
-        waiting = self.tables.waiting_for(turn)
-        free = waiting[0].limit - len(self.tables.placed(turn)) if waiting else 0
-        return [one.who for one in waiting[: max(0, free)]]
+        found = [(turn, one) for turn in turns for one in self._next(turn, without)]
+        return found[:limit]
 
-    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
-        """Return keys for which somebody waits although there is a place."""
+    def _next(self, turn: TurnKey, without: Collection[WorkflowId]) -> Iterator[InLine]:
+        """As many as the first of those that wait says, up to one that finds no place."""
+        waiting = [o for o in self.tables.waiting_for(turn) if o.who.workflow not in without]
+        placed = len(self.tables.placed(turn))
+        free = waiting[0].limit - placed if waiting else 0
+        for ahead, one in enumerate(waiting[: max(0, free)]):
+            if placed + ahead >= one.limit:
+                return
+            yield one.who
+
+    async def free_turns(
+        self, namespace: str, limit: int, after: TurnKey | None = None
+    ) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place, a page at a time."""
         self.check_open()
-        keys = sorted(turn for turn in self.tables.turns if turn.namespace == namespace)
-        return [turn for turn in keys if await self.next_turns(turn)][:limit]
+        keys = sorted((t for t in self.tables.turns if t.namespace == namespace), key=_by_index)
+        later = (turn for turn in keys if after is None or _by_index(turn) > _by_index(after))
+        return [turn for turn in later if any(True for _ in self._next(turn, ()))][:limit]
 
     async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:
         """Return some of those that have the places, those first that have had one for longest."""
@@ -365,3 +379,8 @@ def _matches(workflow: Workflow, wanted: WorkflowFilter) -> bool:
         and (wanted.after is None or workflow.id < wanted.after)
         and wanted.labels.items() <= workflow.labels.items()
     )
+
+
+def _by_index(turn: TurnKey) -> tuple[str, str, str]:
+    """Where a key stands among all, page after page."""
+    return turn.definition, turn.step, turn.key

@@ -14,8 +14,8 @@ psycopg's, has no time limit running: it would never end the session of a sideca
 there, with all its locks. After a statement of its own `idle_in_transaction_session_timeout`
 counts, wherever we stand still. The clock is asked last: it is the time of the decision.
 
-Lock order: epoch, start keys, workflow rows, step rows of transitions that take steps away,
-step rows of claims (never waited for).
+Lock order: epoch, start keys, keys of turns (never waited for), workflow rows, step rows of
+transitions that take steps away, step rows of claims (never waited for).
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Transaction:
         self._now = _LONG_AGO
         self._incomplete: set[WorkflowId] = set()
         self._taken: dict[TurnKey, int] = {}
+        self._full: set[TurnKey] = set()
         self.written = Written()
         self.starts: tuple[StartResult, ...] = ()
         self.transitions: tuple[TransitionResult, ...] = ()
@@ -194,6 +195,7 @@ class Transaction:
     def _advance_all(self) -> list[TransitionResult]:
         present = dict(self._locked.workflows)
         self._taken = dict(self._locked.taken)
+        self._full = set()
         return [self._advance(one, present) for one in self._batch.transitions]
 
     def _advance(self, one: Transition, present: dict[WorkflowId, Workflow]) -> TransitionResult:
@@ -206,7 +208,9 @@ class Transaction:
         if key is not None and key.step not in definition.by_name:
             return Missing.UNKNOWN
         turn = one.turn
-        if turn and self._taken.get(turn, 0) >= limit_of(definition, workflow, turn):
+        if turn in self._locked.turns_elsewhere:
+            return Missing.LOCKED
+        if turn and not self._has_place(turn, limit_of(definition, workflow, turn)):
             return Moved(Changes(workflow, Verdict.IGNORED))
         try:
             changes = machine.advance(
@@ -220,6 +224,13 @@ class Transaction:
         present[one.workflow] = changes.workflow
         self._count(changes.turns)
         return Moved(changes)
+
+    def _has_place(self, turn: TurnKey, limit: int) -> bool:
+        """Whether there is a place for one more; who finds none is overtaken by nobody."""
+        if turn in self._full or self._taken.get(turn, 0) >= limit:
+            self._full.add(turn)
+            return False
+        return True
 
     def _count(self, stands: Sequence[Stand]) -> None:
         """Count the places that this transaction takes, and those that steps give back in it.

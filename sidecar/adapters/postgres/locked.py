@@ -1,8 +1,8 @@
 """The workflows that a batch's transitions speak of, under their row locks.
 
-Lock order: keys of turns, workflow rows that are waited for, workflow rows that are not, and then,
-for those alone from which steps are taken away, their open step rows. What is decided on is read
-after the last of these locks.
+Lock order: keys of turns (never waited for), workflow rows that are waited for, workflow rows
+that are not, and then, for those alone from which steps are taken away, their open step rows.
+What is decided on is read after the last of these locks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class LockedWorkflows:
     """What has been locked and read so far.
 
     `workflows` holds those whose lock was got, with their steps; `elsewhere` those that exist
-    and that somebody else holds. Those of `reruns` are waited for.
+    and that somebody else holds. Those of `reruns` are waited for. `turns_elsewhere` are the keys
+    of turns that somebody else has locked.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LockedWorkflows:
         turns = {one.turn for one in transitions if one.turn is not None}
         self._turns = [records.turn_record(turn) for turn in sorted(turns)]
         self.taken: dict[TurnKey, int] = {}
+        self.turns_elsewhere: set[TurnKey] = set()
         self._locks: list[Cursor] = []
         self._steps: Cursor | None = None
         self._whole: set[WorkflowId] = set()
@@ -66,7 +68,7 @@ class LockedWorkflows:
     async def ask(self) -> None:
         """Send for the locks, and for the steps behind them."""
         if self._turns:
-            await send(self._connection, SQL["lock_turns"], turns=records.packed(self._turns))
+            await self._lock_turns()
         for name, ids in (("wait", self._wait), ("skip_locked", self._skip)):
             if ids:
                 self._locks.append(await send(self._connection, SQL[name], ids=ids))
@@ -160,6 +162,10 @@ class LockedWorkflows:
             bodies = {name: row[name] for name in ("input", "output", "error")}
             steps = {**workflow.steps, key: replace(workflow.steps[key], **bodies)}
             self.workflows[workflow.id] = replace(workflow, steps=steps)
+
+    async def _lock_turns(self) -> None:
+        cursor = await send(self._connection, SQL["lock_turns"], turns=records.packed(self._turns))
+        self.turns_elsewhere = {rows.turn_key_of(row) for row in await cursor.fetchall()}
 
     async def _count_turns(self) -> None:
         cursor = await send(self._connection, SQL["taken_turns"], turns=records.packed(self._turns))

@@ -21,12 +21,13 @@ FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 ORDER BY id FOR UPDATE SKIP LOCKED
 
 -- name: lock_turns
--- One key after the other, and before any workflow: nobody else can take a place of these.
-SELECT pg_advisory_xact_lock(24770, hashtext(
-    v.namespace || '/' || v.definition || '/' || v.turn_step || '/' || v.turn))
+-- Before any workflow: nobody else can take a place of these. Those that somebody else has locked
+-- are told, and not waited for: the batch goes on without whoever wants a place of them.
+SELECT v.namespace, v.definition, v.turn_step, v.turn
 FROM json_to_recordset(%(turns)s::json) AS v (
     namespace text, definition text, turn_step text, turn text)
-ORDER BY v.namespace, v.definition, v.turn_step, v.turn
+WHERE NOT pg_try_advisory_xact_lock(24770, hashtext(
+    v.namespace || '/' || v.definition || '/' || v.turn_step || '/' || v.turn))
 
 -- name: taken_turns
 -- How many places are taken.

@@ -7,7 +7,7 @@ however many, no sidecar falls silent by them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -238,14 +238,31 @@ class PostgresQueries(
         values = {"namespace": namespace, "older_than": older_than, "limit": limit}
         return [rows.letter_of(row) for row in await self._vital_rows("waiting_letters", **values)]
 
-    async def next_turns(self, turn: TurnKey) -> Sequence[InLine]:
-        """Return those that can be admitted now, the most urgent and then the oldest first."""
-        found = await self._vital_rows("next_turns", **records.turn_record(turn))
-        return [rows.in_line_of(row) for row in found]
+    async def next_turns(
+        self, turns: Sequence[TurnKey], limit: int, *, without: Collection[WorkflowId] = ()
+    ) -> Sequence[tuple[TurnKey, InLine]]:
+        """Return those that can be admitted now, key by key: all keys by one statement."""
+        found = await self._rows(
+            "next_turns",
+            turns=records.packed([records.turn_record(one) for one in turns]),
+            limit=limit,
+            without=list(without),
+        )
+        return [(turns[row["n"] - 1], rows.in_line_of(row)) for row in found]
 
-    async def free_turns(self, namespace: str, limit: int) -> Sequence[TurnKey]:
-        """Return keys for which somebody waits although there is a place."""
-        found = await self._vital_rows("free_turns", namespace=namespace, limit=limit)
+    async def free_turns(
+        self, namespace: str, limit: int, after: TurnKey | None = None
+    ) -> Sequence[TurnKey]:
+        """Return keys for which somebody waits although there is a place, a page at a time."""
+        last = after or TurnKey(namespace, "", "")
+        found = await self._vital_rows(
+            "free_turns",
+            namespace=namespace,
+            limit=limit,
+            after_definition=last.definition,
+            after_step=last.step,
+            after_turn=last.key,
+        )
         return [rows.turn_key_of(row) for row in found]
 
     async def turn_holders(self, turn: TurnKey) -> Sequence[Holder]:

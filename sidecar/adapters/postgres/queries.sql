@@ -256,29 +256,50 @@ WHERE namespace = %(namespace)s AND sent_at <= statement_timestamp() - %(older_t
 ORDER BY sent_at LIMIT %(limit)s
 
 -- name: next_turns
--- As many of those that wait as there are places: the most urgent, and of these the oldest. How
--- many places there are says the first of them.
-SELECT t.workflow_id::text AS id, t.step, t.idx FROM turns t
-WHERE t.namespace = %(namespace)s AND t.definition = %(definition)s
-  AND t.turn_step = %(turn_step)s AND t.turn = %(turn)s AND NOT t.placed
-ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx
-LIMIT GREATEST(0, (
-    SELECT q.turn_limit FROM turns q
-    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s
-      AND q.turn_step = %(turn_step)s AND q.turn = %(turn)s AND NOT q.placed
-    ORDER BY q.priority DESC, q.since, q.workflow_id, q.idx LIMIT 1
-) - (
-    SELECT count(*) FROM turns q
-    WHERE q.namespace = %(namespace)s AND q.definition = %(definition)s
-      AND q.turn_step = %(turn_step)s AND q.turn = %(turn)s AND q.placed
-))
+-- Of each key as many of those that wait as there are places: the most urgent, and of these the
+-- oldest. How many places there are says the first of them; the line ends before one whose own
+-- limit leaves it none. Keys are numbered as they were given, from 1 on.
+SELECT k.n, line.id, line.step, line.idx
+FROM ROWS FROM (json_to_recordset(%(turns)s::json) AS (
+    namespace text, definition text, turn_step text, turn text)) WITH ORDINALITY
+    AS k (namespace, definition, turn_step, turn, n)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS placed FROM turns q
+    WHERE q.namespace = k.namespace AND q.definition = k.definition
+      AND q.turn_step = k.turn_step AND q.turn = k.turn AND q.placed
+) AS held
+CROSS JOIN LATERAL (
+    SELECT f.id, f.step, f.idx, f.ahead,
+        bool_and(held.placed + f.ahead < f.turn_limit) OVER (ORDER BY f.ahead) AS has_place
+    FROM (
+        SELECT t.workflow_id::text AS id, t.step, t.idx, t.turn_limit, row_number() OVER (
+            ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx) - 1 AS ahead
+        FROM turns t
+        WHERE t.namespace = k.namespace AND t.definition = k.definition
+          AND t.turn_step = k.turn_step AND t.turn = k.turn AND NOT t.placed
+          AND t.workflow_id <> ALL (%(without)s::uuid[])
+        ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx
+        LIMIT LEAST(%(limit)s, GREATEST(0, (
+            SELECT q.turn_limit FROM turns q
+            WHERE q.namespace = k.namespace AND q.definition = k.definition
+              AND q.turn_step = k.turn_step AND q.turn = k.turn AND NOT q.placed
+              AND q.workflow_id <> ALL (%(without)s::uuid[])
+            ORDER BY q.priority DESC, q.since, q.workflow_id, q.idx LIMIT 1
+        ) - held.placed))
+    ) AS f
+) AS line
+WHERE line.has_place
+ORDER BY k.n, line.ahead
+LIMIT %(limit)s
 
 -- name: free_turns
--- Where somebody waits although there is a place. From key to key by the index, however many wait
--- for each.
+-- Where somebody waits although there is a place, after the last key of the page before. From key
+-- to key by the index, however many wait for each.
 WITH RECURSIVE keys AS (
     (SELECT definition, turn_step, turn FROM turns
      WHERE namespace = %(namespace)s AND NOT placed
+       AND (definition, turn_step, turn)
+           > (%(after_definition)s::text, %(after_step)s::text, %(after_turn)s::text)
      ORDER BY definition, turn_step, turn LIMIT 1)
     UNION ALL
     SELECT n.definition, n.turn_step, n.turn FROM keys k CROSS JOIN LATERAL (

@@ -32,6 +32,7 @@ from tests.conformance.store_play import (
     RETRY_ONCE,
     Player,
     call,
+    next_in,
     refused,
     register,
     settle,
@@ -241,7 +242,10 @@ async def test_who_is_next_is_found_however_many_wait(
         "turn": "k",
         "limit": 10,
     }
-    values |= {"unseen": timedelta(seconds=20), "due_for": None}
+    values |= {"unseen": timedelta(seconds=20), "due_for": None, "without": []}
+    values |= {"after_definition": "", "after_step": "", "after_turn": ""}
+    key = {name: values[name] for name in ("namespace", "definition", "turn_step", "turn")}
+    values["turns"] = json.dumps([key, {**key, "turn": "of nobody"}])
     async with (await player.store._new_writer()).connection as connection:
         for name in ("next_turns", "free_turns", "leader_work"):
             await connection.execute("BEGIN")
@@ -289,7 +293,7 @@ async def test_an_item_that_takes_turns_costs_the_same_however_many_wait(
     for size in (FEW, MANY):
         await _begin(player, definition, size)
         for _ in range(3):
-            waiting = await player.store.next_turns(turn)
+            waiting = await next_in(player.store, turn)
             admitted = [Transition(w, Admitted(key), turn=turn) for w, key in waiting]
             await player.store.commit(player.batch(transitions=admitted))
             claims = await _held(player)
@@ -297,7 +301,7 @@ async def test_an_item_that_takes_turns_costs_the_same_however_many_wait(
             if size in counted:
                 await _let_the_planner_count(backend)
             settled.append(await _settled(player, claims[0]))
-            (one,) = await player.store.next_turns(turn)
+            (one,) = await next_in(player.store, turn)
             member = Transition(one.workflow, Admitted(one.step), turn=turn)
             with metered() as cost:
                 await player.store.commit(player.batch(transitions=[member]))
@@ -312,7 +316,7 @@ async def test_an_item_that_takes_turns_costs_the_same_however_many_wait(
 
 async def _finish(player: Player, turn: TurnKey) -> None:
     """Let all items have their turn that are left."""
-    while waiting := await player.store.next_turns(turn):
+    while waiting := await next_in(player.store, turn):
         admitted = [Transition(w, Admitted(key), turn=turn) for w, key in waiting]
         await player.store.commit(player.batch(transitions=admitted))
         members = [settle(one) for one in await _held(player)]

@@ -6,10 +6,13 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from sidecar.adapters.clock import SystemClock
 from sidecar.adapters.elections.memory import Booth, MemoryElection
@@ -22,7 +25,7 @@ from sidecar.engine.duties import DutyTimes
 from sidecar.engine.identity import Identity
 from sidecar.engine.receiving import LookInterval
 from sidecar.ports.service import Call
-from sidecar.ports.store import Missing, Moved, Transition
+from sidecar.ports.store import Missing, Moved, Store, Transition
 from sidecar.saga.bodies import error_body
 from sidecar.saga.changes import Verdict
 from sidecar.saga.definition import JsonText
@@ -36,7 +39,7 @@ from tests.adapters.stores.racing import ROUNDS, behind, long, neck_and_neck, ra
 from tests.adapters.stores.stubborn import Stubborn
 from tests.conformance.store_language import fan
 from tests.conformance.store_many_turns import in_turn
-from tests.conformance.store_play import NAMESPACE, call, register, settle
+from tests.conformance.store_play import NAMESPACE, call, next_in, register, settle
 from tests.conformance.store_step_turns import BODY
 from tests.servers.facts import until
 
@@ -238,10 +241,21 @@ async def test_an_end_that_races_an_admission_is_seen_now_or_at_the_next_look(
         )
         winners[verdict] += 1
         if verdict is Verdict.IGNORED:
-            assert await here.store.next_turns(ACME) == [InLine(second, PAY)]
+            assert await next_in(here.store, ACME) == [InLine(second, PAY)]
             assert await _verdict(here, second) is Verdict.APPLIED
         assert [one.who for one in await here.store.turn_holders(ACME)] == [InLine(second, PAY)]
     assert len(winners) == 2, "one side always won"
+
+
+async def _together(player: Stubborn, members: list[Transition]) -> list[Verdict]:
+    """Admit some by one batch, and those whose key was locked by batches of their own."""
+    result = await player.persist(player.batch(transitions=members))
+    verdicts = []
+    for member, answer in zip(members, result.transitions, strict=True):
+        moved = await player.insist(member) if answer is Missing.LOCKED else answer
+        assert isinstance(moved, Moved), moved
+        verdicts.append(moved.changes.verdict)
+    return verdicts
 
 
 @long
@@ -260,16 +274,65 @@ async def test_batches_that_admit_crosswise_never_wait_for_each_other(
         ]
         found = await race(
             turn,
-            here.persist(here.batch(transitions=members)),
-            behind(
-                there.store,
-                turn,
-                lambda some=members: there.persist(there.batch(transitions=reversed(some))),
-            ),
+            _together(here, members),
+            behind(there.store, turn, lambda some=members[::-1]: _together(there, some)),
         )
-        verdicts = [one.changes.verdict for each in found for one in each.transitions]
+        verdicts = [verdict for each in found for verdict in each]
         assert Counter(verdicts) == {Verdict.APPLIED: 2, Verdict.IGNORED: 2}
         for one in (first, second):
             cancel = Transition(one, CancelRequested(), wait=True)
             assert await here.insist(cancel) is not Missing.LOCKED
     assert (here.troubles, there.troubles) == (0, 0)
+
+
+async def test_a_key_that_somebody_else_has_locked_holds_up_nobody_else(
+    here: Stubborn, backend: PostgresBackend
+) -> None:
+    """Its member is told so, and the batch takes effect without it."""
+    definition = await register(here.store, in_turn())
+    waits, goes = [
+        await here.start(definition, body=json.dumps({"account": one})) for one in ("acme", "other")
+    ]
+    members = [
+        Transition(waits, Admitted(PAY), turn=ACME),
+        Transition(goes, Admitted(PAY), turn=ACME._replace(key='"other"')),
+    ]
+    async with _locked(backend, ACME):
+        found = (await here.store.commit(here.batch(transitions=members))).transitions
+        assert found[0] is Missing.LOCKED
+        assert isinstance(found[1], Moved)
+        assert found[1].changes.verdict is Verdict.APPLIED
+        assert await here.store.turn_holders(ACME) == []
+    assert await _verdict(here, waits) is Verdict.APPLIED
+
+
+async def test_who_waits_for_a_locked_key_begins_after_it_and_others_go_on_meanwhile(
+    desk: tuple[Desk, list[Agent]], backend: PostgresBackend
+) -> None:
+    book, agents = desk
+    store = await backend.open_store()
+    await register(store, call("plain"), name="plain")
+    await register(store, in_turn())
+    commands = agents[0].commands
+    async with _locked(backend, ACME):
+        waits = await commands.start(NAMESPACE, "order", input={"account": "acme"})
+        others = [await commands.start(NAMESPACE, "plain", input={}) for _ in range(20)]
+        await until(lambda: _all_ended(store, others), within_s=30)
+        assert await store.turn_holders(ACME) == []
+    await until(lambda: _all_ended(store, [waits]), within_s=30)
+    assert sum(book.calls.values()) >= 21
+
+
+async def _all_ended(store: Store, begun: Sequence[Any]) -> bool:
+    found = await store.statuses([WorkflowId(one.id) for one in begun])
+    return set(found.values()) <= WORKFLOW_ENDS
+
+
+@asynccontextmanager
+async def _locked(backend: PostgresBackend, turn: TurnKey) -> AsyncIterator[None]:
+    """Another session has the lock of a key, as one that died with it would for a while."""
+    name = f"{turn.namespace}/{turn.definition}/{turn.step}/{turn.key}"
+    async with await AsyncConnection.connect(backend.dsn) as session:
+        await session.execute("SELECT pg_advisory_xact_lock(24770, hashtext(%s))", (name,))
+        yield
+        await session.rollback()

@@ -174,7 +174,7 @@ class Twins:
         # Keys come in no order of which anything is promised.
         same(*[sorted(await one.free_turns(NAMESPACE, ALL)) for one in both])
         for turn in list(self.tables.turns):
-            same(*[await one.next_turns(turn) for one in both])
+            same(*[list(await one.next_turns([turn], ALL)) for one in both])
             same(*[await one.turn_holders(turn) for one in both])
         cursor = await self._setting.execute("SELECT count(*) FROM goconductor.turns")
         assert await cursor.fetchone() == (sum(map(len, self.tables.turns.values())),)

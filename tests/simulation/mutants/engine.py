@@ -122,7 +122,7 @@ COMMITS = (
     simulated(
         "a settlement whose workflow is locked is forgotten",
         "sidecar.engine.group_commit:Committer._settle",
-        "self._ride_again(one, transition)",
+        "self._ride_again(one)",
         "one.answer(answer)",
     ),
     tested(

@@ -29,8 +29,8 @@ TURNS = (
     tested(
         "a place is given to whoever asks",
         "sidecar.adapters.memory.outbox:Outbox.has_place",
-        "sum(placed) < limit",
-        "bool(limit)",
+        "sum(placed) >= limit",
+        "False",
         f"{MEMORY}::test_of_two_steps_that_are_admitted_at_once_one_has_the_place",
     ),
     tested(
@@ -85,9 +85,60 @@ TURNS = (
     tested(
         "two count the places of one key at once",
         f"{LOCKED}:SQL.lock_turns",
-        "pg_advisory_xact_lock(24770, hashtext(",
-        "(24770, hashtext(",
+        "NOT pg_try_advisory_xact_lock(",
+        "(24770, NULL) = (",
         f"{RACES}::test_two_who_admit_two_to_one_place_admit_one",
+    ),
+    tested(
+        "who finds no place in a batch is overtaken by those after him",
+        "sidecar.adapters.memory.outbox:Outbox.has_place",
+        "turn in self._full or",
+        "",
+        f"{MEMORY}::test_who_finds_no_place_is_overtaken_by_nobody_in_his_batch",
+    ),
+    tested(
+        "who finds no place in a batch of PostgreSQL is overtaken by those after him",
+        "sidecar.adapters.postgres.commit:Transaction._has_place",
+        "turn in self._full or",
+        "",
+        f"{SUITE}::test_who_finds_no_place_is_overtaken_by_nobody_in_his_batch",
+    ),
+    tested(
+        "a place is taken although somebody else counts the places of its key",
+        "sidecar.adapters.postgres.commit:Transaction._advance",
+        "if turn in self._locked.turns_elsewhere:",
+        "if False:",
+        f"{RACES}::test_a_key_that_somebody_else_has_locked_holds_up_nobody_else",
+    ),
+    tested(
+        "who asks for a retry of one that waits for its turn is not told so",
+        "sidecar.saga.operators:_not_to_retry",
+        "if waits_for_turn(step)",
+        "if False",
+        f"{MEMORY}::test_a_retry_does_not_get_past_those_who_wait",
+    ),
+    tested(
+        "one that cannot be admitted holds up all who wait behind him",
+        "sidecar.engine.turns:Turns._admit_line",
+        "if errors:",
+        "if False:",
+        f"{ENGINE}::test_one_that_cannot_be_admitted_is_put_off_and_the_next_has_his_place",
+    ),
+    tested(
+        "the keys of a leader's first page hide all others",
+        "sidecar.engine.duties:Duties._look_at_turns",
+        "free[-1] if len(free) >= BATCH_MAX else None",
+        "None",
+        "tests/unit/engine/test_poisoned_duties.py::"
+        "test_a_leader_looks_at_the_keys_page_by_page_and_begins_anew",
+    ),
+    tested(
+        "an admission whose key is locked goes from batch to batch without a rest",
+        "sidecar.engine.commit_line:Waiting.ride_again",
+        "if self.member.turn is None",
+        "if True",
+        "tests/unit/engine/test_group_commit.py::"
+        "test_one_that_takes_a_turn_rests_between_its_rides",
     ),
     tested(
         "who waits is counted as if he had a place",
@@ -113,8 +164,8 @@ TURNS = (
     tested(
         "who began the older workflow comes first, however late he began to wait",
         f"{QUERIES}:SQL.next_turns",
-        "ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx",
-        "ORDER BY t.priority DESC, t.workflow_id, t.idx",
+        "ORDER BY t.priority DESC, t.since, t.workflow_id, t.idx\n        LIMIT",
+        "ORDER BY t.priority DESC, t.workflow_id, t.idx LIMIT",
         f"{SUITE}::test_what_failed_past_a_pivot_waits_for_its_turn_again",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from sidecar.adapters.entropy import SeededEntropy
 from sidecar.adapters.stores.memory import MemoryStore
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.definitions import compile_stored, parse_definition, render
+from sidecar.engine.commit_line import REST_MAX_S, Waiting
 from sidecar.engine.group_commit import CommitLimits, Committer
 from sidecar.engine.identity import Identity
 from sidecar.errors import Overloaded, StoreConflict, StoreDataError, StoreUnavailable
@@ -29,8 +31,9 @@ from sidecar.ports.store import (
     Transition,
 )
 from sidecar.saga.definition import Definition, JsonText
-from sidecar.saga.events import Answered, CancelRequested
+from sidecar.saga.events import Admitted, Answered, CancelRequested
 from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.servers.facts import until
 
@@ -201,6 +204,43 @@ async def test_a_locked_workflow_rides_again_and_then_waits(bench: Bench) -> Non
     assert isinstance(await bench.committer.submit(settled(claimed)), Moved)
     rides = [one.wait for batch in bench.store.batches for one in batch.transitions]
     assert rides == [False, False, False, True]
+
+
+async def test_one_that_takes_a_turn_rests_between_its_rides(bench: Bench) -> None:
+    """The lock of its key is not waited for, so it would go from batch to batch without an end."""
+    key = TurnKey("default", "order", '"acme"')
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    one = Waiting(Transition(WorkflowId("one"), Admitted(), turn=key), future)
+    rests = [one.ride_again() for _ in range(10)]
+    assert rests[:2] == [0.0, 0.0]
+    assert all(0.0 < before < after for before, after in pairwise(rests[2:8]))
+    assert rests[-2:] == [REST_MAX_S] * 2
+    plain = Waiting(Transition(WorkflowId("one"), CancelRequested()), future)
+    assert {plain.ride_again() for _ in range(10)} == {0.0}
+    assert plain.waits_for_lock
+
+
+async def test_one_that_takes_a_turn_gives_up_while_its_key_is_locked_and_others_go_on(
+    bench: Bench,
+) -> None:
+    workflow = (await bench.claimed()).workflow
+    bench.store.locked = lambda _workflow: True
+    commit = bench.store.commit
+
+    async def all_locked(batch: Batch) -> BatchResult:
+        plain = tuple(replace(one, wait=False) for one in batch.transitions)
+        return await commit(replace(batch, transitions=plain))
+
+    bench.store.commit = all_locked  # type: ignore[method-assign]
+    key = TurnKey("default", "order", '"acme"')
+    member = Transition(workflow, Admitted(), turn=key)
+    waiting = asyncio.create_task(bench.committer.submit(member, within=0.05))
+    await until(lambda: any(batch.transitions for batch in bench.store.batches))
+    assert isinstance(await bench.committer.submit(bench.start()), Started)
+    assert not waiting.done()
+    bench.clock.advance(1)
+    with pytest.raises(StoreConflict, match="locked by somebody else"):
+        await waiting
 
 
 @pytest.mark.fault(31)

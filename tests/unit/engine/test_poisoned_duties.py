@@ -320,3 +320,20 @@ def test_rounds_come_ever_more_rarely_while_there_is_nothing_to_do() -> None:
     while len(pauses) < 6:
         pauses.append(times.longer_pause(pauses[-1]))
     assert pauses == [1.0, 1.5, 2.25, 3.375, 4.0, 4.0]
+
+
+async def test_a_leader_looks_at_the_keys_page_by_page_and_begins_anew(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first page may be of such as cannot be admitted."""
+    monkeypatch.setattr(duties, "BATCH_MAX", 2)
+    looked: list[str] = []
+    monkeypatch.setattr(leader.duties, "_look", lambda turn: looked.append(turn.key))
+    definition = await register(
+        leader.store, call("a"), concurrency={"key": "${string(input.amount)}"}
+    )
+    for amount in range(5):
+        await leader.payments.start(definition, body=f'{{"amount":{amount}}}')
+    for _ in range(4):
+        await leader.round()
+    assert looked == [f'"{amount}"' for amount in (0, 1, 2, 3, 4, 0, 1)]
