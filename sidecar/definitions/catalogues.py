@@ -34,7 +34,7 @@ from sidecar.definitions.findings import Findings, Path, shown
 from sidecar.definitions.names import Name, check_name
 from sidecar.definitions.rates import RatePlan
 from sidecar.definitions.shape import means_no_end, tell
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import JsonText, StepDefinition
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 from sidecar.saga.states import Action
 
@@ -104,6 +104,25 @@ class Catalogue:
     def document(self) -> JsonText:
         """The canonical form: the same for the same actions, however they were written."""
         return canonical({name: plain(plan) for name, plan in self.actions.items()})
+
+
+def not_offered(step: StepDefinition, action: Action, plan: ActionPlan | None) -> str:
+    """Say that a catalogue tells nothing of a call of a step, and what can be done about it."""
+    has = f"the catalogue of {step.service} has"
+    deploy = f"deploy sidecars of {step.service} that offer it"
+    match action:
+        case Action.EXECUTE:
+            return f"{has} no action {step.action}; {deploy}, or cancel the workflow"
+        case Action.STATUS:
+            return f"{has} no status path for {step.action}; {deploy}, or resolve the step"
+        case Action.COMPENSATE:
+            what = f"{has} nothing that undoes {step.action}"
+            if plan is not None and plan.compensate is NO_EFFECT:
+                what = (
+                    f"{has} `compensate: none` for {step.action}, but the definition of this "
+                    "workflow was registered when it had to be undone"
+                )
+            return f"{what}; {deploy}, or undo it by hand and say so: `goconductor resolve`"
 
 
 _ACTIONS = TypeAdapter(dict[Name, ActionPlan])

@@ -7,7 +7,7 @@ writes goes through the committer, and is durable when the command returns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -42,7 +42,8 @@ COMMIT_WITHIN = 20.0
 class Commands:
     """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`.
 
-    `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go.
+    `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go;
+    `offered` are the actions that its calls can be looked up by.
     """
 
     def __init__(
@@ -54,8 +55,11 @@ class Commands:
         slots: Slots,
         service: str,
         may_claim: Callable[[], bool],
+        *,
+        offered: Collection[str] = (),
     ) -> None:
         self._service = service
+        self._offered = offered
         self._slots = slots
         self._may_claim = may_claim
         self._store = store
@@ -185,7 +189,7 @@ class Commands:
         )
 
     async def _submit(self, start: Start) -> StartResult:
-        """Start it, and with it its first step if that is for the own service and a slot is free.
+        """Start it, and with it its first step if that can be called here and a slot is free.
 
         The slot is kept from others until the claim, if it is made, has taken one for itself.
         """
@@ -199,7 +203,10 @@ class Commands:
             self._slots.give_back()
 
     def _is_begun_here(self, definition: Definition) -> bool:
-        return any(root.service == self._service for root in definition.roots)
+        return any(
+            root.service == self._service and (not root.action or root.action in self._offered)
+            for root in definition.roots
+        )
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
         """The definition to start; of the latest the store makes sure."""

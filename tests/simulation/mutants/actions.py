@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.simulation.mutants.planting import simulated, tested
 
 UNIT = "tests/unit/engine/test_catalogues.py"
+AWAY = "tests/unit/engine/test_not_offered.py"
 PINS = "sidecar.definitions.pins"
 TARGET = "sidecar.definitions.catalogues:ActionPlan.target"
 
@@ -51,10 +52,31 @@ CALLS = (
     ),
     tested(
         "a question that cannot be asked is taken for an answer",
-        "sidecar.engine.calling:_not_offered",
-        "if action is Action.STATUS:",
-        "if False:",
-        f"{UNIT}::test_a_question_that_cannot_be_asked_proves_nothing",
+        "sidecar.engine.calling:Caller._not_offered",
+        "OutcomeKind.NOT_SENT",
+        "OutcomeKind.REFUSED",
+        f"{AWAY}::test_a_question_that_cannot_be_asked_proves_nothing",
+    ),
+    tested(
+        "who does not offer an action spends its tries",
+        "sidecar.engine.calling:Caller._not_offered",
+        "OutcomeKind.NOT_SENT",
+        "OutcomeKind.MISCONFIGURED",
+        f"{AWAY}::test_an_action_that_is_not_offered_here_waits_for_who_offers_it",
+    ),
+    tested(
+        "who does not offer an action has it as often as the definition says",
+        "sidecar.engine.calling:Caller._not_offered",
+        "retry_after=pause",
+        "retry_after=None",
+        f"{AWAY}::test_who_does_not_offer_an_action_has_it_less_and_less_often",
+    ),
+    tested(
+        "who does not offer an action keeps it for itself",
+        "sidecar.engine.ringing:Ringer._ring",
+        "not_offered(step) is not None",
+        "False",
+        "tests/unit/engine/test_ringing.py::test_what_was_not_offered_here_is_rung_for_others",
     ),
 )
 
