@@ -85,7 +85,9 @@ class Commands:
     async def register_definition(
         self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool = False
     ) -> tuple[DefinitionView, bool, Report]:
-        """Keep a definition; True if it is a new version, False if it is the latest again.
+        """Keep a definition; True if it is a new version.
+
+        One that was registered before keeps its number, and is what starts take from now on.
 
         What the checker finds in it is told, and refuses nothing. `allow_missing` takes actions
         that no catalogue offers. Raises `DefinitionError`, and `Conflict` for a catalogue that

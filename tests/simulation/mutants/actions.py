@@ -105,6 +105,25 @@ REGISTRATION = (
     ),
 )
 
+CURRENT = (
+    tested(
+        "the highest version is what starts take, not the one registered last",
+        "sidecar.adapters.postgres.queries:SQL.definition_by_version",
+        "AND state IN ('active', 'deprecated')\n      ORDER BY registered_at DESC",
+        "AND state IN ('active', 'deprecated')\n      ORDER BY version DESC",
+        "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+        "::test_what_was_registered_last_is_what_starts_take",
+    ),
+    tested(
+        "a start takes what is not registered last",
+        "sidecar.adapters.memory.tables:MemoryTables.registered",
+        "order.remove(stored.version)",
+        "return",
+        "tests/adapters/stores/test_memory.py::TestMemoryStore"
+        "::test_what_was_registered_last_is_what_starts_take",
+    ),
+)
+
 PUBLISHING = (
     tested(
         "who offers nothing any more takes nothing back",
@@ -137,4 +156,4 @@ PUBLISHING = (
     ),
 )
 
-ACTIONS = (*CALLS, *REGISTRATION, *PUBLISHING)
+ACTIONS = (*CALLS, *REGISTRATION, *CURRENT, *PUBLISHING)
