@@ -28,7 +28,7 @@ from sidecar.definitions.calls import (
     meanings,
     read_path,
 )
-from sidecar.definitions.documents import canonical, read_document, walk
+from sidecar.definitions.documents import MAX_BYTES, canonical, read_document, walk
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Findings, Path, shown
 from sidecar.definitions.names import Name, check_name
@@ -152,7 +152,20 @@ def read_actions(raw: Any, findings: Findings, at: Path = ("actions",)) -> Catal
         return Catalogue()
     for name, plan in actions.items():
         _check(plan, (*at, name), findings)
-    return Catalogue(actions)
+    found = Catalogue(actions)
+    if too_large(found.document()):
+        # What is published is what is read again, by the same limit.
+        findings.add(
+            at,
+            f"is larger than {MAX_BYTES // 1024} KiB when it is written as JSON; take out what "
+            "nobody uses, or split the service",
+        )
+    return found
+
+
+def too_large(document: JsonText) -> bool:
+    """Whether a catalogue is larger than can be read."""
+    return len(document.encode()) > MAX_BYTES
 
 
 def stored_catalogue(document: JsonText, version: int) -> Catalogue:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.definitions.documents import digest
+from sidecar.definitions.documents import MAX_BYTES, digest
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.errors import Conflict, DefinitionError
 from sidecar.ports import telemetry as metrics
@@ -98,6 +98,10 @@ async def test_a_catalogue_that_cannot_be_read_is_told(deployed: Deployed) -> No
     await deployed.store.publish_catalogue("default", "payments", document, digest(document))
     with pytest.raises(Conflict, match="there is no key 'speed'"):
         await deployed.register()
+    document = JsonText(json.dumps({"charge": {"execute": "/a" + "x" * MAX_BYTES}}))
+    await deployed.store.publish_catalogue("default", "payments", document, digest(document))
+    with pytest.raises(Conflict, match="is too large to be read"):
+        await deployed.register()
 
 
 # -- calling ------------------------------------------------------------------------------------
@@ -137,7 +141,11 @@ async def test_what_the_definition_says_of_a_status_wins(deployed: Deployed) -> 
     await deployed.register(own, ORDER[1])
     await deployed.until_status(await deployed.begin(), WorkflowStatus.ROLLED_BACK)
     pay, _, undo = deployed.service.calls
-    assert (pay.method, pay.path, pay.on_status) == ("PUT", "/charges", {418: "done"})
+    assert (pay.method, pay.path, pay.on_status) == (
+        "PUT",
+        "/charges",
+        {409: "refused", 418: "done"},
+    )
     assert (undo.method, undo.path, undo.on_status) == ("POST", "/own/refunds", None)
 
 
