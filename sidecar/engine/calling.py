@@ -18,7 +18,7 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
-from sidecar.definitions.calls import meanings
+from sidecar.definitions.calls import overruled
 from sidecar.definitions.catalogues import Catalogue, Target, not_offered
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
@@ -259,12 +259,15 @@ class Caller:
         )
 
     def _offered(self, step: StepDefinition, action: Action, own: Target) -> Target | None:
-        """Where the catalogue of this sidecar lets it go; what the definition itself says wins."""
+        """Where the catalogue of this sidecar lets it go.
+
+        Of the statuses of which the definition itself speaks, what it says wins.
+        """
         plan = self._catalogue.actions.get(step.action)
         found = None if plan is None else plan.target(action)
-        if plan is None or found is None or not own.on_status:
+        if found is None or not own.on_status:
             return found
-        return found._replace(on_status=meanings(plan.compat, own.on_status))
+        return found._replace(on_status=overruled(found.on_status, own.on_status))
 
     def _not_offered(self, step: StepDefinition, claimed: Claimed) -> Outcome:
         """What a call comes to of which nobody here knows where it goes: nothing was sent.

@@ -39,7 +39,7 @@ CALLS = (
     tested(
         "a definition that names one status takes the whole convention away",
         "sidecar.engine.calling:Caller._offered",
-        "meanings(plan.compat, own.on_status)",
+        "overruled(found.on_status, own.on_status)",
         "own.on_status",
         f"{UNIT}::test_a_status_that_is_named_leaves_the_convention_as_it_is",
     ),
