@@ -131,5 +131,6 @@ def _not_pinned(step: Mapping[str, Any], ref: CatalogueRef) -> str:
 def _unnamed(step: Mapping[str, Any]) -> str:
     return (
         f"the catalogue of {step['service']} names nothing that undoes {step['action']}; "
-        "write a path, or `none` if there is nothing to undo, or leave `compensate` out if it cannot be undone"
+        "write a path, or `none` if there is nothing to undo, or leave `compensate` out if it "
+        "cannot be undone"
     )
