@@ -6,8 +6,10 @@ writes goes through the committer, and is durable when the command returns.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +17,7 @@ from msgspec.structs import replace
 from sidecar.definitions import ParsedDefinition, compile_stored, parse_definition
 from sidecar.definitions.checker import Report
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.duty_times import SILENT_AFTER
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.findings import findings
 from sidecar.engine.group_commit import Committer
@@ -26,6 +29,7 @@ from sidecar.engine.intake import (
     storable,
     valid_trace,
 )
+from sidecar.engine.offering import lacking
 from sidecar.engine.pinning import pinned
 from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, definition_view
@@ -43,7 +47,8 @@ class Commands:
     """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`.
 
     `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go;
-    `offered` are the actions that its calls can be looked up by.
+    `offered` are the actions that its calls can be looked up by. A sidecar that was not seen for
+    `silent_after` is none that lives.
     """
 
     def __init__(
@@ -57,7 +62,9 @@ class Commands:
         may_claim: Callable[[], bool],
         *,
         offered: Collection[str] = (),
+        silent_after: timedelta = SILENT_AFTER,
     ) -> None:
+        self._silent_after = silent_after
         self._service = service
         self._offered = offered
         self._slots = slots
@@ -80,7 +87,7 @@ class Commands:
         """
         parsed = await self._pinned(namespace, text, content_type, allow_missing=allow_missing)
         compiled = compile_stored(parsed.document, namespace, parsed.name, 0)
-        return compiled, await findings(compiled, self._compiled)
+        return compiled, await self._findings(compiled)
 
     async def register_definition(
         self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool = False
@@ -101,7 +108,13 @@ class Commands:
         )
         failpoint(Site.AFTER_REGISTER)
         compiled = self._compiled.compile(stored)
-        return definition_view(stored), created, await findings(compiled, self._compiled)
+        return definition_view(stored), created, await self._findings(compiled)
+
+    async def _findings(self, definition: Definition) -> Report:
+        """What the checker finds, and what the sidecars that live do not offer."""
+        report = await findings(definition, self._compiled)
+        more = await lacking(definition, self._store, self._silent_after)
+        return dataclasses.replace(report, findings=(*report.findings, *more)) if more else report
 
     async def _pinned(
         self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool

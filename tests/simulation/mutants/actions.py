@@ -82,6 +82,13 @@ CALLS = (
 
 REGISTRATION = (
     tested(
+        "who leaves is missed where an action is offered",
+        "sidecar.engine.offering:lacking",
+        "if not one.beat.draining:",
+        "if True:",
+        f"{UNIT}::test_an_action_that_not_all_live_sidecars_offer_is_taken_with_a_warning",
+    ),
+    tested(
         "a pin that no catalogue says is believed",
         f"{PINS}:pin_actions",
         'step["pinned"] != pin_of(plan, ref[1] or 0)',

@@ -252,3 +252,33 @@ async def test_services_are_told_with_what_they_offer(deployed: Deployed) -> Non
     deployed.clock.advance(21)
     (left,) = (await services.list("default")).items
     assert (left.service, left.sidecars, left.differs) == ("payments", (), False)
+
+
+async def test_an_action_that_not_all_live_sidecars_offer_is_taken_with_a_warning(
+    deployed: Deployed,
+) -> None:
+    await deployed.deploy({"charge": OFFERED["charge"]})
+    await deployed.deploy(OFFERED)
+    commands = deployed.agent.commands
+    deployed.clock.advance(30)  # what was there before is silent
+
+    async def warned(*catalogues: int | None) -> list[tuple[str, str]]:
+        await beats(deployed, *catalogues)
+        await deployed.agent.heartbeat.beat()
+        text = json.dumps({"name": "order", "steps": ORDER}).encode()
+        _, _, report = await commands.register_definition("default", text, "application/json")
+        _, checked = await commands.check_definition("default", text, "application/json")
+        assert [one.code for one in checked.findings] == [one.code for one in report.findings]
+        found = [one for one in report.findings if one.code == "GC152"]
+        assert {one.severity.value for one in found} <= {"warning"}
+        return [(str(one.step), one.text.partition(":")[0]) for one in found]
+
+    leaving = SidecarBeat("leaving", "default", "payments", "1", "here", True, draining=True)
+    await deployed.store.beat(leaving)
+    told = "live sidecars of payments do not offer"
+    assert await warned(1, 1, 1) == []
+    assert await warned(1, 2, 2) == [("ship", f"2 of 4 {told} 'ship'")]
+    assert await warned(None, 2, 1) == [
+        ("pay", f"1 of 4 {told} 'charge'"),
+        ("ship", f"2 of 4 {told} 'ship'"),
+    ]
