@@ -106,6 +106,14 @@ class Catalogue:
         return canonical({name: plain(plan) for name, plan in self.actions.items()})
 
 
+def nothing_to_undo(step: StepDefinition, plan: ActionPlan | None) -> bool:
+    """Whether a step that was registered before its action was known turns out to need no undoing.
+
+    One whose action was known keeps what was pinned of it.
+    """
+    return step.catalogue is None and plan is not None and plan.compensate is NO_EFFECT
+
+
 def not_offered(step: StepDefinition, action: Action, plan: ActionPlan | None) -> str:
     """Say that a catalogue tells nothing of a call of a step, and what can be done about it."""
     has = f"the catalogue of {step.service} has"

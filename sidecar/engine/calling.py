@@ -19,7 +19,7 @@ import structlog
 from msgspec.structs import replace
 
 from sidecar.definitions.calls import overruled
-from sidecar.definitions.catalogues import Catalogue, Target, not_offered
+from sidecar.definitions.catalogues import Catalogue, Target, not_offered, nothing_to_undo
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.limiting import Grant, Limiter
@@ -276,8 +276,11 @@ class Caller:
         at once and would claim it at once again, before those who are at work: so there is a pause,
         longer each time, however the step is tried.
         """
-        pause = NOT_OFFERED_AGAIN.delay(claimed.attempt, self._entropy.chance())
         plan = self._catalogue.actions.get(step.action)
+        if claimed.action is Action.COMPENSATE and nothing_to_undo(step, plan):
+            said = f"the catalogue of {step.service} says `compensate: none` of {step.action}"
+            return Outcome(OutcomeKind.DONE, output=error_body("nothing_to_undo", said))
+        pause = NOT_OFFERED_AGAIN.delay(claimed.attempt, self._entropy.chance())
         error = error_body(NOT_OFFERED, not_offered(step, claimed.action, plan))
         return Outcome(OutcomeKind.NOT_SENT, error=error, retry_after=pause)
 

@@ -72,6 +72,13 @@ CALLS = (
         f"{AWAY}::test_who_does_not_offer_an_action_has_it_less_and_less_often",
     ),
     tested(
+        "what was pinned to be undone is forgotten when the catalogue says so",
+        "sidecar.definitions.catalogues:nothing_to_undo",
+        "step.catalogue is None and ",
+        "",
+        f"{AWAY}::test_an_undoing_that_was_taken_away_is_owed_until_it_is_back",
+    ),
+    tested(
         "who does not offer an action keeps it for itself",
         "sidecar.engine.ringing:Ringer._ring",
         "not_offered(step) is not None",

@@ -108,6 +108,20 @@ async def test_an_undoing_that_was_taken_away_is_owed_until_it_is_back(
     assert deployed.called()[-1] == ("pay", "DELETE", "/refunds")
 
 
+async def test_what_was_not_known_to_need_no_undoing_is_not_called(deployed: Deployed) -> None:
+    await deployed.deploy({"ship": OFFERED["ship"]})
+    pay = {**ORDER[0], "compensate": "from_catalogue"}
+    await deployed.register(pay, ORDER[1], allow_missing=True)
+    await deployed.deploy({**OFFERED, "charge": {"execute": "/charges", "compensate": "none"}})
+    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
+    workflow = await deployed.begin()
+    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
+    undone = await deployed.step(workflow, "pay")
+    assert undone.status is StepStatus.COMPENSATED
+    assert json.loads(undone.compensation_output or "")["code"] == "nothing_to_undo"
+    assert deployed.called() == [("pay", "POST", "/charges"), ("ship", "POST", "/shipments")]
+
+
 async def test_a_question_that_cannot_be_asked_proves_nothing(deployed: Deployed) -> None:
     deployed.service.script = {("pay", Action.EXECUTE): DOUBTS}
     await deployed.register()
