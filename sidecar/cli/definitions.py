@@ -33,11 +33,13 @@ def apply(
         return
     name, version = answer.body["name"], answer.body["version"]
     created = answer.status == 201
-    click.echo(
-        f"{name} version {version} registered"
-        if created
-        else f"{name} is unchanged: version {version}"
-    )
+    if created:
+        click.echo(f"{name} version {version} registered")
+    elif answer.body["state"] == "retired":
+        click.echo(f"{name} version {version} is retired, and stays so")
+        click.echo(f"  to take it back: goconductor restore {name} {version}", err=True)
+    else:
+        click.echo(f"{name} is unchanged: version {version} is current")
     for one in answer.body.get("findings", ()):
         if one["severity"] != "info":
             where = one["step"] or one["path"] or name

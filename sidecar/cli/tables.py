@@ -72,13 +72,14 @@ def workflows(page: Json) -> RenderableType:
 
 def versions(page: Json) -> RenderableType:
     """Return the versions of a definition."""
-    table = _table("version", "state", "open workflows", "registered", "hash")
+    table = _table("version", "state", "open workflows", "current", "registered", "hash")
     for one in page["versions"]:
         more = "+" if one["open_workflows_more"] else ""
         table.add_row(
             _text(one["version"]),
             _status(one["state"]),
             _text(f"{one['open_workflows']}{more}"),
+            _text("yes" if one["current"] else ""),
             _time(one["created_at"]),
             _text(one["hash"][:12]),
         )

@@ -77,10 +77,19 @@ def meanings(
     compat: Compat | None, own: tuple[tuple[int, str], ...]
 ) -> tuple[tuple[int, str], ...]:
     """What HTTP statuses mean by a convention, but for those of which `own` speaks itself."""
-    if compat is None:
-        return own
-    return tuple(sorted({**_CONVENTIONS[compat], **dict(own)}.items()))
+    return own if compat is None else overruled(tuple(_CONVENTIONS[compat].items()), own)
 
+
+@lru_cache(maxsize=1_000)
+def overruled(
+    usual: tuple[tuple[int, str], ...], own: tuple[tuple[int, str], ...]
+) -> tuple[tuple[int, str], ...]:
+    """What HTTP statuses mean, but for those of which `own` speaks itself."""
+    return tuple(sorted({**dict(usual), **dict(own)}.items()))
+
+
+MOST_VERSIONS = 2**31 - 1
+"""The highest number that a version can have."""
 
 ENDLESS = ("max_attempts", "total_budget")
 """The keys of `retry` for which null means "without end"."""
@@ -201,7 +210,7 @@ class Pinned(Part):
     """
 
     kind = "pinned"
-    catalogue: Annotated[int, Field(ge=0)]
+    catalogue: Annotated[int, Field(ge=0, le=MOST_VERSIONS)]
     """The version of the service's catalogue."""
     compensate: (
         Annotated[PinnedCall, BeforeValidator(_read_pinned), Short(words=("none",))] | None

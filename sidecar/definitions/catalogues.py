@@ -28,13 +28,13 @@ from sidecar.definitions.calls import (
     meanings,
     read_path,
 )
-from sidecar.definitions.documents import canonical, read_document, walk
+from sidecar.definitions.documents import MAX_BYTES, canonical, read_document, walk
 from sidecar.definitions.durations import duration_text
 from sidecar.definitions.findings import Findings, Path, shown
 from sidecar.definitions.names import Name, check_name
 from sidecar.definitions.rates import RatePlan
 from sidecar.definitions.shape import means_no_end, tell
-from sidecar.saga.definition import JsonText
+from sidecar.saga.definition import JsonText, StepDefinition
 from sidecar.saga.policy import COMPENSATION_DEFAULT, FORWARD_DEFAULT, RetryPolicy
 from sidecar.saga.states import Action
 
@@ -106,6 +106,33 @@ class Catalogue:
         return canonical({name: plain(plan) for name, plan in self.actions.items()})
 
 
+def nothing_to_undo(step: StepDefinition, plan: ActionPlan | None) -> bool:
+    """Whether a step that was registered before its action was known turns out to need no undoing.
+
+    One whose action was known keeps what was pinned of it.
+    """
+    return step.catalogue is None and plan is not None and plan.compensate is NO_EFFECT
+
+
+def not_offered(step: StepDefinition, action: Action, plan: ActionPlan | None) -> str:
+    """Say that a catalogue tells nothing of a call of a step, and what can be done about it."""
+    has = f"the catalogue of {step.service} has"
+    deploy = f"deploy sidecars of {step.service} that offer it"
+    match action:
+        case Action.EXECUTE:
+            return f"{has} no action {step.action}; {deploy}, or cancel the workflow"
+        case Action.STATUS:
+            return f"{has} no status path for {step.action}; {deploy}, or resolve the step"
+        case Action.COMPENSATE:
+            what = f"{has} nothing that undoes {step.action}"
+            if plan is not None and plan.compensate is NO_EFFECT:
+                what = (
+                    f"{has} `compensate: none` for {step.action}, but the definition of this "
+                    "workflow was registered when it had to be undone"
+                )
+            return f"{what}; {deploy}, or undo it by hand and say so: `goconductor resolve`"
+
+
 _ACTIONS = TypeAdapter(dict[Name, ActionPlan])
 
 
@@ -133,7 +160,20 @@ def read_actions(raw: Any, findings: Findings, at: Path = ("actions",)) -> Catal
         return Catalogue()
     for name, plan in actions.items():
         _check(plan, (*at, name), findings)
-    return Catalogue(actions)
+    found = Catalogue(actions)
+    if too_large(found.document()):
+        # What is published is what is read again, by the same limit.
+        findings.add(
+            at,
+            f"is larger than {MAX_BYTES // 1024} KiB when it is written as JSON; take out what "
+            "nobody uses, or split the service",
+        )
+    return found
+
+
+def too_large(document: JsonText) -> bool:
+    """Whether a catalogue is larger than can be read."""
+    return len(document.encode()) > MAX_BYTES
 
 
 def stored_catalogue(document: JsonText, version: int) -> Catalogue:

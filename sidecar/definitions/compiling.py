@@ -191,13 +191,13 @@ def _step(step: Step, index: int, model: DefinitionModel, parts: _Parts) -> Step
 def _offered(step: Step, action: str) -> dict[str, Any]:
     """What the catalogue says of a step's action, as far as the step does not say it itself."""
     pinned = step.pinned or _NOT_PINNED
-    retry = step.retry or pinned.retry
+    retry = pinned.retry.over(FORWARD_DEFAULT) if pinned.retry else FORWARD_DEFAULT
     given: dict[str, Any] = {
         "service": step.service,
         "action": action,
         "catalogue": step.pinned.catalogue if step.pinned else None,
         "timeout": step.timeout or pinned.timeout or DEFAULT_TIMEOUT,
-        "retry": retry.over(FORWARD_DEFAULT) if retry else FORWARD_DEFAULT,
+        "retry": step.retry.over(retry) if step.retry else retry,
         "on_status": meanings(step.compat, step.on_status),
     }
     if pinned.status is not None:

@@ -57,7 +57,6 @@ def pin_actions(
     is known, and their steps stay as they are. `allow_missing` leaves steps whose action is not
     offered as they are, too.
     """
-    central = document.get("compensation", {}).get("mode") == "central"
     problems: list[tuple[str, str]] = []
     for index, step in _steps_with_action(document):
         ref = _ref(step)
@@ -73,7 +72,7 @@ def pin_actions(
                 problems.append((f"{where}.action", _missing(step, catalogue)))
         else:
             step["pinned"] = pin_of(plan, catalogue.version)
-        unnamed = central and plan is not None and plan.compensate is None
+        unnamed = plan is not None and plan.compensate is None
         if unnamed and step.get("compensate") == "from_catalogue":
             problems.append((f"{where}.compensate", _unnamed(step)))
     return problems
@@ -132,5 +131,6 @@ def _not_pinned(step: Mapping[str, Any], ref: CatalogueRef) -> str:
 def _unnamed(step: Mapping[str, Any]) -> str:
     return (
         f"the catalogue of {step['service']} names nothing that undoes {step['action']}; "
-        "write a path, or `none` if there is nothing to undo"
+        "write a path, or `none` if there is nothing to undo, or leave `compensate` out if it "
+        "cannot be undone"
     )

@@ -94,13 +94,26 @@ def tell(
     path = _existing(tuple(error["loc"]), raw)
     where = (*at, *path)
     if error["type"] != "extra_forbidden":
-        findings.add(where, sentence(error))
+        without = error["type"] == "missing" and _without_path(raw, path)
+        findings.add(where, without or sentence(error))
         return
     model, key = model_at(path[:-1]), str(path[-1])
     if model is Call and key in owner.model_fields:
         findings.add(where, f"`{key}` belongs to the {owner.kind}; write it beside `execute`")
     else:
         findings.add_unknown(where, "there is no key", key, model.written())
+
+
+def _without_path(raw: Any, path: Path) -> str | None:
+    """What to say of a call beside an `action` that would only adjust the catalogue's."""
+    match path:
+        case ("steps", int(index), "compensate" | "status" as key, "path"):
+            if "action" in raw["steps"][index]:
+                return (
+                    f"is missing: a `{key}` of its own takes nothing from the catalogue; write the "
+                    f"path too, or leave `{key}` out, and what the catalogue says counts"
+                )
+    return None
 
 
 def _model_at(path: Path) -> type[Part]:
@@ -116,8 +129,13 @@ def _model_at(path: Path) -> type[Part]:
 
 def _check_step(step: Step, path: Path, findings: Findings) -> None:
     """What the models cannot say: keys that exclude each other, policies in disorder."""
+    offered = step.pinned.retry if step.pinned else None
     policies: list[tuple[Path, Retry | None, RetryPolicy]] = [
-        ((*path, "retry"), step.retry, FORWARD_DEFAULT),
+        (
+            (*path, "retry"),
+            step.retry,
+            offered.over(FORWARD_DEFAULT) if offered else FORWARD_DEFAULT,
+        ),
     ]
     if step.execute is not None:
         for key in ("input", "timeout", "retry", "on_status"):

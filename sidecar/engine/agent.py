@@ -183,6 +183,8 @@ class Agent:
             self.slots,
             self.identity.service,
             may_claim=lambda: self.receiver.has_room and not self._draining,
+            offered=self._settings.catalogue.actions.keys(),
+            silent_after=self._settings.duties.silent_after,
         )
 
     def _made_leadership(self) -> Leadership:

@@ -18,8 +18,8 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
-from sidecar.definitions.calls import meanings
-from sidecar.definitions.catalogues import Catalogue, Target
+from sidecar.definitions.calls import overruled
+from sidecar.definitions.catalogues import Catalogue, Target, not_offered, nothing_to_undo
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.group_commit import Committer
 from sidecar.engine.limiting import Grant, Limiter
@@ -31,11 +31,11 @@ from sidecar.ports.entropy import Entropy
 from sidecar.ports.service import Call, Service
 from sidecar.ports.store import Claimed, Missing, Transition
 from sidecar.ports.telemetry import Telemetry
-from sidecar.saga.bodies import error_body, misfit
+from sidecar.saga.bodies import NOT_OFFERED, error_body, misfit
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.events import Answered
 from sidecar.saga.outcomes import Outcome, OutcomeKind
-from sidecar.saga.policy import ALERT_AFTER_TRIES
+from sidecar.saga.policy import ALERT_AFTER_TRIES, RetryPolicy
 from sidecar.saga.queueing import NOT_CALLED
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import DefinitionRef, WorkflowId
@@ -50,6 +50,9 @@ WAITED_FOR = 0.8
 
 TIMER_SLACK_S = 0.002
 """By so much later a moment is waited for: a timer may ring early by its clock's resolution."""
+
+NOT_OFFERED_AGAIN = RetryPolicy()
+"""How soon at the earliest a step is due again whose action this sidecar does not offer."""
 
 READ_AGAIN_S = 0.1
 READ_AGAIN_MAX_S = 1.0
@@ -231,7 +234,7 @@ class Caller:
         if not target.path:
             found = self._offered(defined, claimed.action, target)
             if found is None:
-                return _not_offered(defined, claimed.action)
+                return self._not_offered(defined, claimed)
             target = found
         body = claimed.input
         if claimed.action is Action.COMPENSATE:
@@ -256,12 +259,30 @@ class Caller:
         )
 
     def _offered(self, step: StepDefinition, action: Action, own: Target) -> Target | None:
-        """Where the catalogue of this sidecar lets it go; what the definition itself says wins."""
+        """Where the catalogue of this sidecar lets it go.
+
+        Of the statuses of which the definition itself speaks, what it says wins.
+        """
         plan = self._catalogue.actions.get(step.action)
         found = None if plan is None else plan.target(action)
-        if plan is None or found is None or not own.on_status:
+        if found is None or not own.on_status:
             return found
-        return found._replace(on_status=meanings(plan.compat, own.on_status))
+        return found._replace(on_status=overruled(found.on_status, own.on_status))
+
+    def _not_offered(self, step: StepDefinition, claimed: Claimed) -> Outcome:
+        """What a call comes to of which nobody here knows where it goes: nothing was sent.
+
+        Other replicas may know, while a deploy is under way or soon. Whoever does not know is done
+        at once and would claim it at once again, before those who are at work: so there is a pause,
+        longer each time, however the step is tried.
+        """
+        plan = self._catalogue.actions.get(step.action)
+        if claimed.action is Action.COMPENSATE and nothing_to_undo(step, plan):
+            said = f"the catalogue of {step.service} says `compensate: none` of {step.action}"
+            return Outcome(OutcomeKind.DONE, output=error_body("nothing_to_undo", said))
+        pause = NOT_OFFERED_AGAIN.delay(claimed.attempt, self._entropy.chance())
+        error = error_body(NOT_OFFERED, not_offered(step, claimed.action, plan))
+        return Outcome(OutcomeKind.NOT_SENT, error=error, retry_after=pause)
 
     async def _give_back(self, claimed: Claimed, event: Answered, began: float) -> None:
         """Let others have the step first. Once its lease is over, that need not be told."""
@@ -274,7 +295,9 @@ class Caller:
             log.warning("left_to_its_lease", error=error.message)
 
     async def _settle(self, claimed: Claimed, event: Answered) -> None:
-        transition = Transition(claimed.workflow, event, claim_next=self._may_take_more())
+        # Nothing was sent by who is away, or does not offer it: others are to have what comes next.
+        more = self._may_take_more() and event.outcome.kind is not OutcomeKind.NOT_SENT
+        transition = Transition(claimed.workflow, event, claim_next=more)
         try:
             failpoint(Site.BEFORE_SETTLE)
             answer = await self._committer.submit(transition)
@@ -306,28 +329,6 @@ def _target(step: StepDefinition, claimed: Claimed) -> Target:
             if undo is None:
                 raise IllegalTransition(f"step {claimed.key}", "without compensation", "compensate")
             return Target(undo.path, undo.method, undo.on_status)
-
-
-_ASKED = {
-    Action.EXECUTE: "no action {}",
-    Action.COMPENSATE: "nothing that undoes {}",
-    Action.STATUS: "no status path for {}",
-}
-
-
-def _not_offered(step: StepDefinition, action: Action) -> Outcome:
-    """What a call comes to of which nobody here knows where it goes: nothing was sent.
-
-    A question that cannot be asked proves nothing.
-    """
-    error = error_body(
-        "action_not_offered",
-        f"the catalogue of {step.service} has {_ASKED[action].format(step.action)}; "
-        "add it to `actions` of its sidecar, and start that again",
-    )
-    if action is Action.STATUS:
-        return Outcome(OutcomeKind.UNKNOWN, error=error)
-    return Outcome(OutcomeKind.MISCONFIGURED, error=error)
 
 
 def _checked(definition: Definition, claimed: Claimed, outcome: Outcome) -> Outcome:

@@ -6,8 +6,10 @@ writes goes through the committer, and is durable when the command returns.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +17,7 @@ from msgspec.structs import replace
 from sidecar.definitions import ParsedDefinition, compile_stored, parse_definition
 from sidecar.definitions.checker import Report
 from sidecar.engine.compiled import CompiledDefinitions
+from sidecar.engine.duty_times import SILENT_AFTER
 from sidecar.engine.failpoints import Site, failpoint
 from sidecar.engine.findings import findings
 from sidecar.engine.group_commit import Committer
@@ -26,6 +29,7 @@ from sidecar.engine.intake import (
     storable,
     valid_trace,
 )
+from sidecar.engine.offering import lacking
 from sidecar.engine.pinning import pinned
 from sidecar.engine.slots import Slots
 from sidecar.engine.views import DefinitionView, StartedView, definition_view
@@ -42,7 +46,9 @@ COMMIT_WITHIN = 20.0
 class Commands:
     """The commands of one sidecar. All raise `StoreUnavailable` and `Overloaded`.
 
-    `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go.
+    `may_claim` says whether a step of `service` may be claimed now, as far as `slots` and gate go;
+    `offered` are the actions that its calls can be looked up by. A sidecar that was not seen for
+    `silent_after` is none that lives.
     """
 
     def __init__(
@@ -54,8 +60,13 @@ class Commands:
         slots: Slots,
         service: str,
         may_claim: Callable[[], bool],
+        *,
+        offered: Collection[str] = (),
+        silent_after: timedelta = SILENT_AFTER,
     ) -> None:
+        self._silent_after = silent_after
         self._service = service
+        self._offered = offered
         self._slots = slots
         self._may_claim = may_claim
         self._store = store
@@ -76,12 +87,14 @@ class Commands:
         """
         parsed = await self._pinned(namespace, text, content_type, allow_missing=allow_missing)
         compiled = compile_stored(parsed.document, namespace, parsed.name, 0)
-        return compiled, await findings(compiled, self._compiled)
+        return compiled, await self._findings(compiled)
 
     async def register_definition(
         self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool = False
     ) -> tuple[DefinitionView, bool, Report]:
-        """Keep a definition; True if it is a new version, False if it is the latest again.
+        """Keep a definition; True if it is a new version.
+
+        One that was registered before keeps its number, and is what starts take from now on.
 
         What the checker finds in it is told, and refuses nothing. `allow_missing` takes actions
         that no catalogue offers. Raises `DefinitionError`, and `Conflict` for a catalogue that
@@ -95,7 +108,13 @@ class Commands:
         )
         failpoint(Site.AFTER_REGISTER)
         compiled = self._compiled.compile(stored)
-        return definition_view(stored), created, await findings(compiled, self._compiled)
+        return definition_view(stored), created, await self._findings(compiled)
+
+    async def _findings(self, definition: Definition) -> Report:
+        """What the checker finds, and what the sidecars that live do not offer."""
+        report = await findings(definition, self._compiled)
+        more = await lacking(definition, self._store, self._silent_after)
+        return dataclasses.replace(report, findings=(*report.findings, *more)) if more else report
 
     async def _pinned(
         self, namespace: str, text: bytes, content_type: str, *, allow_missing: bool
@@ -185,7 +204,7 @@ class Commands:
         )
 
     async def _submit(self, start: Start) -> StartResult:
-        """Start it, and with it its first step if that is for the own service and a slot is free.
+        """Start it, and with it its first step if that can be called here and a slot is free.
 
         The slot is kept from others until the claim, if it is made, has taken one for itself.
         """
@@ -199,7 +218,10 @@ class Commands:
             self._slots.give_back()
 
     def _is_begun_here(self, definition: Definition) -> bool:
-        return any(root.service == self._service for root in definition.roots)
+        return any(
+            root.service == self._service and (not root.action or root.action in self._offered)
+            for root in definition.roots
+        )
 
     async def _runnable(self, namespace: str, name: str, version: int | None) -> Definition:
         """The definition to start; of the latest the store makes sure."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 PAUSE_GROWS = 1.5
+SILENT_AFTER = timedelta(seconds=20)
+"""For how long a sidecar that lives may go unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class DutyTimes:
     bulk_every: timedelta = timedelta(seconds=5)
     catalogues_every: timedelta = timedelta(seconds=30)
     forget_every: timedelta = timedelta(minutes=1)
-    silent_after: timedelta = timedelta(seconds=20)
+    silent_after: timedelta = SILENT_AFTER
     letters_after: timedelta = timedelta(seconds=2)
     ring_after: timedelta = timedelta(seconds=10)
     ring_at_most_every: timedelta = timedelta(minutes=5)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from sidecar.definitions.catalogues import Catalogue, stored_catalogue
+from sidecar.definitions.catalogues import Catalogue, stored_catalogue, too_large
 from sidecar.definitions.documents import digest
 from sidecar.definitions.pins import CatalogueRef
 from sidecar.engine.identity import Identity
@@ -70,6 +70,12 @@ async def _read(
     try:
         return stored_catalogue(stored.document, stored.version)
     except DefinitionError as error:
+        if too_large(stored.document):
+            raise Conflict(
+                f"Version {stored.version} of the catalogue of {service} is too large to be read "
+                f"({error.message}); deploy sidecars with fewer actions.",
+                field="steps",
+            ) from error
         raise Conflict(
             f"Version {stored.version} of the catalogue of {service} was published by a newer "
             f"sidecar than this one, which cannot read it ({error.message}); ask a newer one.",

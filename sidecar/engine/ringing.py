@@ -23,6 +23,7 @@ from sidecar.ports.records import Ringable
 from sidecar.ports.store import Batch, BatchResult, Moved, Started
 from sidecar.ports.telemetry import Telemetry
 from sidecar.saga.changes import Changes, Verdict
+from sidecar.saga.explain import not_offered
 from sidecar.saga.states import StepStatus
 from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
 
@@ -132,20 +133,27 @@ class Ringer:
 
     def _ring(self, workflow: Workflow, step: Step, now: datetime) -> None:
         delay = (step.due_at - now).total_seconds() if step.due_at else 0.0
+        doorbell = Doorbell(workflow.id, step.key, step.service, workflow.trace)
         if delay <= 0:
-            self.ring([Doorbell(workflow.id, step.key, step.service, workflow.trace)])
+            self.ring([doorbell])
         elif step.service == self._service and self._may_set_timer:
-            self._set_timer(delay + TIMER_SLACK_S, workflow.id, step.key)
+            others = not_offered(step) is not None
+            self._set_timer(delay + TIMER_SLACK_S, doorbell, for_others=others)
 
     @property
     def _may_set_timer(self) -> bool:
         return self._task.running and len(self._timers) < TIMERS_MAX
 
-    def _set_timer(self, delay: float, workflow: WorkflowId, key: StepKey) -> None:
+    def _set_timer(self, delay: float, doorbell: Doorbell, *, for_others: bool) -> None:
+        """Claim a step when it is due; or ring then, if others may offer what is missing here."""
+
         def due() -> None:
             self._timers.discard(timer)
             failpoint(Site.LOCAL_RETRY)
-            self._retry(workflow, key)
+            if for_others:
+                self.ring([doorbell])
+            else:
+                self._retry(doorbell.workflow, doorbell.key)
 
         timer = asyncio.get_running_loop().call_later(delay, due)
         self._timers.add(timer)

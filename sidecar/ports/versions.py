@@ -35,7 +35,10 @@ class StoredDefinition:
 
 @dataclass(frozen=True, slots=True)
 class VersionLine:
-    """A version without its document; `open` of its workflows have not ended, as far as counted."""
+    """A version without its document; `open` of its workflows have not ended, as far as counted.
+
+    `current`: a start without a version takes this one.
+    """
 
     namespace: str
     name: str
@@ -44,6 +47,7 @@ class VersionLine:
     created_at: datetime
     state: VersionState
     open: int
+    current: bool
 
 
 class Removal(StrEnum):
@@ -66,13 +70,19 @@ class Versions(Protocol):
     async def put_definition(
         self, namespace: str, name: str, document: JsonText, digest: str
     ) -> tuple[StoredDefinition, bool]:
-        """Keep a definition. The same digest again is the same version; True if it is new."""
+        """Keep a definition, which is the latest from now on; True if it is new.
+
+        The same digest again is the same version, and that is the latest again.
+        """
         ...
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
     ) -> StoredDefinition | None:
-        """Return a version, or the latest that may be started, or else the latest."""
+        """Return a version, or the latest that may be started, or else the latest.
+
+        The latest is the one that was registered last.
+        """
         ...
 
     async def list_definitions(

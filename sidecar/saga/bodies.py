@@ -6,6 +6,9 @@ import json
 
 from sidecar.saga.definition import BodyCheck, JsonText
 
+NOT_OFFERED = "action_not_offered"
+"""The code of a call that was not made: the sidecar that had the step offers no such action."""
+
 MOST_TOLD = 1_000
 """So many characters of what a schema finds wrong are kept."""
 

@@ -5,11 +5,13 @@ For the person who asks at night why nothing moves. Everything is read off the s
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
+from sidecar.saga.bodies import NOT_OFFERED
 from sidecar.saga.children import id_of
 from sidecar.saga.definition import Definition, JsonText, StepDefinition
 from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowStatus
@@ -69,6 +71,15 @@ def _held(step: Step) -> str:
     return f"{step.key}: {step.action} waits for the rate limit of its action until {until}"
 
 
+def not_offered(step: Step) -> str | None:
+    """Say why its call was not made, if the last sidecar that had the step does not offer it."""
+    error = step.compensation_error if step.action is Action.COMPENSATE else step.error
+    if error is None or NOT_OFFERED not in error:
+        return None
+    told = json.loads(error)
+    return str(told["message"]) if told["code"] == NOT_OFFERED else None
+
+
 def next_attempt_at(workflow: Workflow) -> datetime | None:
     """Return when the next call may be made, if one is waiting for its time."""
     times = [step.due_at for step in workflow.steps.values() if step.due_at and not step.leased]
@@ -116,7 +127,9 @@ def _of_step(defined: StepDefinition, workflow: Workflow, step: Step, now: datet
     if step.status not in CLAIMABLE:
         return []
     if step.due_at is not None and _is_put_off(step, now):
-        return [f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"]
+        due = f"{what} attempt {step.run.attempt + 1} is due at {step.due_at.isoformat()}"
+        told = not_offered(step)
+        return [f"{due}: {told}" if told else due]
     undo = " to undo it" if action is Action.COMPENSATE else ""
     return [f"{what} waits for a sidecar of service {step.service}{undo}"]
 

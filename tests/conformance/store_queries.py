@@ -41,8 +41,10 @@ class QuerySuite(StoreFixtures):
         assert await store.put_definition("default", "order", one, "1a") == (first, False)
         second, new = await store.put_definition("default", "order", other, "2b")
         assert (second.version, new) == (2, True)
-        assert await store.put_definition("default", "order", one, "1a") == (first, False)
         assert await store.get_definition("default", "order") == second
+        assert await store.put_definition("default", "order", one, "1a") == (first, False)
+        assert await store.get_definition("default", "order") == first
+        assert await store.get_definition("default", "order", 2) == second
         assert await store.get_definition("default", "order", 1) == first
         assert await store.get_definition("default", "order", 3) is None
         assert await store.get_definition("default", "other") is None

@@ -87,6 +87,45 @@ class VersionSuite(StoreFixtures):
         assert isinstance(restored.starts[0], Started)
         assert restored.starts[1] == Outdated()
 
+    @pytest.mark.parametrize("key", [None, "k"])
+    async def test_what_was_registered_last_is_what_starts_take(
+        self, store: Store, payments: Player, key: str | None
+    ) -> None:
+        """So that a definition is taken back by registering what was there before."""
+        first = await register(store, call("one"))
+        second = await register(store, call("two"))
+
+        async def current() -> list[tuple[int, bool]]:
+            stored = await store.get_definition("default", "order")
+            (listed,) = await store.list_definitions("default", None, 10)
+            lines = await store.list_versions("default", "order", None, 10, 100)
+            assert stored == listed
+            assert stored is not None
+            assert [stored.version] == [one.version for one in lines if one.current]
+            return [(one.version, one.current) for one in lines]
+
+        async def started(number: int) -> list[type]:
+            starts = [
+                replace(start_of(one, start_key=key and f"{key}{number}{one.version}"), latest=True)
+                for one in (first, second)
+            ]
+            result = await payments.commit(payments.batch(starts=starts))
+            return [type(one) for one in result.starts]
+
+        assert await current() == [(2, True), (1, False)]
+        assert await started(1) == [Outdated, Started]
+        await register(store, call("one"))
+        assert await current() == [(2, False), (1, True)]
+        assert await started(2) == [Started, Outdated]
+        await register(store, call("three"))
+        await register(store, call("one"))
+        await store.set_version_state("default", "order", 1, RETIRED)
+        assert await current() == [(3, True), (2, False), (1, False)]
+        await register(store, call("two"))
+        assert await current() == [(3, False), (2, True), (1, False)]
+        await store.set_version_state("default", "order", 1, VersionState.ACTIVE)
+        assert await started(3) == [Outdated, Started]
+
     async def test_a_running_workflow_goes_on_with_a_retired_version(
         self, store: Store, payments: Player
     ) -> None:

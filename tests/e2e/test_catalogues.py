@@ -137,7 +137,9 @@ def test_what_is_not_offered_is_refused_or_waits_for_a_deploy(
 
     def waits() -> bool:
         _, view = ask(early, f"/v1/workflows/{workflow}", method="GET")
-        return bool(view["last_error"]) and view["last_error"]["code"] == "action_not_offered"
+        told = " ".join(view["waiting_on"])
+        error = view["last_error"]
+        return bool(error) and error["code"] == "action_not_offered" and "has no action" in told
 
     early.process.wait_until(waits, within_s=WITHIN_S)
     early.end()

@@ -42,7 +42,7 @@ class Offering:
         plan = {"execute": step.pop("execute")}
         plan |= {key: step.pop(key) for key in _PINNED if key in step}
         step["action"] = f"action{len(offered)}"
-        if self._draw.random() < 0.5:
+        if self._draw.random() < 0.5 and "compensate" in plan:
             step["compensate"] = "from_catalogue"
         offered[step["action"]] = plan
 

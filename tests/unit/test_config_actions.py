@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.definitions.calls import NO_EFFECT
-from sidecar.definitions.catalogues import Target
+from sidecar.definitions.catalogues import Target, read_actions
+from sidecar.definitions.findings import Findings
 from sidecar.saga.states import Action
 from tests.unit.test_config import WHOLE, loaded, refused
 
@@ -100,3 +101,14 @@ def test_all_mistakes_are_told_at_once(file: Path) -> None:
         "actions.b.x",
         "concurrency",
     ]
+
+
+def test_a_catalogue_that_nobody_could_read_is_refused() -> None:
+    """It is read by the same limit when definitions are registered."""
+    findings = Findings()
+    many = {f"a{number}": {"execute": "/" + "x" * 1000} for number in range(300)}
+    read_actions(many, findings)
+    ((where, text),) = findings.problems()
+    assert where == "actions"
+    assert "is larger than 256 KiB" in text
+    assert read_actions(dict(list(many.items())[:200]), Findings()).actions != {}

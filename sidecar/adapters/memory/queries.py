@@ -48,22 +48,24 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk, M
     async def put_definition(
         self, namespace: str, name: str, document: JsonText, digest: str
     ) -> tuple[StoredDefinition, bool]:
-        """Keep a definition. The same digest again is the same version; True if it is new."""
+        """Keep a definition, which is current from now on; True if it is new."""
         self.check_open()
         check_text(document)
         versions = self.tables.definitions.setdefault((namespace, name), [])
         for stored in self.tables.versions(namespace, name):
             if stored.hash == digest:
+                self.tables.registered(stored)
                 return stored, False
         number, now = len(versions) + 1, self.clock.now()
         stored = StoredDefinition(namespace, name, number, digest, document, now)
         versions.append(stored)
+        self.tables.registered(stored)
         return stored, True
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
     ) -> StoredDefinition | None:
-        """Return a version, or the latest."""
+        """Return a version, or the current one."""
         self.check_open()
         if version is None:
             return self.tables.latest(namespace, name)
@@ -77,7 +79,7 @@ class MemoryQueries(MemoryVersions, MemoryCatalogues, MemoryDebts, MemoryBulk, M
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name."""
+        """Return the current version of each name, by name."""
         self.check_open()
         names = sorted(
             name

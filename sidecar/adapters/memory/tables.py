@@ -206,6 +206,8 @@ class MemoryTables:
     start_keys: dict[tuple[str, str, str], StartKey] = field(default_factory=dict)
     definitions: dict[tuple[str, str], list[StoredDefinition]] = field(default_factory=dict)
     deleted: set[tuple[str, str, int]] = field(default_factory=set)
+    registrations: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """The versions of each definition in the order in which they were last registered."""
     retired_at: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
     catalogues: dict[tuple[str, str], dict[int, StoredCatalogue]] = field(default_factory=dict)
     """By service the versions of its catalogue, the one published last at the end."""
@@ -248,6 +250,13 @@ class MemoryTables:
         found = self.definitions.get((namespace, name), ())
         return [one for one in found if (namespace, name, one.version) not in self.deleted]
 
+    def registered(self, stored: StoredDefinition) -> None:
+        """Note that a version was registered, again or for the first time."""
+        order = self.registrations.setdefault((stored.namespace, stored.name), [])
+        if stored.version in order:
+            order.remove(stored.version)
+        order.append(stored.version)
+
     def definition(self, ref: DefinitionRef) -> StoredDefinition | None:
         """Return one version of a definition."""
         versions = self.definitions.get((ref.namespace, ref.name), [])
@@ -255,10 +264,11 @@ class MemoryTables:
         return versions[ref.version - 1] if known else None
 
     def latest(self, namespace: str, name: str) -> StoredDefinition | None:
-        """Return the latest version that may be started, or else the latest."""
+        """Return the one registered last that may be started, or else the one registered last."""
         versions = self.versions(namespace, name)
         fit = [one for one in versions if one.state is not VersionState.RETIRED]
-        return max(fit or versions, key=lambda one: one.version, default=None)
+        order = self.registrations.get((namespace, name), [])
+        return max(fit or versions, key=lambda one: order.index(one.version), default=None)
 
     def open_steps(self, namespace: str) -> Iterator[tuple[Row, Step]]:
         """Walk through the steps that are on their way."""

@@ -41,6 +41,7 @@ class MemoryVersions(MemoryHandle):
             for one in reversed(self.tables.versions(namespace, name))
             if before is None or one.version < before
         ]
+        latest = self.tables.latest(namespace, name)
         return [
             VersionLine(
                 one.namespace,
@@ -50,6 +51,7 @@ class MemoryVersions(MemoryHandle):
                 one.created_at,
                 one.state,
                 min(count_up_to, sum(not _has_ended(row) for row in self._workflows_of(one))),
+                one == latest and one.state is not VersionState.RETIRED,
             )
             for one in wanted[:limit]
         ]

@@ -71,20 +71,19 @@ class PostgresQueries(
     async def put_definition(
         self, namespace: str, name: str, document: JsonText, digest: str
     ) -> tuple[StoredDefinition, bool]:
-        """Keep a definition; True if it is new."""
+        """Keep a definition, which is current from now on; True if it is new."""
         names = {"namespace": namespace, "name": name, "hash": digest}
         async with self.readers.transaction() as connection:
             await send(connection, SQL["lock_definition"], **names)
             new = await send(connection, SQL["put_definition"], **names, document=document)
-            created = await new.fetchone() is not None
-            kept = await send(connection, SQL["definition_by_hash"], **names)
-            (row,) = await kept.fetchall()
+            (row,) = await new.fetchall()
+        created = row.pop("created")
         return stored_definition(row), created
 
     async def get_definition(
         self, namespace: str, name: str, version: int | None = None
     ) -> StoredDefinition | None:
-        """Return a version, or the latest."""
+        """Return a version, or the current one."""
         names = {"namespace": namespace, "name": name, "version": version}
         found = await self._rows("definition_by_version", **names)
         return stored_definition(found[0]) if found else None
@@ -92,7 +91,7 @@ class PostgresQueries(
     async def list_definitions(
         self, namespace: str, after: str | None, limit: int
     ) -> Sequence[StoredDefinition]:
-        """Return the latest version of each name, by name."""
+        """Return the current version of each name, by name."""
         names = {"namespace": namespace, "after": after, "limit": limit}
         return [stored_definition(row) for row in await self._rows("list_definitions", **names)]
 

@@ -1,43 +1,41 @@
 -- name: put_definition
--- The next number, unless the same document is there already.
-INSERT INTO definitions (namespace, name, version, hash, document)
-SELECT %(namespace)s, %(name)s, COALESCE(max(version), 0) + 1, %(hash)s, %(document)s::json
+-- The next number, unless the same document is there already; then that is current again. What is
+-- current was registered later than all others, whatever the clock says.
+INSERT INTO definitions AS d (namespace, name, version, hash, document, registered_at)
+SELECT %(namespace)s, %(name)s, COALESCE(max(version), 0) + 1, %(hash)s, %(document)s::json,
+    GREATEST(clock_timestamp(), max(registered_at) + interval '1 microsecond')
 FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s
-ON CONFLICT (namespace, name, hash) DO NOTHING
-RETURNING version
+ON CONFLICT (namespace, name, hash) DO UPDATE SET registered_at = EXCLUDED.registered_at
+RETURNING d.xmax = 0 AS created, d.namespace, d.name, d.version, d.hash,
+    d.document::text AS document, d.created_at, d.state
 
 -- name: lock_definition
 -- Versions of one name are numbered one after the other.
 SELECT pg_advisory_xact_lock(24769, hashtext(%(namespace)s || '/' || %(name)s))
 
--- name: definition_by_hash
--- The version that holds this document.
-SELECT namespace, name, version, hash, document::text AS document, created_at, state
-FROM definitions WHERE namespace = %(namespace)s AND name = %(name)s AND hash = %(hash)s
-
 -- name: definition_by_version
--- One version, or the latest that may be started, or else the latest.
+-- One version, or the one registered last that may be started, or else the one registered last.
 SELECT namespace, name, version, hash, document::text AS document, created_at, state
 FROM definitions
 WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
   AND version = COALESCE(%(version)s::integer, (
       SELECT version FROM definitions
       WHERE namespace = %(namespace)s AND name = %(name)s AND state IN ('active', 'deprecated')
-      ORDER BY version DESC LIMIT 1
+      ORDER BY registered_at DESC LIMIT 1
   ), (
       SELECT version FROM definitions
       WHERE namespace = %(namespace)s AND name = %(name)s AND state <> 'deleted'
-      ORDER BY version DESC LIMIT 1
+      ORDER BY registered_at DESC LIMIT 1
   ))
 
 -- name: list_definitions
--- The latest version of each name: one that may be started comes before one that is retired.
+-- The current version of each name: one that may be started comes before one that is retired.
 SELECT DISTINCT ON (name) namespace, name, version, hash, document::text AS document, created_at,
     state
 FROM definitions
 WHERE namespace = %(namespace)s AND (%(after)s::text IS NULL OR name > %(after)s)
   AND state <> 'deleted'
-ORDER BY name, state = 'retired', version DESC LIMIT %(limit)s
+ORDER BY name, state = 'retired', registered_at DESC LIMIT %(limit)s
 
 -- name: get_workflows
 -- Whole workflows with their steps, as they all were at one moment. A workflow's bodies come with

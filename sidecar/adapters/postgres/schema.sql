@@ -1,7 +1,8 @@
 -- The whole present schema, for reading: the sum of all migrations (a test compares them).
 
 -- A version that was deleted keeps its row, without its document, so that its number is never given
--- again. `state_at` is when the state was set last.
+-- again. `state_at` is when the state was set last; `registered_at` is when the document was last
+-- registered: the highest of a name is the one that a start without a version takes.
 CREATE TABLE definitions (
     namespace  text        NOT NULL,
     name       text        NOT NULL,
@@ -12,9 +13,11 @@ CREATE TABLE definitions (
     state      text        NOT NULL DEFAULT 'active'
         CHECK (state IN ('active', 'deprecated', 'retired', 'deleted')),
     state_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (namespace, name, version),
     UNIQUE (namespace, name, hash)
 );
+CREATE INDEX definitions_registered ON definitions (namespace, name, registered_at);
 
 -- Half of each page stays free: every transition rewrites the row, mostly in its place (HOT).
 -- `owes_since` is set while something is owed its undoing and the workflow does not go forward any

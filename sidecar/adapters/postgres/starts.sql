@@ -12,11 +12,10 @@ FROM json_to_recordset(%(wanted)s::json) AS v (
 WHERE NOT EXISTS (
     SELECT FROM definitions d
     WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
-      AND d.state IN ('active', 'deprecated'))
-  OR (v.latest AND EXISTS (
-    SELECT FROM definitions d
-    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
-      AND d.state IN ('active', 'deprecated')))
+      AND d.state IN ('active', 'deprecated') AND (v.latest IS NULL OR NOT EXISTS (
+        SELECT FROM definitions later
+        WHERE later.namespace = d.namespace AND later.name = d.name
+          AND later.registered_at > d.registered_at AND later.state IN ('active', 'deprecated'))))
 
 -- name: reserve_keys
 -- Whoever comes first has the key. The keys come sorted, so that no two batches wait for each
@@ -29,11 +28,10 @@ FROM json_to_recordset(%(keys)s::json) AS v (
 WHERE EXISTS (
     SELECT FROM definitions d
     WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
-      AND d.state IN ('active', 'deprecated'))
-  AND (v.latest IS NULL OR NOT EXISTS (
-    SELECT FROM definitions d
-    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
-      AND d.state IN ('active', 'deprecated')))
+      AND d.state IN ('active', 'deprecated') AND (v.latest IS NULL OR NOT EXISTS (
+        SELECT FROM definitions later
+        WHERE later.namespace = d.namespace AND later.name = d.name
+          AND later.registered_at > d.registered_at AND later.state IN ('active', 'deprecated'))))
 ON CONFLICT (namespace, definition, start_key) DO NOTHING
 
 -- name: read_keys

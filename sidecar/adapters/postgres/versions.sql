@@ -16,7 +16,10 @@ SELECT d.namespace, d.name, d.version, d.hash, d.created_at, d.state, (
           AND w.status IN ('queued', 'in_progress', 'rolling_back', 'error')
         LIMIT %(most)s
     ) AS counted
-) AS open
+) AS open, d.registered_at = (
+    SELECT max(c.registered_at) FROM definitions c
+    WHERE c.namespace = d.namespace AND c.name = d.name AND c.state IN ('active', 'deprecated')
+) IS TRUE AS current
 FROM definitions d
 WHERE d.namespace = %(namespace)s AND d.name = %(name)s AND d.state <> 'deleted'
   AND (%(before)s::integer IS NULL OR d.version < %(before)s)

@@ -86,11 +86,11 @@ starting AS MATERIALIZED (
     WHERE v.checks IS NULL OR (EXISTS (
         SELECT FROM definitions d
         WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
-          AND d.state IN ('active', 'deprecated')
-    ) AND (v.latest IS NULL OR NOT EXISTS (
-        SELECT FROM definitions d
-        WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version > v.version
-          AND d.state IN ('active', 'deprecated'))))
+          AND d.state IN ('active', 'deprecated') AND (v.latest IS NULL OR NOT EXISTS (
+            SELECT FROM definitions later
+            WHERE later.namespace = d.namespace AND later.name = d.name
+              AND later.registered_at > d.registered_at
+              AND later.state IN ('active', 'deprecated')))))
 ), reserved AS (
     INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_hash)
     SELECT v.namespace, v.definition, v.start_key, v.id, v.input_hash

@@ -20,7 +20,7 @@ MEDIA_TYPES = frozenset(
 
 
 async def register(request: web.Request) -> web.Response:
-    """Keep a definition: 201 for a new version, 200 for the latest one again."""
+    """Keep a definition: 201 for a new version, 200 for an old one again."""
     face = request.app[FACE]
     namespace = reading.namespace(request, face.namespace)
     reading.only(request, "allow_missing")
@@ -33,6 +33,7 @@ async def register(request: web.Request) -> web.Response:
         "name": view.name,
         "version": view.version,
         "hash": view.hash,
+        "state": view.state,
         "verdict": report.verdict.value,
         "findings": [one.told() for one in report.findings],
     }

@@ -279,6 +279,7 @@ class RegisteredBody(Body):
     name: str
     version: int
     hash: str
+    state: Literal["active", "deprecated", "retired"]
     verdict: str
     findings: list[FindingBody]
 

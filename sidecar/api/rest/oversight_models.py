@@ -22,6 +22,7 @@ Version = Annotated[int, Field(ge=1, lt=2**31)]
 class VersionBody(DefinitionLine):
     """One version of a definition, and how many of its workflows have not ended."""
 
+    current: bool = Field(description="A start without a version takes this one.")
     open_workflows: int = Field(description="Counted up to 1000.")
     open_workflows_more: bool
 

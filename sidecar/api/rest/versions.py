@@ -70,6 +70,7 @@ def _line(one: VersionLine) -> dict[str, Any]:
         "hash": one.hash,
         "created_at": stamp(one.created_at),
         "state": one.state,
+        "current": one.current,
         "open_workflows": min(one.open, COUNT_UP_TO),
         "open_workflows_more": one.open > COUNT_UP_TO,
     }

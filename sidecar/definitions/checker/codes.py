@@ -209,6 +209,12 @@ CODES: dict[str, Code] = {
             "one of its sidecars publish it",
         ),
         Code(
+            "GC152",
+            _W,
+            "An action that only some live sidecars of its service offer",
+            "wait until the deploy is through, or finish it: `goconductor services`",
+        ),
+        Code(
             "GC190",
             _W,
             "Not all ways could be looked at",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.simulation.mutants.planting import simulated, tested
 
 UNIT = "tests/unit/engine/test_catalogues.py"
+AWAY = "tests/unit/engine/test_not_offered.py"
 PINS = "sidecar.definitions.pins"
 TARGET = "sidecar.definitions.catalogues:ActionPlan.target"
 
@@ -38,7 +39,7 @@ CALLS = (
     tested(
         "a definition that names one status takes the whole convention away",
         "sidecar.engine.calling:Caller._offered",
-        "meanings(plan.compat, own.on_status)",
+        "overruled(found.on_status, own.on_status)",
         "own.on_status",
         f"{UNIT}::test_a_status_that_is_named_leaves_the_convention_as_it_is",
     ),
@@ -51,14 +52,49 @@ CALLS = (
     ),
     tested(
         "a question that cannot be asked is taken for an answer",
-        "sidecar.engine.calling:_not_offered",
-        "if action is Action.STATUS:",
-        "if False:",
-        f"{UNIT}::test_a_question_that_cannot_be_asked_proves_nothing",
+        "sidecar.engine.calling:Caller._not_offered",
+        "OutcomeKind.NOT_SENT",
+        "OutcomeKind.REFUSED",
+        f"{AWAY}::test_a_question_that_cannot_be_asked_proves_nothing",
+    ),
+    tested(
+        "who does not offer an action spends its tries",
+        "sidecar.engine.calling:Caller._not_offered",
+        "OutcomeKind.NOT_SENT",
+        "OutcomeKind.MISCONFIGURED",
+        f"{AWAY}::test_an_action_that_is_not_offered_here_waits_for_who_offers_it",
+    ),
+    tested(
+        "who does not offer an action has it as often as the definition says",
+        "sidecar.engine.calling:Caller._not_offered",
+        "retry_after=pause",
+        "retry_after=None",
+        f"{AWAY}::test_who_does_not_offer_an_action_has_it_less_and_less_often",
+    ),
+    tested(
+        "what was pinned to be undone is forgotten when the catalogue says so",
+        "sidecar.definitions.catalogues:nothing_to_undo",
+        "step.catalogue is None and ",
+        "",
+        f"{AWAY}::test_an_undoing_that_was_taken_away_is_owed_until_it_is_back",
+    ),
+    tested(
+        "who does not offer an action keeps it for itself",
+        "sidecar.engine.ringing:Ringer._ring",
+        "not_offered(step) is not None",
+        "False",
+        "tests/unit/engine/test_ringing.py::test_what_was_not_offered_here_is_rung_for_others",
     ),
 )
 
 REGISTRATION = (
+    tested(
+        "who leaves is missed where an action is offered",
+        "sidecar.engine.offering:lacking",
+        "if not one.beat.draining:",
+        "if True:",
+        f"{UNIT}::test_an_action_that_not_all_live_sidecars_offer_is_taken_with_a_warning",
+    ),
     tested(
         "a pin that no catalogue says is believed",
         f"{PINS}:pin_actions",
@@ -80,6 +116,25 @@ REGISTRATION = (
         "()",
         "tests/unit/definitions/test_catalogues.py"
         "::test_the_machine_runs_by_what_the_catalogue_says",
+    ),
+)
+
+CURRENT = (
+    tested(
+        "the highest version is what starts take, not the one registered last",
+        "sidecar.adapters.postgres.queries:SQL.definition_by_version",
+        "AND state IN ('active', 'deprecated')\n      ORDER BY registered_at DESC",
+        "AND state IN ('active', 'deprecated')\n      ORDER BY version DESC",
+        "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+        "::test_what_was_registered_last_is_what_starts_take",
+    ),
+    tested(
+        "a start takes what is not registered last",
+        "sidecar.adapters.memory.tables:MemoryTables.registered",
+        "order.remove(stored.version)",
+        "return",
+        "tests/adapters/stores/test_memory.py::TestMemoryStore"
+        "::test_what_was_registered_last_is_what_starts_take",
     ),
 )
 
@@ -115,4 +170,4 @@ PUBLISHING = (
     ),
 )
 
-ACTIONS = (*CALLS, *REGISTRATION, *PUBLISHING)
+ACTIONS = (*CALLS, *REGISTRATION, *CURRENT, *PUBLISHING)

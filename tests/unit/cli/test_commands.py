@@ -29,7 +29,7 @@ async def test_apply_says_what_became_of_the_document(terminal: Terminal, tmp_pa
     again = await terminal.run("apply", str(file))
     as_json = await terminal.run("apply", str(file), "-o", "json")
     assert first.stdout == "order version 2 registered\n"
-    assert again.stdout == "order is unchanged: version 2\n"
+    assert again.stdout == "order is unchanged: version 2 is current\n"
     assert json.loads(as_json.stdout)["version"] == 2
 
 

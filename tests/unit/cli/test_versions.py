@@ -14,6 +14,7 @@ from sidecar.api.rest.app import build_app
 from sidecar.api.rest.server import RestServer
 from sidecar.cli.main import main
 from tests.conformance.store_play import call, register
+from tests.unit.engine.faces import DOCUMENT
 from tests.unit.engine.overseen import Overseen
 
 Run = Callable[..., Awaitable[Result]]
@@ -33,6 +34,28 @@ async def run() -> AsyncIterator[Run]:
 
         yield run
         await server.close()
+
+
+async def test_a_definition_is_taken_back_by_applying_what_was_there(
+    run: Run, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    for file, path in ((old, "/charges"), (new, "/v2/charges")):
+        file.write_bytes(DOCUMENT.replace(b"/charges", path.encode()))
+        await run("apply", str(file))
+    again = await run("apply", str(old))
+    assert again.stdout == "order is unchanged: version 3 is current\n"
+    rows = (await run("versions", "order")).stdout.splitlines()[1:]
+    assert [(row.split()[0], "yes" in row.split()) for row in rows] == [
+        ("4", False),
+        ("3", True),
+        ("2", False),
+        ("1", False),
+    ]
+    await run("retire", "order", "3")
+    retired = await run("apply", str(old))
+    assert retired.stdout == "order version 3 is retired, and stays so\n"
+    assert "goconductor restore order 3" in retired.stderr
 
 
 async def test_a_version_is_led_through_its_states(run: Run) -> None:

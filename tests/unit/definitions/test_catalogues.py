@@ -134,6 +134,8 @@ def test_no_path_method_or_status_is_pinned() -> None:
 def test_the_catalogue_says_whether_there_is_anything_to_undo(
     action: str, can_be_undone: bool, no_effect: bool, compensate: dict[str, Any]
 ) -> None:
+    if action == "send":  # what is not there cannot be asked for
+        compensate = {}
     step = compiled(pinned(asking(action, **compensate)))
     assert (step.compensation is not None, step.no_effect) == (can_be_undone, no_effect)
 
@@ -152,13 +154,24 @@ def test_what_the_definition_says_itself_wins() -> None:
         )
     )
     assert (step.timeout, step.callback_timeout) == (timedelta(seconds=1), timedelta(minutes=3))
-    assert (step.retry.jitter, step.retry.max_attempts) == (0, FORWARD_DEFAULT.max_attempts)
+    assert (step.retry.jitter, step.retry.max_attempts) == (0, 3)
+    assert step.retry.max_interval == FORWARD_DEFAULT.max_interval
     assert step.status_check == StatusCheck("/own")
     assert step.compensation is not None
     assert (step.compensation.path, step.compensation.method) == ("/undo", "DELETE")
     assert step.compensation.timeout == timedelta(seconds=30)
     assert step.on_status == ((409, "refused"),)
     assert compiled(pinned(asking(compensate="none"))).no_effect
+
+
+def test_policies_in_disorder_with_those_of_the_catalogue_are_told() -> None:
+    slow = {"initial_interval": "2m", "max_interval": "10m"}
+    offered = catalogue({"charge": {**CHARGE, "execute": "/charges", "retry": slow}})
+    assert compiled(pinned(asking(retry={"max_attempts": 2}), offered)).retry.max_attempts == 2
+    whole = pinned(asking(retry={"max_interval": "30s"}), offered)
+    with pytest.raises(DefinitionError) as caught:
+        compiled(whole)
+    assert [field for field, _ in caught.value.problems] == ["steps[0].retry"]
 
 
 def test_a_document_pinned_before_is_the_same_again() -> None:
@@ -246,8 +259,16 @@ def test_a_central_definition_says_that_the_catalogue_undoes_it() -> None:
             assert found[0][0] == "steps[0].compensate"
             assert "names nothing that undoes send" in found[0][1]
     assert pin_actions(document(asking("send", compensate="none"), **central), offered) == []
+
+
+def test_what_is_to_come_from_the_catalogue_must_be_there() -> None:
+    """Whether or not the definition must say of every step what undoes it."""
     whole = document(asking("send", compensate="from_catalogue"))
-    assert pin_actions(whole, offered) == []  # only `central` wants it named
+    ((where, text),) = pin_actions(whole, {("payments", None): catalogue()})
+    assert where == "steps[0].compensate"
+    assert "names nothing that undoes send" in text
+    assert "leave `compensate` out" in text
+    assert compiled(pinned(asking("send"))).compensation is None
 
 
 # -- what belongs together ----------------------------------------------------------------------
@@ -276,6 +297,13 @@ def test_a_central_definition_says_that_the_catalogue_undoes_it() -> None:
         ),
         (asking("Charge"), "steps[0].action", "must begin with a letter a-z"),
         (asking(pinned={}), "steps[0].pinned.catalogue", "is missing"),
+        (asking(pinned={"catalogue": 10**12}), "steps[0].pinned.catalogue", "2147483647"),
+        (
+            asking(compensate={"timeout": "1s"}),
+            "steps[0].compensate.path",
+            "leave `compensate` out",
+        ),
+        (asking(status={"budget": "1s"}), "steps[0].status.path", "leave `status` out"),
         (asking(pinned={"catalogue": 1, "tries": 2}), "steps[0].pinned.tries", "there is no key"),
         (
             asking(pinned={"catalogue": 1, "compensate": {"path": "/a"}}),

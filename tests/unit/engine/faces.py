@@ -120,8 +120,11 @@ class DictStore:
     ) -> tuple[StoredDefinition, bool]:
         self._enter("put_definition")
         versions = self.definitions.setdefault((namespace, name), [])
-        if versions and versions[-1].hash == digest:
-            return versions[-1], False
+        for known in versions:
+            if known.hash == digest:
+                versions.remove(known)
+                versions.append(known)
+                return known, False
         stored = StoredDefinition(
             namespace, name, len(versions) + 1, digest, document, self.clock.now()
         )

@@ -3,95 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.adapters.services.memory import Act, outcome
-from sidecar.definitions.catalogues import Catalogue, read_actions
-from sidecar.definitions.documents import digest
-from sidecar.definitions.findings import Findings
-from sidecar.engine.agent import Agent, Settings
+from sidecar.definitions.documents import MAX_BYTES, digest
 from sidecar.engine.duties import Duties, DutyTimes
 from sidecar.errors import Conflict, DefinitionError
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.records import SidecarBeat
 from sidecar.saga.definition import JsonText
-from sidecar.saga.outcomes import OutcomeKind
-from sidecar.saga.states import Action, StepStatus, WorkflowStatus
-from sidecar.saga.workflow import StepKey, WorkflowId
+from sidecar.saga.states import Action, WorkflowStatus
+from sidecar.saga.workflow import StepKey
+from tests.unit.engine.deployed import (
+    DOUBTS,
+    MOVED,
+    OFFERED,
+    ORDER,
+    REFUSES,
+    Deployed,
+    deployed,
+)
 from tests.unit.engine.faces import until
-from tests.unit.engine.parts import ME, SOON, turns
-from tests.unit.engine.whole import Whole
+from tests.unit.engine.parts import ME, turns
 
-_K = OutcomeKind
-OFFERED: dict[str, Any] = {
-    "charge": {
-        "execute": {"path": "/charges", "method": "PUT"},
-        "compensate": {"path": "/refunds", "method": "DELETE", "on_status": {404: "done"}},
-        "status": "/charges/status",
-        "on_status": {409: "refused"},
-        "retry": {"max_attempts": 1},
-    },
-    "ship": {"execute": "/shipments", "compensate": "none", "retry": {"max_attempts": 1}},
-}
-MOVED = {**OFFERED, "charge": {**OFFERED["charge"], "compensate": "/moved/refunds"}}
-ORDER = [
-    {"name": "pay", "service": "payments", "action": "charge"},
-    {"name": "ship", "service": "payments", "action": "ship"},
-]
-REFUSES = Act(outcome(_K.REFUSED))
-DOUBTS = Act(outcome(_K.UNKNOWN))
-
-
-def catalogue(raw: dict[str, Any]) -> Catalogue:
-    findings = Findings()
-    found = read_actions(raw, findings)
-    assert findings.problems() == []
-    return found
-
-
-class Deployed(Whole):
-    """A sidecar that is deployed with one catalogue after another, over one store."""
-
-    def __init__(self) -> None:
-        super().__init__(settings=Settings(look=SOON, heartbeat_s=0.001, drain_s=5.0))
-
-    async def deploy(self, raw: dict[str, Any]) -> None:
-        """Replace the sidecar by one that offers something else."""
-        await self.agent.stop()
-        settings = changed(self.settings, catalogue=catalogue(raw))
-        identity = changed(ME, incarnation=f"with {len(raw)} {id(settings)}")
-        self.agent = Agent(identity, self.agent._ports, settings)
-        await self.agent.start()
-
-    async def register(self, *steps: dict[str, Any], **more: Any) -> int:
-        """Register the definition `order` as a client does; return its version."""
-        text = json.dumps({"name": "order", "steps": steps or ORDER}).encode()
-        view, _, _ = await self.agent.commands.register_definition(
-            "default", text, "application/json", **more
-        )
-        return view.version
-
-    async def begin(self) -> WorkflowId:
-        """Start a workflow of it."""
-        return (await self.agent.commands.start("default", "order")).id
-
-    def called(self) -> list[tuple[str, str, str]]:
-        """The calls that came in: whose, how and where."""
-        return [(one.key.step, one.method, one.path) for one in self.service.calls]
-
-
-@pytest.fixture
-async def deployed() -> AsyncIterator[Deployed]:
-    one = Deployed()
-    await one.deploy(OFFERED)
-    yield one
-    await one.agent.stop()
-
+__all__ = ["deployed"]
 
 # -- publishing ---------------------------------------------------------------------------------
 
@@ -161,6 +98,10 @@ async def test_a_catalogue_that_cannot_be_read_is_told(deployed: Deployed) -> No
     await deployed.store.publish_catalogue("default", "payments", document, digest(document))
     with pytest.raises(Conflict, match="there is no key 'speed'"):
         await deployed.register()
+    document = JsonText(json.dumps({"charge": {"execute": "/a" + "x" * MAX_BYTES}}))
+    await deployed.store.publish_catalogue("default", "payments", document, digest(document))
+    with pytest.raises(Conflict, match="is too large to be read"):
+        await deployed.register()
 
 
 # -- calling ------------------------------------------------------------------------------------
@@ -200,7 +141,11 @@ async def test_what_the_definition_says_of_a_status_wins(deployed: Deployed) -> 
     await deployed.register(own, ORDER[1])
     await deployed.until_status(await deployed.begin(), WorkflowStatus.ROLLED_BACK)
     pay, _, undo = deployed.service.calls
-    assert (pay.method, pay.path, pay.on_status) == ("PUT", "/charges", {418: "done"})
+    assert (pay.method, pay.path, pay.on_status) == (
+        "PUT",
+        "/charges",
+        {409: "refused", 418: "done"},
+    )
     assert (undo.method, undo.path, undo.on_status) == ("POST", "/own/refunds", None)
 
 
@@ -232,51 +177,6 @@ async def test_a_status_question_goes_where_the_catalogue_says(deployed: Deploye
     await deployed.begin()
     await until(lambda: bool(asked))
     assert asked[0] == ("GET", "/charges/status")
-
-
-async def test_an_action_that_was_taken_away_is_misconfigured(deployed: Deployed) -> None:
-    await deployed.register()
-    await deployed.deploy({"charge": OFFERED["charge"]})
-    workflow = await deployed.begin()
-    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
-    ship = await deployed.step(workflow, "ship")
-    assert (ship.status, ship.may_have_effect) == (StepStatus.FAILED, False)
-    error = json.loads(ship.error or "")
-    assert error["code"] == "action_not_offered"
-    assert "the catalogue of payments has no action ship" in error["message"]
-    assert deployed.called() == [("pay", "PUT", "/charges"), ("pay", "DELETE", "/refunds")]
-    ends = metrics.ATTEMPTS.name, ("order", "ship", "execute", "misconfigured")
-    assert deployed.telemetry.counts[ends] == 1
-
-
-async def test_an_undoing_that_was_taken_away_is_owed_until_it_is_back(deployed: Deployed) -> None:
-    deployed.service.script = {("ship", Action.EXECUTE): REFUSES}
-    await deployed.register()
-    left = {key: value for key, value in OFFERED["charge"].items() if key != "compensate"}
-    await deployed.deploy({**OFFERED, "charge": left})
-    workflow = await deployed.begin()
-    await deployed.until_status(workflow, WorkflowStatus.ROLLING_BACK)
-    while (pay := await deployed.step(workflow, "pay")).compensate.tries == 0:
-        await turns(1)
-    assert "nothing that undoes charge" in json.loads(pay.compensation_error or "")["message"]
-    await deployed.deploy(OFFERED)
-    deployed.clock.advance(60)
-    await deployed.until_status(workflow, WorkflowStatus.ROLLED_BACK)
-    assert deployed.called()[-1] == ("pay", "DELETE", "/refunds")
-
-
-async def test_a_question_that_cannot_be_asked_proves_nothing(deployed: Deployed) -> None:
-    deployed.service.script = {("pay", Action.EXECUTE): DOUBTS}
-    await deployed.register()
-    left = {key: value for key, value in OFFERED["charge"].items() if key != "status"}
-    await deployed.deploy({**OFFERED, "charge": left})
-    workflow = await deployed.begin()
-    asked = metrics.ATTEMPTS.name, ("order", "pay", "status", "unknown")
-    await until(lambda: deployed.telemetry.counts[asked] > 0)
-    pay = await deployed.step(workflow, "pay")
-    assert (pay.status, pay.may_have_effect) == (StepStatus.IN_DOUBT, True)
-    await until(lambda: deployed.slots.used == 0)
-    assert deployed.called() == [("pay", "PUT", "/charges")]
 
 
 # -- replicas that differ -----------------------------------------------------------------------
@@ -352,3 +252,33 @@ async def test_services_are_told_with_what_they_offer(deployed: Deployed) -> Non
     deployed.clock.advance(21)
     (left,) = (await services.list("default")).items
     assert (left.service, left.sidecars, left.differs) == ("payments", (), False)
+
+
+async def test_an_action_that_not_all_live_sidecars_offer_is_taken_with_a_warning(
+    deployed: Deployed,
+) -> None:
+    await deployed.deploy({"charge": OFFERED["charge"]})
+    await deployed.deploy(OFFERED)
+    commands = deployed.agent.commands
+    deployed.clock.advance(30)  # what was there before is silent
+
+    async def warned(*catalogues: int | None) -> list[tuple[str, str]]:
+        await beats(deployed, *catalogues)
+        await deployed.agent.heartbeat.beat()
+        text = json.dumps({"name": "order", "steps": ORDER}).encode()
+        _, _, report = await commands.register_definition("default", text, "application/json")
+        _, checked = await commands.check_definition("default", text, "application/json")
+        assert [one.code for one in checked.findings] == [one.code for one in report.findings]
+        found = [one for one in report.findings if one.code == "GC152"]
+        assert {one.severity.value for one in found} <= {"warning"}
+        return [(str(one.step), one.text.partition(":")[0]) for one in found]
+
+    leaving = SidecarBeat("leaving", "default", "payments", "1", "here", True, draining=True)
+    await deployed.store.beat(leaving)
+    told = "live sidecars of payments do not offer"
+    assert await warned(1, 1, 1) == []
+    assert await warned(1, 2, 2) == [("ship", f"2 of 4 {told} 'ship'")]
+    assert await warned(None, 2, 1) == [
+        ("pay", f"1 of 4 {told} 'charge'"),
+        ("ship", f"2 of 4 {told} 'ship'"),
+    ]

@@ -14,6 +14,7 @@ from sidecar.errors import QueueUnavailable
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.notices import Notice
 from sidecar.ports.queue import Doorbell
+from sidecar.saga.bodies import NOT_OFFERED, error_body
 from sidecar.saga.changes import Changes, Verdict
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
@@ -185,6 +186,19 @@ async def test_a_retry_of_the_own_service_gets_a_timer_and_no_doorbell(parts: Pa
     await until(lambda: parts.rung_for)
     assert parts.rung_for == [(WorkflowId("w1"), StepKey("step-1"))]
     assert parts.queue.published == []
+
+
+async def test_what_was_not_offered_here_is_rung_for_others(parts: Parts) -> None:
+    """So that this sidecar, which has nothing to do, is not the first to claim it again."""
+    await parts.ringer.start()
+    error = error_body(NOT_OFFERED, "deploy it")
+    key, due_at = StepKey("charge"), NOON + AT_ONCE
+    step = Step(key, "payments", StepStatus.RETRYING, due_at=due_at, error=error)
+    parts.ringer.conclude([Changes(workflow_of(1, step), queued=(step,))], NOON)
+    assert parts.queue.published == []
+    await until(lambda: parts.queue.published)
+    assert [one.key for one in parts.queue.published] == [key]
+    assert parts.rung_for == []
 
 
 async def test_a_retry_of_another_service_is_its_own_business(parts: Parts) -> None:

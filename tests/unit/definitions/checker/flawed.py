@@ -21,7 +21,7 @@ class Flawed:
 
 
 STARTS = "the workflow starts"
-PLANTED_ELSEWHERE = {"GC105", "GC108", "GC133", "GC190"}
+PLANTED_ELSEWHERE = {"GC105", "GC108", "GC133", "GC152", "GC190"}
 """What no document can have, or what takes more than one document."""
 
 
