@@ -300,6 +300,7 @@ class Draft:
     def rendered(self, template: Template, item: Step | None = None) -> JsonText:
         """Render a template from the present state, for an item of a fan-out as it sees it.
 
+        What was taken over is rendered with the id in its keys: its service knows no other.
         Raises `RenderError` and `IncompleteState`.
         """
         if template.constant:
@@ -315,6 +316,8 @@ class Draft:
                 statuses=Plain(self.definition.by_name, self.named, lambda step: step.status.value),
             )
         scope = self._scope
+        if item is not None and item.origin is not None:
+            scope = dataclasses.replace(scope, workflow_id=item.origin)
         if item is not None and item.is_item:
             own = item.key.step
             scope = dataclasses.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -132,6 +133,31 @@ class TakeoverSuite(StoreFixtures):
         assert undone == [("two", '{"ok":true}'), ("one", '{"id":1}')]
         assert await payments.status(new) is WorkflowStatus.ROLLED_BACK
         assert await owed(store) == []
+
+    async def test_what_was_kept_is_undone_with_the_id_that_its_service_knows(
+        self, store: Store, payments: Player
+    ) -> None:
+        own = {"ref": "${workflow.id}"}
+        undo = {"path": "/undo", "input": own}
+        definition = await register(
+            store, call("one", input=own, compensate=undo), call("two", input=own), call("three")
+        )
+        old = await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await payments.claim_one()
+        await payments.apply(old, STOP)
+        new = await self.rerun(payments, old, definition=definition)
+        known = json.dumps({"ref": old}, separators=(",", ":"))
+        two = await payments.claim_one()
+        assert (two.workflow, two.key.step, two.input) == (new, "two", known)
+        await payments.answer(two, refused())
+        await payments.answer(await payments.claim_one())
+        one = await payments.claim_one()
+        assert (one.key.step, one.action, one.compensation_input) == (
+            "one",
+            Action.COMPENSATE,
+            known,
+        )
 
     async def test_unknown_sticks_over_a_rerun(self, store: Store, payments: Player) -> None:
         definition, old, _ = await self.stopped(store, payments)
