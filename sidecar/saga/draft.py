@@ -172,7 +172,7 @@ class Draft:
             self.tell_parent()
 
     def hand_over(self, to: WorkflowId) -> None:
-        """Let another workflow owe what this one does."""
+        """Let another workflow have what this one did, and owe what it owes."""
         self.taken_over_by = self._fields["taken_over_by"] = to
 
     def set(self, **fields: Any) -> None:

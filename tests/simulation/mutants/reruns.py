@@ -79,6 +79,13 @@ HANDED_OVER = (
         f"{SUITE}::test_only_one_rerun_takes_over",
     ),
     tested(
+        "two reruns go on from the same results, if nothing is owed",
+        f"{RERUNS}:rerun",
+        "_keeps(draft)",
+        "draft.owes_since",
+        f"{SUITE}::test_only_one_rerun_goes_on_though_nothing_is_owed",
+    ),
+    tested(
         "what was taken over is still owed by the first one",
         "sidecar.saga.debts:may_owe",
         " and taken_over_by is None",

@@ -131,7 +131,26 @@ def test_what_has_nothing_to_undo_is_tried_under_its_old_key_all_the_same() -> N
     assert run.workflow.owes_since is None
     made = rerun(run)
     assert made.steps[StepKey("a")].origin == "w"
+    assert run.workflow.taken_over_by == NEW
+
+
+def test_only_one_rerun_goes_on_past_a_pivot_though_nothing_is_owed() -> None:
+    nothing = {"compensation": None, "no_effect": True}
+    defined = definition(
+        step("point", pivot=True, **nothing), step("pay", "point", **nothing), step("tell", "pay")
+    )
+    run = stopped(defined, "point")
+    assert run.workflow.owes_since is None
+    assert statuses(rerun(run)) == {"point": StepStatus.SUCCEEDED, "pay": StepStatus.QUEUED}
+    with pytest.raises(IllegalTransition, match=f"{NEW} took over"):
+        rerun(run, WorkflowId("once more"))
+
+
+def test_what_keeps_nothing_takes_nothing_over() -> None:
+    run = stopped(definition(step("a"), step("b", "a")))
+    assert statuses(rerun(run)) == {"a": StepStatus.QUEUED}
     assert run.workflow.taken_over_by is None
+    assert statuses(rerun(run, WorkflowId("once more"))) == {"a": StepStatus.QUEUED}
 
 
 def test_what_waits_for_its_turn_is_not_retried_before_it() -> None:
