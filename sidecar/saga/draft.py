@@ -173,7 +173,7 @@ class Draft:
             self.tell_parent()
 
     def hand_over(self, to: WorkflowId) -> None:
-        """Let another workflow owe what this one does."""
+        """Let another workflow have what this one did, and owe what it owes."""
         self.taken_over_by = self._fields["taken_over_by"] = to
 
     def set(self, **fields: Any) -> None:
@@ -301,6 +301,7 @@ class Draft:
     def rendered(self, template: Template, item: Step | None = None) -> JsonText:
         """Render a template from the present state, for an item of a fan-out as it sees it.
 
+        What was taken over is rendered with the id in its keys: its service knows no other.
         Raises `RenderError` and `IncompleteState`.
         """
         if template.constant:
@@ -316,6 +317,8 @@ class Draft:
                 statuses=Plain(self.definition.by_name, self.named, lambda step: step.status.value),
             )
         scope = self._scope
+        if item is not None and item.origin is not None:
+            scope = dataclasses.replace(scope, workflow_id=item.origin)
         if item is not None and item.is_item:
             own = item.key.step
             scope = dataclasses.replace(

@@ -11,7 +11,9 @@ Services know those effects by the first one's keys: `Step.origin` is the workfl
                                 again, and one that had not does it once
     anything else               as if it had never begun
 
-What cannot be handed over so is refused, and a person settles it first (`Resolution.COMPENSATED`).
+Whatever is kept is kept by one rerun alone, owed or not: two that both went on from it would each
+do what comes after it. What cannot be handed over is refused, and a person settles it first
+(`Resolution.COMPENSATED`).
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def rerun(draft: Draft, event: RerunRequested) -> Verdict:
         raise IllegalTransition("workflow", hindrance, "rerun")
     told: dict[str, object] = {"rerun": event.new, "reason": event.reason}
     if draft.owes_since is not None:
-        draft.hand_over(event.new)
         told["takes_over"] = [step.key.step for step in _owed(draft)]
+    if draft.status is WorkflowStatus.TERMINATED and event.same_version and _keeps(draft):
+        draft.hand_over(event.new)
     draft.note("operator", "rerun", details=_object(told))
     return Verdict.APPLIED
 
@@ -109,7 +112,7 @@ def _hindrance(draft: Draft, event: RerunRequested) -> str | None:
     if draft.status not in WORKFLOW_ENDS:
         return draft.status
     if draft.taken_over_by is not None:
-        return f"{draft.status}, and {draft.taken_over_by} took over what it owes: rerun that one"
+        return f"{draft.status}, and {draft.taken_over_by} took over what it did: rerun that one"
     if draft.owes_since is None:
         return None
     if not event.same_version:
@@ -117,12 +120,17 @@ def _hindrance(draft: Draft, event: RerunRequested) -> str | None:
             f"{draft.status}, and owes effects their undoing, which only a rerun of the same "
             f"version can take over: leave out the version, or {_WAY_OUT}"
         )
-    draft.need_whole()
     return _not_to_be_kept(draft)
 
 
+def _keeps(draft: Draft) -> Collection[str]:
+    """The steps that the rerun keeps. Raises `IncompleteState`."""
+    draft.need_whole()
+    return _kept(draft.definition, draft.steps, turning_back=draft.turning_back)
+
+
 def _not_to_be_kept(draft: Draft) -> str | None:
-    kept = _kept(draft.definition, draft.steps, turning_back=draft.turning_back)
+    kept = _keeps(draft)
     for step in _owed(draft):
         defined = draft.definition.by_name[step.key.step]
         if step.status in UNDOING:

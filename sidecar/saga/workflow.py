@@ -176,7 +176,7 @@ class Workflow(Struct, frozen=True):
     `elements` are those of the items of fan-outs. `partial` says that some items are missing from
     `steps` and `elements`: all but those that an event speaks of, those to be opened next and
     those to be undone next. `owes_since` is set while it owes effects their undoing (see
-    `sidecar.saga.debts`); `taken_over_by` is the workflow that owes them instead.
+    `sidecar.saga.debts`); `taken_over_by` is the rerun that has its results, and owes them instead.
     """
 
     id: WorkflowId

@@ -29,6 +29,7 @@ from tests.conformance.store_play import Backend
 from tests.conformance.store_priorities import PrioritySuite
 from tests.conformance.store_queries import QuerySuite
 from tests.conformance.store_rates import RateSuite
+from tests.conformance.store_refusals import RefusalSuite
 from tests.conformance.store_reruns import RerunSuite
 from tests.conformance.store_ringing import RingingSuite
 from tests.conformance.store_rollback import RollbackSuite
@@ -57,6 +58,7 @@ class StoreSuite(
     DebtSuite,
     BulkSuite,
     RerunSuite,
+    RefusalSuite,
     TakeoverSuite,
     CallbackSuite,
     WaitSuite,

@@ -2,81 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.ports.store import Claimed, Moved, Started, Store, Transition, TurnKey
+from sidecar.ports.store import Started, Store, Transition, TurnKey
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import (
     Admitted,
-    Resolution,
-    ResolveRequested,
     RetryRequested,
-    TerminateRequested,
 )
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
-from tests.conformance.store_children import family, runs
 from tests.conformance.store_debts import owed
 from tests.conformance.store_fan_out import statuses_of
 from tests.conformance.store_language import fan, lines, sent, signalled, skip
 from tests.conformance.store_play import (
     Player,
-    StoreFixtures,
     call,
     done,
+    new_id,
     refused,
     register,
     settle,
     start_of,
     unknown,
 )
+from tests.conformance.store_refusals import STOP, TerminatedFixtures
 from tests.conformance.store_reruns import again
 
-STOP = TerminateRequested("enough")
 
-
-def by_hand(step: str, index: int = -1) -> ResolveRequested:
-    """Somebody has undone an effect, and says so."""
-    found = ("undone by hand", "ticket 7")
-    return ResolveRequested(StepKey(step, index), Resolution.COMPENSATED, *found)
-
-
-class TakeoverSuite(StoreFixtures):
+class TakeoverSuite(TerminatedFixtures):
     """What a store promises of `Start.rerun` for workflows that were terminated."""
-
-    async def rerun(self, player: Player, old: WorkflowId, **more: Any) -> WorkflowId:
-        """Run a workflow again."""
-        seen = await player.see(old)
-        definition = more.pop("definition")
-        start = again(start_of(definition, body=seen.input or "", **more), old)
-        result = await player.commit(player.batch(starts=[start]))
-        (started,) = result.starts
-        assert isinstance(started, Started), started
-        assert started.workflow == start.id
-        return start.id
-
-    async def refusal(self, player: Player, definition: Any, old: WorkflowId) -> str:
-        """Why a workflow cannot be run again; nothing is written then."""
-        before = await player.see(old)
-        start = again(start_of(definition, start_key="k"), old)
-        result = await player.commit(player.batch(starts=[start]))
-        (answer,) = result.starts
-        assert isinstance(answer, IllegalTransition)
-        assert await player.store.get_workflow("default", start.id) is None
-        assert await player.see(old) == before
-        return answer.state
-
-    async def stopped(self, store: Store, payments: Player) -> tuple[Any, WorkflowId, Claimed]:
-        """One step done and a second called, when the workflow is terminated."""
-        definition = await register(store, call("one"), call("two"), call("three"))
-        old = await payments.start(definition)
-        await payments.answer(await payments.claim_one(), done('{"id":1}'))
-        calling = await payments.claim_one()
-        await payments.apply(old, STOP)
-        return definition, old, calling
 
     async def test_the_debts_move_in_the_same_commit(self, store: Store, payments: Player) -> None:
         definition, old, _ = await self.stopped(store, payments)
@@ -133,6 +92,31 @@ class TakeoverSuite(StoreFixtures):
         assert await payments.status(new) is WorkflowStatus.ROLLED_BACK
         assert await owed(store) == []
 
+    async def test_what_was_kept_is_undone_with_the_id_that_its_service_knows(
+        self, store: Store, payments: Player
+    ) -> None:
+        own = {"ref": "${workflow.id}"}
+        undo = {"path": "/undo", "input": own}
+        definition = await register(
+            store, call("one", input=own, compensate=undo), call("two", input=own), call("three")
+        )
+        old = await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await payments.claim_one()
+        await payments.apply(old, STOP)
+        new = await self.rerun(payments, old, definition=definition)
+        known = json.dumps({"ref": old}, separators=(",", ":"))
+        two = await payments.claim_one()
+        assert (two.workflow, two.key.step, two.input) == (new, "two", known)
+        await payments.answer(two, refused())
+        await payments.answer(await payments.claim_one())
+        one = await payments.claim_one()
+        assert (one.key.step, one.action, one.compensation_input) == (
+            "one",
+            Action.COMPENSATE,
+            known,
+        )
+
     async def test_unknown_sticks_over_a_rerun(self, store: Store, payments: Player) -> None:
         definition, old, _ = await self.stopped(store, payments)
         new = await self.rerun(payments, old, definition=definition)
@@ -164,6 +148,32 @@ class TakeoverSuite(StoreFixtures):
         assert f"{starts[0].id} took over" in second.state
         assert await store.get_workflow("default", starts[1].id) is None
 
+    async def test_only_one_rerun_goes_on_though_nothing_is_owed(
+        self, store: Store, payments: Player
+    ) -> None:
+        final = call("one", compensate="none", pivot=True)
+        definition = await register(store, final, call("two"))
+        old = await payments.start(definition)
+        await payments.answer(await payments.claim_one())
+        await payments.apply(old, STOP)
+        assert (await payments.see(old)).owes_since is None
+        first = again(start_of(definition, start_key="k"), old)
+        same = replace(first, id=new_id())
+        for start, existed in ((first, False), (first, False), (same, True)):
+            result = await payments.commit(payments.batch(starts=[start]))
+            (begun,) = result.starts
+            assert isinstance(begun, Started)
+            assert (begun.workflow, begun.existed) == (first.id, existed)
+        assert (await payments.see(old)).taken_over_by == first.id
+        other = again(start_of(definition), old)
+        result = await payments.commit(payments.batch(starts=[other]))
+        (refusal,) = result.starts
+        assert isinstance(refusal, IllegalTransition)
+        assert f"{first.id} took over" in refusal.state
+        two = await payments.claim_one()
+        assert (two.workflow, two.key.step) == (first.id, "two")
+        assert await payments.claim() == []
+
     async def test_a_rerun_of_a_rerun_still_knows_the_first_key(
         self, store: Store, payments: Player
     ) -> None:
@@ -175,17 +185,6 @@ class TakeoverSuite(StoreFixtures):
         third = await self.rerun(payments, second, definition=definition)
         found = {str(key): one.origin for key, one in (await payments.see(third)).steps.items()}
         assert found == {"one": first, "two": first, "three": second}
-
-    async def test_another_version_cannot_take_over(self, store: Store, payments: Player) -> None:
-        _, old, _ = await self.stopped(store, payments)
-        other = await register(store, call("one"))
-        assert "same version" in await self.refusal(payments, other, old)
-        for step in ("two", "one"):
-            moved = await payments.apply(old, by_hand(step))
-            assert isinstance(moved, Moved)
-        assert await owed(store) == []
-        new = await self.rerun(payments, old, definition=other)
-        assert await payments.statuses(new) == {"one": StepStatus.QUEUED}
 
     async def test_what_passed_without_an_effect_is_kept_too(
         self, store: Store, payments: Player
@@ -277,45 +276,6 @@ class TakeoverSuite(StoreFixtures):
         members = [settle(one) for one in undoing]
         await payments.commit(payments.batch(transitions=members))
         assert await payments.status(new) is WorkflowStatus.ROLLED_BACK
-
-    async def test_what_cannot_be_handed_over_is_refused_until_it_is_undone_by_hand(
-        self, store: Store, payments: Player
-    ) -> None:
-        definition = await register(store, fan("each"), call("last"))
-        old = await payments.start(definition, body=lines("a", "b", "c"))
-        first, _ = sorted(await payments.claim(), key=lambda one: one.key)
-        await payments.answer(first)
-        await payments.apply(old, STOP)
-        assert "each cannot be taken over" in await self.refusal(payments, definition, old)
-        await payments.apply(old, by_hand("each", 0))
-        assert len(await owed(store)) == 1
-        assert "each cannot be taken over" in await self.refusal(payments, definition, old)
-        await payments.apply(old, by_hand("each", 1))
-        assert await owed(store) == []
-        assert (await payments.see_step(old, "each")).status is StepStatus.COMPENSATED
-        new = await self.rerun(payments, old, definition=definition)
-        assert await statuses_of(payments, new) == [StepStatus.QUEUED] * 2 + [StepStatus.PENDING]
-
-    async def test_what_is_half_undone_is_refused(self, store: Store, payments: Player) -> None:
-        definition = await register(store, call("one"), call("two"))
-        old = await payments.start(definition)
-        await payments.answer(await payments.claim_one())
-        await payments.answer(await payments.claim_one(), refused())
-        await payments.apply(old, STOP)
-        said = await self.refusal(payments, definition, old)
-        assert "step one" in said
-        assert "undoing had begun" in said
-        assert "`resolve`" in said
-        await payments.apply(old, by_hand("one"))
-        new = await self.rerun(payments, old, definition=definition)
-        one = await payments.claim_one()
-        assert (one.workflow, one.key.step, one.origin) == (new, "one", None)
-
-    async def test_a_child_is_not_handed_over(self, store: Store, payments: Player) -> None:
-        definition = await family(store, runs(), call("last"))
-        old = await payments.start(definition)
-        await payments.apply(old, STOP)
-        assert "it ran a child" in await self.refusal(payments, definition, old)
 
     @pytest.mark.parametrize("cancelled", [True, False])
     async def test_one_that_waits_for_its_turn_keeps_what_it_took_over(

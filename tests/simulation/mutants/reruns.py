@@ -27,6 +27,13 @@ KEPT = (
         f"{SUITE}::test_a_rerun_of_a_rerun_still_knows_the_first_key",
     ),
     tested(
+        "what was taken over is undone with an id that its service does not know",
+        "sidecar.saga.draft:Draft.rendered",
+        "item.origin is not None",
+        "False",
+        f"{SUITE}::test_what_was_kept_is_undone_with_the_id_that_its_service_knows",
+    ),
+    tested(
         "what is unknown is done anew by a rerun",
         f"{RERUNS}:is_to_be_tried_again",
         "step.status is StepStatus.FAILED and step.may_have_effect",
@@ -70,6 +77,13 @@ HANDED_OVER = (
         "draft.taken_over_by is not None",
         "False",
         f"{SUITE}::test_only_one_rerun_takes_over",
+    ),
+    tested(
+        "two reruns go on from the same results, if nothing is owed",
+        f"{RERUNS}:rerun",
+        "_keeps(draft)",
+        "draft.owes_since",
+        f"{SUITE}::test_only_one_rerun_goes_on_though_nothing_is_owed",
     ),
     tested(
         "what was taken over is still owed by the first one",

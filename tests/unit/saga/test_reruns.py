@@ -7,7 +7,16 @@ from datetime import timedelta
 import pytest
 
 from sidecar.errors import IllegalTransition
-from sidecar.saga.definition import Concurrency, Definition, JsonText, Order, Template
+from sidecar.saga.definition import (
+    Compensation,
+    Concurrency,
+    Definition,
+    FanOut,
+    JsonText,
+    Order,
+    StepDefinition,
+    Template,
+)
 from sidecar.saga.events import (
     Admitted,
     CancelRequested,
@@ -48,6 +57,19 @@ def by_hand(name: str) -> ResolveRequested:
 
 def statuses(workflow: Workflow) -> dict[str, StepStatus]:
     return {str(key): one.status for key, one in workflow.steps.items()}
+
+
+def gone_on(run: Run, new: WorkflowId = NEW) -> Run:
+    """The rerun of a workflow, as a run of its own."""
+    further = Run(run.definition)
+    further.workflow, further.now = rerun(run, new), run.now
+    return further
+
+
+def each(name: str, *after: str, at_once: int = 10, **more: object) -> StepDefinition:
+    """A call for each of four elements."""
+    items = FanOut(Template(JsonText("list"), constant=False), at_once)
+    return step(name, *after, fan_out=items, **more)
 
 
 def stopped(defined: Definition, *done: str) -> Run:
@@ -109,7 +131,26 @@ def test_what_has_nothing_to_undo_is_tried_under_its_old_key_all_the_same() -> N
     assert run.workflow.owes_since is None
     made = rerun(run)
     assert made.steps[StepKey("a")].origin == "w"
+    assert run.workflow.taken_over_by == NEW
+
+
+def test_only_one_rerun_goes_on_past_a_pivot_though_nothing_is_owed() -> None:
+    nothing = {"compensation": None, "no_effect": True}
+    defined = definition(
+        step("point", pivot=True, **nothing), step("pay", "point", **nothing), step("tell", "pay")
+    )
+    run = stopped(defined, "point")
+    assert run.workflow.owes_since is None
+    assert statuses(rerun(run)) == {"point": StepStatus.SUCCEEDED, "pay": StepStatus.QUEUED}
+    with pytest.raises(IllegalTransition, match=f"{NEW} took over"):
+        rerun(run, WorkflowId("once more"))
+
+
+def test_what_keeps_nothing_takes_nothing_over() -> None:
+    run = stopped(definition(step("a"), step("b", "a")))
+    assert statuses(rerun(run)) == {"a": StepStatus.QUEUED}
     assert run.workflow.taken_over_by is None
+    assert statuses(rerun(run, WorkflowId("once more"))) == {"a": StepStatus.QUEUED}
 
 
 def test_what_waits_for_its_turn_is_not_retried_before_it() -> None:
@@ -190,3 +231,30 @@ def test_tries_and_time_begin_anew_but_attempts_go_on() -> None:
     found = made.steps[StepKey("a")]
     assert (found.execute.attempt, found.execute.tries, found.execute.started_at) == (1, 0, None)
     assert (found.status, found.due_at) == (StepStatus.RETRYING, run.now)
+
+
+ITSELF = Compensation("/undo", input=Template(JsonText("workflow"), constant=False))
+
+
+def test_what_was_taken_over_is_undone_with_the_id_that_its_service_knows() -> None:
+    defined = definition(
+        step("a", compensation=ITSELF), each("b", compensation=ITSELF), step("c", "a", "b")
+    )
+    run = stopped(defined, "a", "b[0]", "b[1]", "b[2]", "b[3]")
+    second = gone_on(run)
+    second.claim("c")
+    second.apply(STOP)
+    third = gone_on(second, WorkflowId("once more"))
+    third.answer("c", OutcomeKind.REFUSED)
+    third.done("c")
+    for name in ("a", "b[0]", "b[3]"):
+        assert third.step(name).status is StepStatus.COMPENSATING
+        assert third.step(name).compensation_input == '"w"'
+
+
+def test_what_a_rerun_did_itself_is_undone_with_its_own_id() -> None:
+    run = stopped(definition(step("a"), step("b", "a", compensation=ITSELF), step("c", "b")), "a")
+    second = gone_on(run)
+    second.done("b")
+    second.answer("c", OutcomeKind.REFUSED)
+    assert second.step("b").compensation_input == f'"{NEW}"'

@@ -35,7 +35,8 @@ def render(template: Template, scope: Scope) -> JsonText:
     """Render a template whose source names a step: its output; `!` cannot be rendered.
 
     Other sources are `true` and `false`, a `list`, a `moment`, what an item sees as `each` (and
-    cannot be rendered for one that is `odd`), and the outputs of all `steps`.
+    cannot be rendered for one that is `odd`), the id of the `workflow`, and the outputs of all
+    `steps`.
     """
     source = template.source
     index = scope.each.index if scope.each else 0
@@ -48,6 +49,7 @@ def render(template: Template, scope: Scope) -> JsonText:
         "moment": json.dumps((EPOCH + timedelta(seconds=90)).isoformat()),
         "each": scope.each.item if scope.each else "",
         "odd": scope.each.item if scope.each else "",
+        "workflow": json.dumps(scope.workflow_id),
     }
     if source in made:
         return JsonText(made[source])
