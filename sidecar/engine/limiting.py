@@ -68,6 +68,7 @@ class Limiter:
         self._telemetry = telemetry
         self._waiting: list[_Waiting] = []
         self._asking: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def limits(self, path: str) -> bool:
         """Whether calls of `path` need a turn."""
@@ -78,6 +79,8 @@ class Limiter:
 
         Raises `StoreError`, and then nothing is granted.
         """
+        if self._stopped:
+            raise _stopping()
         limit = self._limits[path]
         patience = int(patience_s * 1_000_000)
         ask = RateAsk(path, limit, claimed.workflow, claimed.key, claimed.action, patience)
@@ -85,7 +88,6 @@ class Limiter:
         self._waiting.append(_Waiting(ask, future))
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_for_all(), name="ask-rates")
-            self._asking.add_done_callback(self._asked)
         grant = await future
         self._telemetry.observe(metrics.RATE_WAIT_SECONDS, grant.wait_s, path=path)
         if not grant.granted:
@@ -94,15 +96,20 @@ class Limiter:
 
     async def stop(self) -> None:
         """Ask no more; whoever waits is told `StoreUnavailable`."""
+        self._stopped = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
+        left, self._waiting = self._waiting, []
+        for one in left:
+            _fail(one, _stopping())
 
     async def _ask_for_all(self) -> None:
         while self._waiting:
             together = self._waiting[:MOST_AT_ONCE]
             del self._waiting[:MOST_AT_ONCE]
             await self._ask_for(together)
+        self._asking = None  # before anyone else runs: whoever waits from now on begins anew
 
     async def _ask_for(self, together: list[_Waiting]) -> None:
         asks = [one.ask for one in together]
@@ -111,23 +118,16 @@ class Limiter:
             answers = await self._store.ask_rates(
                 self._identity.namespace, self._identity.service, asks
             )
+            after = self._clock.monotonic()
+            for one, answer in zip(together, answers, strict=True):
+                if not one.future.done():
+                    one.future.set_result(_grant(answer, before, after))
         except asyncio.CancelledError:
             self._waiting[:0] = together
             raise
         except Exception as error:  # noqa: BLE001 - whoever waits is told
             for one in together:
                 _fail(one, error)
-            return
-        after = self._clock.monotonic()
-        for one, answer in zip(together, answers, strict=True):
-            if not one.future.done():
-                one.future.set_result(_grant(answer, before, after))
-
-    def _asked(self, _: asyncio.Task[None]) -> None:
-        self._asking = None
-        left, self._waiting = self._waiting, []
-        for one in left:
-            _fail(one, StoreUnavailable("the sidecar is stopping"))
 
 
 def _grant(answer: RateAnswer, before: float, after: float) -> Grant:
@@ -139,3 +139,7 @@ def _grant(answer: RateAnswer, before: float, after: float) -> Grant:
 def _fail(one: _Waiting, error: Exception) -> None:
     if not one.future.done():
         one.future.set_exception(error)
+
+
+def _stopping() -> StoreUnavailable:
+    return StoreUnavailable("the sidecar is stopping")

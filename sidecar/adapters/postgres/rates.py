@@ -35,16 +35,11 @@ class PostgresRates:
         self, namespace: str, service: str, asks: Sequence[RateAsk]
     ) -> Sequence[RateAnswer]:
         """Give each its turn, in their order."""
-        scope = {"namespace": namespace, "service": service}
-        values = {
-            **scope,
-            "asks": orjson.dumps([_record(at, one) for at, one in enumerate(asks)]).decode(),
-            "new_patience": NEW_PATIENCE_US,
-            "kept_for": KEPT_US,
-        }
+        values = values_of(namespace, service, asks)
         found = await self.vital.rows(SQL["ask"], **values)
         if len(found) < len(asks):  # a path is limited for the first time, or was forgotten
             paths = orjson.dumps(sorted({one.path for one in asks})).decode()
+            scope = {"namespace": namespace, "service": service}
             await self.vital.rows(SQL["know_paths"], **scope, paths=paths)
             found = await self.vital.rows(SQL["ask"], **values)
         if len(found) < len(asks):
@@ -55,6 +50,17 @@ class PostgresRates:
         """Return the steps of a workflow that were sent away until their turn."""
         found = await self.readers.rows(SQL["promised_steps"], id=workflow)
         return {StepKey(row["step"], row["idx"]) for row in found}
+
+
+def values_of(namespace: str, service: str, asks: Sequence[RateAsk]) -> dict[str, Any]:
+    """What the question for turns is sent with."""
+    return {
+        "namespace": namespace,
+        "service": service,
+        "asks": orjson.dumps([_record(at, one) for at, one in enumerate(asks)]).decode(),
+        "new_patience": NEW_PATIENCE_US,
+        "kept_for": KEPT_US,
+    }
 
 
 def _record(at: int, ask: RateAsk) -> dict[str, Any]:

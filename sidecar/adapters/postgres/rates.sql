@@ -107,9 +107,9 @@ WITH asked AS MATERIALIZED (
       AND p.step = a.step AND p.idx = a.idx AND p.action = a.action
 ), swept AS (
     DELETE FROM rate_promises WHERE (workflow_id, step, idx, action) IN (
-        SELECT p.workflow_id, p.step, p.idx, p.action FROM rate_promises p CROSS JOIN clock c
+        SELECT p.workflow_id, p.step, p.idx, p.action FROM rate_promises p
         WHERE p.namespace = %(namespace)s AND p.service = %(service)s
-          AND p.moment < 'epoch'::timestamptz + (c.now - %(kept_for)s::bigint) * interval '1 microsecond'
+          AND p.moment < statement_timestamp() - %(kept_for)s::bigint * interval '1 microsecond'
           AND (p.workflow_id, p.step, p.idx, p.action)
               NOT IN (SELECT workflow_id, step, idx, action FROM asked)
         ORDER BY p.moment LIMIT 100 FOR UPDATE OF p SKIP LOCKED)

@@ -15,13 +15,17 @@ from psycopg.rows import tuple_row
 
 from sidecar.adapters.postgres.connections import parameters
 from sidecar.adapters.postgres.queries import SQL as QUERIES
+from sidecar.adapters.postgres.rates import SQL as RATES
+from sidecar.adapters.postgres.rates import values_of
 from sidecar.adapters.postgres.sql import Connection, send
 from sidecar.adapters.postgres.writing import write
 from sidecar.adapters.postgres.written import Written
 from sidecar.adapters.stores.postgres import PostgresStore
+from sidecar.ports.rates import RateAsk
 from sidecar.ports.store import Batch, Claimed, Transition
 from sidecar.saga.definition import Definition
 from sidecar.saga.events import Admitted
+from sidecar.saga.pacing import RateLimit
 from sidecar.saga.states import Action
 from sidecar.saga.turns import TurnKey
 from sidecar.saga.workflow import StepKey, WorkflowId
@@ -32,6 +36,7 @@ from tests.conformance.store_play import (
     RETRY_ONCE,
     Player,
     call,
+    new_id,
     next_in,
     refused,
     register,
@@ -321,3 +326,35 @@ async def _finish(player: Player, turn: TurnKey) -> None:
         await player.store.commit(player.batch(transitions=admitted))
         members = [settle(one) for one in await _held(player)]
         await player.store.commit(player.batch(transitions=members))
+
+
+@pytest.mark.parametrize("counted", [(), (FEW,), (FEW, MANY)], ids=["new", "tiny", "analyzed"])
+async def test_a_turn_costs_the_same_however_long_the_line_is(
+    player: Player, backend: PostgresBackend, counted: tuple[int, ...]
+) -> None:
+    """Its meter is locked meanwhile, and all others wait for it."""
+    assert isinstance(player.store, PostgresStore)
+    slow = RateLimit(1, timedelta(hours=1))
+    found: dict[int, int] = {}
+    async with (await player.store._new_writer()).connection as connection:
+        for size in (FEW, MANY):
+            asks = [*(_ask("/charges", slow) for _ in range(size)), _ask("/refunds", slow)]
+            await player.store.ask_rates("default", "payments", asks)
+            if size in counted:
+                await backend.run("ANALYZE rate_limits")
+                await backend.run("ANALYZE rate_promises")
+            for at in range(6):  # more often than a statement is sent before its plan is kept
+                asked = [asks[at], _ask("/refunds", slow)]
+                await connection.execute("BEGIN")
+                before = await rows_read(connection)
+                values = values_of("default", "payments", asked)
+                rows = await send(connection, RATES["ask"], **values)
+                assert len(await rows.fetchall()) == len(asked)
+                read = (await rows_read(connection))["rate_promises"]
+                found[size] = read - before.get("rate_promises", 0)
+                await connection.execute("COMMIT")
+    assert found[MANY] <= max(found[FEW], FEW_ROWS), found
+
+
+def _ask(path: str, limit: RateLimit) -> RateAsk:
+    return RateAsk(path, limit, new_id(), StepKey("charge"), Action.EXECUTE, 0)

@@ -105,6 +105,13 @@ TURNS = (
 
 CALLS = (
     tested(
+        "whoever asks just when the last were answered waits for a question that is over",
+        "sidecar.engine.limiting:Limiter._ask_for_all",
+        "self._asking = None",
+        "pass",
+        f"{LIMITING}::test_whoever_asks_as_soon_as_the_last_was_answered_is_answered_too",
+    ),
+    tested(
         "a store that does not answer lets everybody call",
         f"{CALLER}._wait_for_turn",
         "continue",

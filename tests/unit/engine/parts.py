@@ -186,12 +186,13 @@ class Parts:
         self.committer = Committer(
             self.store, ME, CommitLimits(lease_margin=MARGIN), after=self._after, **times
         )
+        self.limiter = Limiter(self.store, ME, self.rate_limits, self.clock, self.telemetry)
         self.caller = Caller(
             CallingPorts(self.service, **times),
             self.committer,
             self.slots,
             self.compiled.get,
-            Limiter(self.store, ME, self.rate_limits, self.clock, self.telemetry),
+            self.limiter,
             lease_margin=MARGIN,
             record=lambda workflow, _outcome: self.recorded.append(workflow),
             may_take_more=lambda: self.may_take_more,

@@ -182,3 +182,23 @@ async def test_who_waits_when_the_sidecar_stops_is_left_to_its_lease(parts: Part
     parts.store.faults.let_go("ask_rates")
     await turns()
     assert calls(parts) == []
+
+
+async def test_whoever_asks_as_soon_as_the_last_was_answered_is_answered_too(parts: Parts) -> None:
+    """Each asks in the very step in which the one before it was told."""
+    await started(parts, await parts.define(call("charge")), 1)
+    await parts.committer.claim_due(1)
+    (one,) = parts.claimed
+    for _ in range(SLOW.limit):
+        assert (await parts.limiter.ask(one, CHARGES, 1.0)).granted
+    assert not (await parts.limiter.ask(one, CHARGES, 1.0)).granted
+
+
+async def test_whoever_asks_once_the_sidecar_has_stopped_is_told_so(parts: Parts) -> None:
+    await started(parts, await parts.define(call("charge")), 1)
+    await parts.committer.claim_due(1)
+    (one,) = parts.claimed
+    await parts.limiter.stop()
+    with pytest.raises(StoreUnavailable, match="stopping"):
+        await parts.limiter.ask(one, CHARGES, 1.0)
+    assert asked(parts) == 0
