@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,9 @@ from sidecar.adapters.clock import SystemClock
 from sidecar.adapters.elections.memory import Booth, MemoryElection
 from sidecar.adapters.entropy import SystemEntropy
 from sidecar.adapters.notices_memory import MemoryNotices, NoticeHub
+from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.queues.memory import MemoryBroker, MemoryQueue
+from sidecar.adapters.stores.postgres import PostgresStore
 from sidecar.adapters.telemetry.memory import MemoryTelemetry
 from sidecar.engine.agent import Agent, Ports, Settings
 from sidecar.engine.duties import DutyTimes
@@ -283,6 +285,28 @@ async def test_batches_that_admit_crosswise_never_wait_for_each_other(
             cancel = Transition(one, CancelRequested(), wait=True)
             assert await here.insist(cancel) is not Missing.LOCKED
     assert (here.troubles, there.troubles) == (0, 0)
+
+
+async def test_who_is_next_is_asked_beside_what_keeps_a_sidecar_alive(here: Stubborn) -> None:
+    """Its connections may all be busy, and those of ordinary reads: neither waits for the other."""
+    definition = await register(here.store, in_turn())
+    workflow = await here.start(definition, body=BODY)
+    store = here.store
+    assert isinstance(store, PostgresStore)
+    async with _all_of(store.vital):
+        assert await next_in(store, ACME) == [InLine(workflow, PAY)]
+    async with _all_of(store.readers):
+        await store.ping()
+        assert list(await store.free_turns(NAMESPACE, 10)) == [ACME]
+
+
+@asynccontextmanager
+async def _all_of(reading: Reading) -> AsyncIterator[None]:
+    """Somebody has all connections of a pool."""
+    async with AsyncExitStack() as taken:
+        for _ in range(reading.pool.max_size):
+            await taken.enter_async_context(reading.pool.connection())
+        yield
 
 
 async def test_a_key_that_somebody_else_has_locked_holds_up_nobody_else(

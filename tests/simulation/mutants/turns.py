@@ -118,6 +118,13 @@ TURNS = (
         f"{MEMORY}::test_a_retry_does_not_get_past_those_who_wait",
     ),
     tested(
+        "whoever looks for the next takes the connections that keep a sidecar alive",
+        f"{QUERIES}:PostgresQueries.next_turns",
+        "self._rows(",
+        "self._vital_rows(",
+        f"{RACES}::test_who_is_next_is_asked_beside_what_keeps_a_sidecar_alive",
+    ),
+    tested(
         "one that cannot be admitted holds up all who wait behind him",
         "sidecar.engine.turns:Turns._admit_line",
         "if errors:",
