@@ -154,6 +154,28 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     await check(database)
 
 
+async def test_versions_that_are_there_stay_in_their_order(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock said when they were registered: the highest version stays current."""
+    before = [one for one in sorted(module.FOLDER.glob("*.sql")) if one.name < "0010"]
+    for one in before:
+        (tmp_path / one.name).write_text(one.read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "FOLDER", tmp_path)
+        await migrate(database)
+    execute(
+        database,
+        "INSERT INTO definitions (namespace, name, version, hash, document, created_at) SELECT "
+        "'default', 'order', v, v::text, '{}', '2030-01-01'::timestamptz - abs(v - 2) * interval "
+        "'1 day' FROM generate_series(1, 4) v",
+    )
+    assert await migrate(database) == NAMES[len(before) :]
+    with psycopg.connect(database, options="-c search_path=goconductor") as connection:
+        rows = connection.execute(b"SELECT version FROM definitions ORDER BY registered_at")
+        assert [version for (version,) in rows.fetchall()] == [1, 2, 3, 4]
+
+
 def shape_of_nothing(dsn: str) -> bool:
     """Whether the product's schema does not exist."""
     with psycopg.connect(dsn) as connection:
