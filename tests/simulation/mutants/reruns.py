@@ -107,6 +107,13 @@ HANDED_OVER = (
         f"{SUITE}::test_what_is_half_undone_is_refused",
     ),
     tested(
+        "a fan-out is kept though an item of it was undone by hand",
+        f"{RERUNS}:_is_whole",
+        "item.status in _SIGNALS",
+        "True",
+        f"{SUITE}::test_a_fan_out_with_an_item_undone_by_hand_is_refused_until_all_are",
+    ),
+    tested(
         "a child is handed over, which nobody could have undone",
         f"{RERUNS}:_not_to_be_kept",
         "defined.child is not None",
