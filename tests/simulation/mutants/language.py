@@ -214,6 +214,13 @@ VERBS = (
         f"{SUITE}::test_a_skip_that_is_repeated_after_the_turning_back_clears_no_effect",
     ),
     tested(
+        "a skip of the way forward is taken for one of what was undone",
+        f"{OPERATORS}:skip",
+        "(StepStatus.COMPENSATED if undoes else StepStatus.SKIPPED)",
+        "StepStatus.COMPENSATED or (status is StepStatus.SKIPPED and not undoes)",
+        f"{SUITE}::test_an_undoing_that_is_skipped_counts_as_done",
+    ),
+    tested(
         "to skip a step clears what may have happened",
         f"{OPERATORS}:skip",
         "output=event.output,",
