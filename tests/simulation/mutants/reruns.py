@@ -121,6 +121,20 @@ HANDED_OVER = (
         f"{SUITE}::test_a_child_is_not_handed_over",
     ),
     tested(
+        "nobody goes on with a version that was retired",
+        "sidecar.ports.reruns:goes_on",
+        "old.status is WorkflowStatus.TERMINATED and",
+        "False and",
+        f"{SUITE}::test_a_version_that_was_retired_meanwhile_is_gone_on_with",
+    ),
+    tested(
+        "the database lets nobody go on with a version that was retired",
+        f"{STARTS}:SQL.unfit",
+        "WHERE w.id = v.goes_on_from",
+        "WHERE false",
+        f"{REAL}::test_a_version_that_was_retired_meanwhile_is_gone_on_with",
+    ),
+    tested(
         "the database does not keep who took over",
         f"{STARTS}:SQL.hand_over",
         "WHERE w.id = v.id",
