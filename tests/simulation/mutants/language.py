@@ -361,8 +361,8 @@ ITEMS = (
     ),
     masked(
         "the item that comes next is not read with the one that ended",
-        "sidecar.saga.partial:_to_open",
-        "fan.opened + most",
+        "sidecar.saga.partial:to_open",
+        "fan.opened + max(0, room)",
         "fan.opened",
         f"{SUITE}::test_items_are_opened_as_many_at_a_time_as_may_be",
         by="what was not read is asked for: the machine says so, and all of it is read. It costs,"
