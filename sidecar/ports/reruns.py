@@ -8,7 +8,18 @@ from sidecar.ports.store import Start
 from sidecar.saga.events import RerunRequested
 from sidecar.saga.machine import NewWorkflow
 from sidecar.saga.reruns import is_kept
+from sidecar.saga.states import WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, Workflow
+
+
+def goes_on(start: Start, old: Workflow | None) -> bool:
+    """Whether it goes on from the workflow `old`, and so may run a version that was retired.
+
+    Its version was chosen when `old` was started, and nobody else can take over what that owes.
+    """
+    if start.rerun is None or start.latest or old is None:
+        return False
+    return old.status is WorkflowStatus.TERMINATED and old.definition == _ref(start)
 
 
 def both_sides(start: Start, old: Workflow) -> tuple[RerunRequested, NewWorkflow]:
@@ -16,9 +27,12 @@ def both_sides(start: Start, old: Workflow) -> tuple[RerunRequested, NewWorkflow
 
     One that was terminated is read whole and with all bodies.
     """
-    definition = start.definition
-    ref = DefinitionRef(definition.namespace, definition.name, definition.version)
     reason = start.rerun.reason if start.rerun else ""
-    event = RerunRequested(start.id, old.definition == ref, reason, start.actor)
+    event = RerunRequested(start.id, old.definition == _ref(start), reason, start.actor)
     new = start.new
     return event, dataclasses.replace(new, kept=old) if is_kept(old, event) else new
+
+
+def _ref(start: Start) -> DefinitionRef:
+    definition = start.definition
+    return DefinitionRef(definition.namespace, definition.name, definition.version)

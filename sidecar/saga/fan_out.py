@@ -28,6 +28,9 @@ MOST_AT_ONCE = 2 * 1024 * 1024
 """With how much input, in characters, one transition opens items, or begins to undo them. It is
 decided under a lock, held in memory, and written at once; the others follow as these end."""
 
+MOST_NEXT = 10
+"""How many items the end of one opens while others are under way: only their elements are read."""
+
 
 def begin(draft: Draft, defined: FanOut, step: Step) -> Step:
     """Open a fan-out with its first items; return the step. Raises `RenderError`."""
@@ -44,7 +47,7 @@ def begin(draft: Draft, defined: FanOut, step: Step) -> Step:
         return draft.move(step, StepSignal.SUCCEED, "no_elements", fan=fan, stored=True)
     draft.add_items(name, rendered, [JsonText(bytes(one).decode()) for one in found])
     step = draft.move(step, StepSignal.AWAIT, "fans_out", fan=fan, stored=True, due_at=None)
-    return _open_next(draft, step)
+    return _open_next(draft, step, MOST_ITEMS)
 
 
 def item_ended(draft: Draft, item: Step) -> Step:
@@ -56,7 +59,7 @@ def item_ended(draft: Draft, item: Step) -> Step:
     step = _counted(draft, step, item)
     if draft.turning_back or not tolerates(draft, step):
         return _ended_if_none_is_open(draft, step)
-    return _open_next(draft, step)
+    return _open_next(draft, step, MOST_NEXT)
 
 
 def tolerates(draft: Draft, step: Step) -> bool:
@@ -97,14 +100,18 @@ def _counted(draft: Draft, step: Step, item: Step) -> Step:
     return draft.put(replace(step, fan=fan, may_have_effect=fan.effects))
 
 
-def _open_next(draft: Draft, step: Step) -> Step:
-    """Open items while there is room for them; end the step if there is none left."""
+def _open_next(draft: Draft, step: Step, most: int) -> Step:
+    """Open items while there is room for them, but not more; end the step if there is none left.
+
+    If no other is under way, one is opened, whatever that takes.
+    """
     defined = draft.definition.by_name[step.key.step]
     if defined.fan_out is None or step.fan is None:
         raise AssertionError(f"{step.key} has no items")
     fan = step.fan
+    last = fan.opened + most
     while fan.open < defined.fan_out.max_parallel and fan.opened < fan.total:
-        if fan.open and draft.opened_with >= MOST_AT_ONCE:
+        if fan.open and (draft.opened_with >= MOST_AT_ONCE or fan.opened >= last):
             break
         item = _open(draft, defined, StepKey(defined.name, fan.opened))
         unsent = item.status is StepStatus.FAILED

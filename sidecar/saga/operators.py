@@ -246,7 +246,7 @@ def skip(draft: Draft, event: SkipRequested) -> Verdict:
     """
     undoes = event.action is Action.COMPENSATE
     status = draft.step(event.step).status
-    if status is StepStatus.COMPENSATED or (status is StepStatus.SKIPPED and not undoes):
+    if status is (StepStatus.COMPENSATED if undoes else StepStatus.SKIPPED):
         return Verdict.IGNORED
     step = _free(draft, event.step, "skip")
     if draft.status is WorkflowStatus.QUEUED:

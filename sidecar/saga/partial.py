@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from sidecar.saga.definition import Definition
+from sidecar.saga.definition import Definition, FanOut
+from sidecar.saga.fan_out import MOST_NEXT
 from sidecar.saga.states import StepStatus
 from sidecar.saga.undoing import owes_compensation
 from sidecar.saga.workflow import Fan, Step, StepKey, Workflow
@@ -29,8 +30,8 @@ def fans_of(workflow: Workflow) -> dict[str, Step]:
 def part(definition: Definition, workflow: Workflow, keys: Collection[StepKey]) -> Workflow:
     """Return the part of a whole `workflow` that events about the steps `keys` need.
 
-    That is all but its items, and of these the ones named by `keys` and, of each fan-out, as many
-    as `keys` of those whose turn is next.
+    That is all but its items, and of these the ones named by `keys` and, of each fan-out, those
+    whose turn is next: to be opened for as many as there is room, to be undone as many as `keys`.
     """
     fans = fans_of(workflow)
     if not fans:
@@ -41,7 +42,8 @@ def part(definition: Definition, workflow: Workflow, keys: Collection[StepKey]) 
         if step.fan is None:
             continue
         if step.status is StepStatus.WAITING:
-            coming |= {StepKey(name, index) for index in _to_open(step.fan, len(keys))}
+            fan_out = definition.by_name[name].fan_out
+            coming |= {StepKey(name, index) for index in to_open(fan_out, step.fan, len(keys))}
         elif step.status is StepStatus.COMPENSATING:
             owed = _to_undo(definition, workflow, step.key.step, step.fan)
             wanted |= set(sorted(owed)[: len(keys)])
@@ -57,8 +59,15 @@ def part(definition: Definition, workflow: Workflow, keys: Collection[StepKey]) 
     )
 
 
-def _to_open(fan: Fan, most: int) -> range:
-    return range(fan.opened, min(fan.total, fan.opened + most))
+def to_open(fan_out: FanOut | None, fan: Fan, ended: int) -> range:
+    """Return the items that can be opened when so many end.
+
+    There is room for more than those where large inputs were held back at first.
+    """
+    if fan_out is None:
+        return range(0)
+    room = min(fan_out.max_parallel - fan.open + ended, MOST_NEXT * ended)
+    return range(fan.opened, min(fan.total, fan.opened + max(0, room)))
 
 
 def _to_undo(definition: Definition, workflow: Workflow, name: str, fan: Fan) -> Iterator[StepKey]:

@@ -19,7 +19,8 @@ do what comes after it. What cannot be handed over is refused, and a person sett
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -39,6 +40,9 @@ _SIGNALS = {
     StepStatus.FAILED: StepSignal.FAIL,
     StepStatus.CANCELLED: StepSignal.CANCEL,
 }
+"""How what is kept gets to the status that it had."""
+MOST_NAMED = 3
+"""How many of the items that are still to be settled an error names."""
 _WAY_OUT = "find out what is there, undo it, say so with `resolve` (compensated), and run it again"
 
 
@@ -140,7 +144,7 @@ def _not_to_be_kept(draft: Draft) -> str | None:
         elif step.key.step in kept:
             continue
         elif step.fan is not None:
-            why = "its fan-out was stopped on the way"
+            why = _why_not_whole(draft, step)
         else:
             why = "what came before it has been undone"
         return (
@@ -148,6 +152,22 @@ def _not_to_be_kept(draft: Draft) -> str | None:
             f"taken over: {why}; {_WAY_OUT}"
         )
     return None
+
+
+def _why_not_whole(draft: Draft, step: Step) -> str:
+    """Why a fan-out is not kept that has ended or was cut off; which items are to be settled."""
+    items = draft.items(step.key.step)
+    if _is_whole(items):
+        return "its fan-out was stopped on the way"
+    defined = draft.definition.by_name[step.key.step]
+    others = [str(one.key) for one in items if is_owed(defined, one)]
+    some = ", ".join(others[:MOST_NAMED]) + (", …" if others[MOST_NAMED:] else "")
+    return f"some of its items were undone by hand; resolve the others ({some})"
+
+
+def _is_whole(items: Iterable[Step]) -> bool:
+    """Whether all items of a fan-out stand as they ended: none has been undone since."""
+    return all(item.status in _SIGNALS for item in items)
 
 
 def _owed(draft: Draft) -> list[Step]:
@@ -166,9 +186,15 @@ def _kept(
     """
     passed: dict[str, StepStatus] = {}
     others: list[str] = []
+    items: defaultdict[str, list[Step]] = defaultdict(list)
+    for one in steps.values():
+        if one.is_item:
+            items[one.key.step].append(one)
     for name in definition.topological:
         step, defined = steps.get(StepKey(name)), definition.by_name[name]
         if step is None or (defined.child is not None and step.may_have_effect):
+            continue
+        if step.fan is not None and not _is_whole(items[name]):
             continue
         if not _had_its_turn(defined, passed):
             if step.status is StepStatus.SKIPPED and not turning_back:

@@ -308,6 +308,8 @@ class OperatorSuite(StoreFixtures):
         assert await payments.status(workflow) is WorkflowStatus.ERROR
         changes = moved(await payments.apply(workflow, unwanted("b")))
         assert changes.workflow.status is WorkflowStatus.ROLLING_BACK
+        assert verdict(await payments.apply(workflow, unwanted("b"))) is Verdict.IGNORED
+        assert isinstance(await payments.apply(workflow, skip("b")), IllegalTransition)
         undo = await payments.claim_one()
         assert undo.key.step == "a"
         await payments.answer(undo, not_sent())

@@ -100,6 +100,24 @@ class RefusalSuite(TerminatedFixtures):
         new = await self.rerun(payments, old, definition=definition)
         assert await statuses_of(payments, new) == [StepStatus.QUEUED] * 2 + [StepStatus.PENDING]
 
+    async def test_a_fan_out_with_an_item_undone_by_hand_is_refused_until_all_are(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, fan("each"), call("last"))
+        old = await payments.start(definition, body=lines("a", "b"))
+        for one in await payments.claim():
+            await payments.answer(one)
+        await payments.claim_one()
+        await payments.apply(old, STOP)
+        await payments.apply(old, by_hand("last"))
+        await payments.apply(old, by_hand("each", 1))
+        said = await self.refusal(payments, definition, old)
+        assert "undone by hand; resolve the others (each[0])" in said
+        await payments.apply(old, by_hand("each", 0))
+        assert await owed(store) == []
+        new = await self.rerun(payments, old, definition=definition)
+        assert await statuses_of(payments, new) == [StepStatus.QUEUED] * 2
+
     async def test_what_is_half_undone_is_refused(self, store: Store, payments: Player) -> None:
         definition = await register(store, call("one"), call("two"))
         old = await payments.start(definition)

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
-from sidecar.ports.store import Started, Store, Transition, TurnKey
+from sidecar.ports.store import Retired, Started, Store, Transition, TurnKey
+from sidecar.ports.versions import VersionState
 from sidecar.saga.changes import Verdict
 from sidecar.saga.events import (
     Admitted,
@@ -173,6 +174,23 @@ class TakeoverSuite(TerminatedFixtures):
         two = await payments.claim_one()
         assert (two.workflow, two.key.step) == (first.id, "two")
         assert await payments.claim() == []
+
+    @pytest.mark.parametrize("start_key", [None, "k"])
+    async def test_a_version_that_was_retired_meanwhile_is_gone_on_with(
+        self, store: Store, payments: Player, start_key: str | None
+    ) -> None:
+        definition, old, _ = await self.stopped(store, payments)
+        newer = await register(store, call("pay"))
+        await store.set_version_state("default", "order", 1, VersionState.RETIRED)
+        other = await payments.start(newer)
+        await payments.apply(other, STOP)
+        for start in (start_of(definition), again(start_of(definition), other)):
+            result = await payments.commit(payments.batch(starts=[start]))
+            assert result.starts == (Retired(),)
+        new = await self.rerun(payments, old, definition=definition, start_key=start_key)
+        assert (await payments.see(old)).taken_over_by == new
+        two = await payments.claim_one()
+        assert (two.workflow, two.key.step, two.origin) == (new, "two", old)
 
     async def test_a_rerun_of_a_rerun_still_knows_the_first_key(
         self, store: Store, payments: Player

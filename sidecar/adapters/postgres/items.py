@@ -1,7 +1,7 @@
 """The items of fan-outs, under the locks of their workflows: the part that is needed, or all.
 
 What a settlement reads does not grow with the number of items: the item that it speaks of, the
-element of the next one, and on the way back the next one to be undone.
+elements of the next ones, and on the way back the next one to be undone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from sidecar.adapters.postgres import records, rows
 from sidecar.adapters.postgres.sql import Connection, load, send
-from sidecar.saga.definition import JsonText
-from sidecar.saga.partial import fans_of
+from sidecar.saga.definition import Definition, JsonText
+from sidecar.saga.partial import fans_of, to_open
 from sidecar.saga.states import StepStatus
-from sidecar.saga.workflow import Step, StepKey, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Step, StepKey, Workflow, WorkflowId
 
 SQL = load(__file__)
 
@@ -44,7 +44,10 @@ class Items:
 
 
 async def some_items(
-    connection: Connection, workflows: Iterable[Workflow], spoken: Spoken
+    connection: Connection,
+    workflows: Iterable[Workflow],
+    spoken: Spoken,
+    definitions: Mapping[DefinitionRef, Definition],
 ) -> Items:
     """Read what the events that speak of these steps need."""
     keys: list[dict[str, Any]] = []
@@ -58,8 +61,9 @@ async def some_items(
             if fan is None:
                 continue
             if step.status is StepStatus.WAITING:
-                last = min(fan.total, fan.opened + len(named))
-                coming += [_record(workflow.id, name, at) for at in range(fan.opened, last)]
+                fan_out = definitions[workflow.definition].by_name[name].fan_out
+                next_ = to_open(fan_out, fan, len(named))
+                coming += [_record(workflow.id, name, at) for at in next_]
             elif step.status is StepStatus.COMPENSATING:
                 record = {"undone": fan.undone, "most": len(named)}
                 undoing.append({"workflow_id": workflow.id, "step": name, **record})

@@ -136,7 +136,7 @@ class LockedWorkflows:
         found = [self.workflows[known] for known in ids if fans_of(self.workflows[known])]
         partly = [one for one in found if one.id not in self._whole]
         if partly:
-            items = await some_items(self._connection, partly, self._spoken)
+            items = await some_items(self._connection, partly, self._spoken, self._definitions)
             for one in partly:
                 self.workflows[one.id] = items.added_to(one, partial=True)
         wholly = [one for one in found if one.id in self._whole]

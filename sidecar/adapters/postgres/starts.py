@@ -21,6 +21,8 @@ from sidecar.saga.workflow import DefinitionRef, WorkflowId
 
 SQL = load(__file__)
 
+_Wanted = tuple[DefinitionRef, bool, str]
+
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
@@ -45,7 +47,7 @@ class Starts:
         self._barred: Cursor | None = None
         self._statuses: dict[WorkflowId, WorkflowStatus] = {}
         self._holders: dict[tuple[str, str], _Holder] = {}
-        self._unfit: set[tuple[DefinitionRef, bool]] = set()
+        self._unfit: set[_Wanted] = set()
 
     async def ask(self, connection: Connection) -> None:
         """Send the questions. A start key that is being taken by another batch is waited for."""
@@ -53,8 +55,8 @@ class Starts:
         if not starts:
             return
         self._known = await send(connection, SQL["known"], ids=[one.id for one in starts])
-        wanted = sorted({(_ref(one), one.latest) for one in starts})
-        found = [_ref_record(ref) | {"latest": latest} for ref, latest in wanted]
+        wanted = sorted({_wanted(one) for one in starts})
+        found = [_wanted_record(one) for one in wanted]
         self._barred = await send(connection, SQL["unfit"], wanted=records.packed(found))
         keyed = [one for one in starts if one.start_key is not None]
         if keyed:
@@ -69,7 +71,7 @@ class Starts:
             self._statuses[WorkflowId(row["id"])] = WorkflowStatus(row["status"])
         for row in await self._barred.fetchall() if self._barred else ():
             ref = DefinitionRef(row["namespace"], row["definition"], row["version"])
-            self._unfit.add((ref, row["latest"]))
+            self._unfit.add((ref, row["latest"], row["goes_on_from"] or ""))
         for row in await self._keys.fetchall() if self._keys else ():
             status = WorkflowStatus(row["status"]) if row["status"] else None
             holder = _Holder(WorkflowId(row["workflow_id"]), row["input_hash"], status)
@@ -89,7 +91,7 @@ class Starts:
             if holder.input_hash != start.input_hash or status is None:
                 return KeyReused(holder.workflow)
             return Started(holder.workflow, status, existed=True)
-        if (_ref(start), start.latest) in self._unfit or (start.start_key and not holder):
+        if _wanted(start) in self._unfit or (start.start_key and not holder):
             return Outdated() if start.latest else Retired()
         try:
             new = self._new(start, now, render)
@@ -134,14 +136,24 @@ def _ref(start: Start) -> DefinitionRef:
     return DefinitionRef(definition.namespace, definition.name, definition.version)
 
 
+def _wanted(start: Start) -> _Wanted:
+    """What is started: a version, whether as the latest, and from whose results it goes on."""
+    goes_on_from = start.rerun.of if start.rerun and not start.latest else ""
+    return _ref(start), start.latest, goes_on_from
+
+
+def _wanted_record(wanted: _Wanted) -> dict[str, Any]:
+    ref, latest, goes_on_from = wanted
+    return {**_ref_record(ref), "latest": latest, "goes_on_from": goes_on_from or None}
+
+
 def _ref_record(ref: DefinitionRef) -> dict[str, Any]:
     return {"namespace": ref.namespace, "definition": ref.name, "version": ref.version}
 
 
 def _key_record(start: Start) -> dict[str, Any]:
     return {
-        **_ref_record(_ref(start)),
-        "latest": start.latest,
+        **_wanted_record(_wanted(start)),
         "start_key": start.start_key,
         "workflow_id": start.id,
         "input_hash": start.input_hash,

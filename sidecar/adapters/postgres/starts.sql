@@ -5,17 +5,26 @@ SELECT id::text AS id, status FROM workflows WHERE id = ANY(%(ids)s::uuid[])
 -- name: unfit
 -- Versions that must not be started: retired or gone, or not the latest where that was wanted. It is
 -- asked before keys are taken: what it lets pass may still get no key, but a key is never taken for
--- what it does not let pass.
-SELECT v.namespace, v.definition, v.version, COALESCE(v.latest, false) AS latest
+-- what it does not let pass. Who goes on from a workflow that was terminated runs its version, retired
+-- or not: it is chosen already, and cannot be deleted while that workflow is there.
+SELECT v.namespace, v.definition, v.version, COALESCE(v.latest, false) AS latest,
+    v.goes_on_from::text AS goes_on_from
 FROM json_to_recordset(%(wanted)s::json) AS v (
-    namespace text, definition text, version integer, latest boolean)
+    namespace text, definition text, version integer, latest boolean, goes_on_from uuid)
 WHERE NOT EXISTS (
     SELECT FROM definitions d
     WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
-      AND d.state IN ('active', 'deprecated') AND (v.latest IS NULL OR NOT EXISTS (
-        SELECT FROM definitions later
-        WHERE later.namespace = d.namespace AND later.name = d.name
-          AND later.registered_at > d.registered_at AND later.state IN ('active', 'deprecated'))))
+      AND d.state IN ('active', 'deprecated'))
+  AND NOT EXISTS (
+    SELECT FROM workflows w
+    WHERE w.id = v.goes_on_from AND w.status = 'terminated' AND w.namespace = v.namespace
+      AND w.definition = v.definition AND w.version = v.version)
+  OR (v.latest AND EXISTS (
+    SELECT FROM definitions d JOIN definitions later
+        ON later.namespace = d.namespace AND later.name = d.name
+          AND later.registered_at > d.registered_at
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+      AND later.state IN ('active', 'deprecated')))
 
 -- name: reserve_keys
 -- Whoever comes first has the key. The keys come sorted, so that no two batches wait for each
@@ -24,14 +33,21 @@ INSERT INTO start_keys (namespace, definition, start_key, workflow_id, input_has
 SELECT v.namespace, v.definition, v.start_key, v.workflow_id, v.input_hash
 FROM json_to_recordset(%(keys)s::json) AS v (
     namespace text, definition text, start_key text, workflow_id uuid, input_hash text,
-    latest boolean, version integer)
-WHERE EXISTS (
+    latest boolean, version integer, goes_on_from uuid)
+WHERE (EXISTS (
     SELECT FROM definitions d
     WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
-      AND d.state IN ('active', 'deprecated') AND (v.latest IS NULL OR NOT EXISTS (
-        SELECT FROM definitions later
-        WHERE later.namespace = d.namespace AND later.name = d.name
-          AND later.registered_at > d.registered_at AND later.state IN ('active', 'deprecated'))))
+      AND d.state IN ('active', 'deprecated'))
+  OR EXISTS (
+    SELECT FROM workflows w
+    WHERE w.id = v.goes_on_from AND w.status = 'terminated' AND w.namespace = v.namespace
+      AND w.definition = v.definition AND w.version = v.version))
+  AND (v.latest IS NULL OR NOT EXISTS (
+    SELECT FROM definitions d JOIN definitions later
+        ON later.namespace = d.namespace AND later.name = d.name
+          AND later.registered_at > d.registered_at
+    WHERE d.namespace = v.namespace AND d.name = v.definition AND d.version = v.version
+      AND later.state IN ('active', 'deprecated')))
 ON CONFLICT (namespace, definition, start_key) DO NOTHING
 
 -- name: read_keys

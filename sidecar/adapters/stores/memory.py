@@ -22,7 +22,7 @@ from sidecar.adapters.memory.queries import MemoryQueries
 from sidecar.adapters.memory.tables import MemoryTables, Row, StartKey
 from sidecar.errors import IllegalTransition, RenderError, StoreDataError
 from sidecar.ports.clock import Clock
-from sidecar.ports.reruns import both_sides
+from sidecar.ports.reruns import both_sides, goes_on
 from sidecar.ports.store import (
     Batch,
     BatchResult,
@@ -176,7 +176,9 @@ class _Transaction:
                 return self._again(start, taken)
         if start.latest and self._tables.latest(ref.namespace, ref.name) != stored:
             return Outdated()
-        if stored is None or stored.state is VersionState.RETIRED:
+        old = self._row(start.rerun.of) if start.rerun else None
+        going_on = goes_on(start, old.workflow if old else None)
+        if stored is None or (stored.state is VersionState.RETIRED and not going_on):
             return Outdated() if start.latest else Retired()
         try:
             new = self._new(start)

@@ -25,6 +25,7 @@ from sidecar.ports.rates import RateAsk
 from sidecar.ports.store import Batch, Claimed, Transition
 from sidecar.saga.definition import Definition
 from sidecar.saga.events import Admitted
+from sidecar.saga.fan_out import MOST_NEXT
 from sidecar.saga.pacing import RateLimit
 from sidecar.saga.states import Action
 from sidecar.saga.turns import TurnKey
@@ -124,6 +125,25 @@ async def test_an_item_costs_the_same_forward_and_on_the_way_back(
         await _go(player, size)
     _same(*forward)
     _same(*back)
+
+
+async def test_while_large_items_fill_up_a_settlement_reads_those_that_it_opens(
+    player: Player,
+) -> None:
+    """The first were held back by what they come to; each end opens more, and reads no others."""
+    large = {"line": "${each.item}", "text": "${input.text}"}
+    definition = await register(player.store, fan("each", at_once=100, input=large))
+    body = json.dumps({"lines": list(range(MANY)), "text": "x" * 300_000})
+    workflow = await player.start(definition, body=body)
+    for _ in range(3):
+        (claimed,) = await player.claim(1)
+        before = (await player.see_step(workflow, "each")).fan
+        cost = await _settled(player, claimed)
+        after = (await player.see_step(workflow, "each")).fan
+        assert before is not None
+        assert after is not None
+        assert after.opened - before.opened == 7
+        assert cost.read["items"] <= MOST_NEXT + 1
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["due", "named"])

@@ -164,8 +164,8 @@ READING = (
     tested(
         "the element that comes next is not read with the item that ended",
         f"{ITEMS}:some_items",
-        "fan.opened + len(named)",
-        "fan.opened",
+        "to_open(fan_out, fan, len(named))",
+        "range(0)",
         f"{COSTS}::test_an_item_costs_the_same_forward_and_on_the_way_back",
     ),
     tested(

@@ -107,11 +107,32 @@ HANDED_OVER = (
         f"{SUITE}::test_what_is_half_undone_is_refused",
     ),
     tested(
+        "a fan-out is kept though an item of it was undone by hand",
+        f"{RERUNS}:_is_whole",
+        "item.status in _SIGNALS",
+        "True",
+        f"{SUITE}::test_a_fan_out_with_an_item_undone_by_hand_is_refused_until_all_are",
+    ),
+    tested(
         "a child is handed over, which nobody could have undone",
         f"{RERUNS}:_not_to_be_kept",
         "defined.child is not None",
         "False",
         f"{SUITE}::test_a_child_is_not_handed_over",
+    ),
+    tested(
+        "nobody goes on with a version that was retired",
+        "sidecar.ports.reruns:goes_on",
+        "old.status is WorkflowStatus.TERMINATED and",
+        "False and",
+        f"{SUITE}::test_a_version_that_was_retired_meanwhile_is_gone_on_with",
+    ),
+    tested(
+        "the database lets nobody go on with a version that was retired",
+        f"{STARTS}:SQL.unfit",
+        "WHERE w.id = v.goes_on_from",
+        "WHERE false",
+        f"{REAL}::test_a_version_that_was_retired_meanwhile_is_gone_on_with",
     ),
     tested(
         "the database does not keep who took over",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from msgspec.structs import replace
+
 from sidecar.saga.definition import Compensation, FanOut, JsonText, StepDefinition, Template
 from sidecar.saga.events import Answered
-from sidecar.saga.fan_out import MOST_AT_ONCE
+from sidecar.saga.fan_out import MOST_AT_ONCE, MOST_NEXT
 from sidecar.saga.machine import advance
 from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.partial import part
-from sidecar.saga.states import StepStatus, WorkflowStatus
-from sidecar.saga.workflow import Step
+from sidecar.saga.states import Action, StepStatus, WorkflowStatus
+from sidecar.saga.workflow import Fan, Step, StepKey
 from tests.unit.saga.worlds import Run, definition, render, step
 
 LARGE = Template(JsonText(json.dumps("x" * (MOST_AT_ONCE // 2))), constant=True)
@@ -50,6 +53,35 @@ def test_of_two_fan_outs_each_has_an_item_under_way() -> None:
         "one[1]",
         "other[0]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "at_an_end"),
+    [(MOST_AT_ONCE // 8, 8), (10, MOST_NEXT)],
+    ids=["by their size", "by their number"],
+)
+def test_while_they_fill_up_an_end_needs_no_more_than_those_that_it_opens(
+    size: int, at_an_end: int
+) -> None:
+    every = Template(JsonText(json.dumps(["x" * size] * 70)), constant=True)
+    run = Run(definition(step("many", fan_out=FanOut(every, max_parallel=70))))
+    # As if only the first could be opened at the beginning.
+    steps = {
+        StepKey("many"): replace(run.step("many"), fan=Fan(total=70, opened=1, open=1)),
+        StepKey("many", 0): run.step("many[0]"),
+    }
+    run.workflow = replace(run.workflow, steps=steps)
+    for at in range(6):
+        before = run.step("many").fan
+        attempt = run.claim(f"many[{at}]")
+        done = Answered(StepKey("many", at), Action.EXECUTE, attempt, Outcome(OutcomeKind.DONE))
+        little = part(run.definition, run.workflow, [done.step])
+        decided = advance(run.definition, little, done, now=run.now, render=render)
+        assert decided.steps == run.apply(done).steps
+        after = run.step("many").fan
+        assert before is not None
+        assert after is not None
+        assert after.opened - before.opened == at_an_end
 
 
 def test_they_are_undone_so_too_whatever_was_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.errors import IllegalTransition
 from sidecar.saga.definition import (
@@ -258,3 +259,49 @@ def test_what_a_rerun_did_itself_is_undone_with_its_own_id() -> None:
     second.done("b")
     second.answer("c", OutcomeKind.REFUSED)
     assert second.step("b").compensation_input == f'"{NEW}"'
+
+
+@pytest.mark.parametrize("resolution", [Resolution.NO_EFFECT, Resolution.COMPENSATED])
+def test_a_fan_out_with_an_item_that_was_undone_by_hand_is_not_kept(resolution: Resolution) -> None:
+    run = stopped(definition(each("a"), step("b", "a")), "a[0]", "a[1]", "a[2]", "a[3]")
+    for index in (1, 0, 2, 3):
+        run.apply(ResolveRequested(StepKey("a", index), resolution, "by hand", "ticket 7"))
+        if index != 3:
+            with pytest.raises(IllegalTransition, match="undone by hand; resolve the others"):
+                rerun(run)
+    assert run.status("a") is StepStatus.COMPENSATED
+    assert set(statuses(rerun(run)).values()) == {StepStatus.WAITING, StepStatus.QUEUED}
+
+
+def test_the_items_that_are_still_to_be_settled_are_named() -> None:
+    run = stopped(definition(each("a"), step("b", "a")), "a[0]", "a[1]", "a[2]", "a[3]")
+    run.apply(ResolveRequested(StepKey("a", 1), Resolution.COMPENSATED, "by hand", "ticket 7"))
+    with pytest.raises(IllegalTransition, match=r"resolve the others \(a\[0\], a\[2\], a\[3\]\)"):
+        rerun(run)
+
+
+@pytest.mark.parametrize("status", list(StepStatus))
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("item", [False, True])
+def test_whatever_has_become_of_a_step_its_workflow_is_run_again_or_refused(
+    status: StepStatus, optional: bool, item: bool
+) -> None:
+    """Those that no terminated workflow can have are among them: none may end in a crash."""
+    defined = definition(each("a", optional=optional), step("b", "a"))
+    run = stopped(defined, "a[0]", "a[1]", "a[2]", "a[3]")
+    key = StepKey("a", 1) if item else StepKey("a")
+    changed = replace(run.workflow.steps[key], status=status)
+    old = replace(run.workflow, steps={**run.workflow.steps, key: changed})
+    kept = {StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.CANCELLED}
+    if item or optional:
+        kept |= {StepStatus.FAILED}
+    if not item:
+        kept |= {StepStatus.PENDING, StepStatus.COMPENSATED}  # nothing is owed, and nothing kept
+    event = RerunRequested(NEW)
+    if status not in kept:
+        with pytest.raises(IllegalTransition, match="step a cannot be taken over"):
+            advance(defined, old, event, now=run.now, render=render)
+        return
+    advance(defined, old, event, now=run.now, render=render)
+    begun = NewWorkflow(NEW, JsonText("{}"), rerun_of=old.id, kept=old)
+    start(defined, begun, now=run.now, render=render)
