@@ -38,9 +38,9 @@ class HistoryEvent(Struct, frozen=True):
     """One line of a workflow's history.
 
     `kind` is `workflow`, `step`, `compensation`, `signal`, `operator`, `child` or `parent` (what
-    those tell that changes no status), `late_answer` or `deadline_ignored`; `step` is None for the
-    workflow's own; `before` and `after` are statuses; `cause` says in a word why; `actor` who;
-    `details` is an object with what else they said.
+    those tell that changes no status), `late_answer`, `deadline_ignored` or `deadline_deferred`;
+    `step` is None for the workflow's own; `before` and `after` are statuses; `cause` says in a word
+    why; `actor` who; `details` is an object with what else they said.
     """
 
     seq: int

@@ -38,7 +38,7 @@ from sidecar.saga.events import (
     TimerFired,
     Told,
 )
-from sidecar.saga.queueing import admit, turn_key
+from sidecar.saga.queueing import admit, turn_key, under_way
 from sidecar.saga.rollback import turn_back, unwind
 from sidecar.saga.states import (
     UNDOING,
@@ -49,7 +49,7 @@ from sidecar.saga.states import (
     WorkflowStatus,
 )
 from sidecar.saga.turns import waits_for_turn
-from sidecar.saga.workflow import DefinitionRef, Parent, Turn, Workflow, WorkflowId
+from sidecar.saga.workflow import DefinitionRef, Parent, Step, Turn, Workflow, WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +298,14 @@ def _deadline(draft: Draft, workflow: Workflow) -> Verdict:
     if not due or not open_ahead or workflow.paused:
         return Verdict.IGNORED
     if _pivot_claimed(draft):
-        draft.set(deadline_at=None)
-        draft.note("deadline_ignored", "past_pivot")
+        until = _first_claim_ends(draft)
+        if until is not None and until <= draft.now:
+            return Verdict.IGNORED  # its lease is over, and somebody is about to say so
+        draft.set(deadline_at=until)
+        if until is None:
+            draft.note("deadline_ignored", "past_pivot")
+        else:
+            draft.note("deadline_deferred", "pivot_claimed")
     else:
         turn_back(draft, Reason.TIMED_OUT, cause="deadline_passed")
     return Verdict.APPLIED
@@ -314,4 +320,24 @@ def _review(draft: Draft) -> Verdict:
 
 
 def _pivot_claimed(draft: Draft) -> bool:
-    return any(draft.named(name).execute.attempt > 0 for name in draft.definition.pivots)
+    """Whether a pivot is held by a sidecar, or was called; not if its claims were given back."""
+    return bool(_pivots_begun(draft))
+
+
+def _pivots_begun(draft: Draft) -> list[Step]:
+    pivots = [draft.named(name) for name in draft.definition.pivots]
+    return [one for one in pivots if one.may_have_effect or one.execute.started_at is not None]
+
+
+def _first_claim_ends(draft: Draft) -> datetime | None:
+    """When a pivot's claim that may yet be given back ends at the latest; None if one was called.
+
+    Until then nobody knows whether the workflow is past it.
+    """
+    ends = None
+    for one in _pivots_begun(draft):
+        first = one.execute.started_at == one.execute.claimed_at
+        if one.may_have_effect or not first or not under_way(one):
+            return None
+        ends = one.lease_until
+    return ends

@@ -73,11 +73,8 @@ def give_back(draft: Draft, step: Step, outcome: Outcome) -> Step:
     The time until then is no budget of its own: the budgets of its tries and of the questions how
     it went begin later by so much.
     """
-    if outcome.kind is OutcomeKind.HELD:
-        due = draft.now + (outcome.retry_after or timedelta())
-        step = _as_if_later(step, due)
-    else:
-        due = draft.now
+    due = draft.now + (outcome.retry_after or timedelta())
+    step = _as_if_later(step, due)
     return draft.move(step, StepSignal.RELEASE, outcome.kind, due_at=due)
 
 

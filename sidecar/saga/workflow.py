@@ -48,8 +48,8 @@ class Run(Struct, frozen=True):
 
     `attempt` rises with every claim and never falls: with step and action it is the fence.
     `tries` is what the retry policy counts. `closed` is the newest attempt that ended in any
-    way, `answered` the newest whose answer was applied. `started_at` is the first claim,
-    `claimed_at` the newest.
+    way, `answered` the newest whose answer was applied. `started_at` is the first claim
+    that was not given back uncalled, `claimed_at` the newest of all.
     """
 
     attempt: int = 0

@@ -12,7 +12,8 @@ from sidecar.ports.queue import Doorbell
 from sidecar.ports.records import LeaderWork, Lease, Ringable
 from sidecar.ports.store import Moved, Store
 from sidecar.saga.changes import Verdict
-from sidecar.saga.events import DeadlinePassed
+from sidecar.saga.events import CancelRequested, DeadlinePassed
+from sidecar.saga.outcomes import Outcome, OutcomeKind
 from sidecar.saga.states import Action, Reason, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_play import (
@@ -23,6 +24,7 @@ from tests.conformance.store_play import (
     call,
     refused,
     register,
+    unknown,
 )
 
 SILENT = timedelta(seconds=20)
@@ -172,13 +174,44 @@ class LeaderSuite(StoreFixtures):
     ) -> None:
         definition = await register(store, call("charge", pivot=True, timeout="1h"), timeout="1m")
         workflow = await payments.start(definition)
-        claimed = await payments.claim_one()
+        await payments.answer(await payments.claim_one(), unknown())
         await backend.pass_time(61)
+        claimed = await payments.claim_one()
         await payments.apply(workflow, DeadlinePassed())
         assert await overdue_workflows(store) == []
         assert (await payments.events(workflow))[-1].kind == "deadline_ignored"
         await payments.answer(claimed)
         assert await payments.status(workflow) is WorkflowStatus.COMPLETED
+
+    async def test_a_deadline_during_the_first_claim_of_a_pivot_waits_for_its_end(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        """It may be given back uncalled, and then the way back is open."""
+        definition = await register(store, call("charge", pivot=True, timeout="1h"), timeout="1m")
+        workflow = await payments.start(definition)
+        claimed = await payments.claim_one()
+        await backend.pass_time(61)
+        await payments.apply(workflow, DeadlinePassed())
+        assert await overdue_workflows(store) == []
+        assert (await payments.events(workflow))[-1].kind == "deadline_deferred"
+        held = Outcome(OutcomeKind.HELD, retry_after=timedelta(hours=9))
+        await payments.answer(claimed, held)
+        await backend.pass_time(2 * 3600)
+        assert list(await overdue_workflows(store)) == [workflow]
+        await payments.apply(workflow, DeadlinePassed())
+        found = await payments.see(workflow)
+        assert (found.status, found.reason) == (WorkflowStatus.ROLLED_BACK, Reason.TIMED_OUT)
+
+    async def test_a_pivot_that_was_only_given_back_can_be_cancelled(
+        self, store: Store, payments: Player
+    ) -> None:
+        definition = await register(store, call("charge", pivot=True))
+        for kind in (OutcomeKind.HELD, OutcomeKind.RELEASED):
+            workflow = await payments.start(definition)
+            for _ in range(2):
+                await payments.answer(await payments.claim_one(), Outcome(kind))
+            await payments.apply(workflow, CancelRequested())
+            assert await payments.status(workflow) is WorkflowStatus.ROLLED_BACK
 
     # -- ringing again ------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ class _Simulation:
         if self._scenario.cancel_at is not None:
             self._at(EPOCH + self._scenario.cancel_at, self._cancel)
         if self._workflow.deadline_at is not None:
-            self._at(self._workflow.deadline_at, partial(self._apply, DeadlinePassed()))
+            self._at(self._workflow.deadline_at, self._deadline)
         for _ in range(MOST_EVENTS):
             if not self._plan or self._plan[0][0] - EPOCH > LONGEST:
                 break
@@ -172,6 +172,12 @@ class _Simulation:
     def _at(self, when: datetime, happen: Callable[[], None]) -> None:
         self._planned += 1
         heapq.heappush(self._plan, (max(when, self._now), self._planned, happen))
+
+    def _deadline(self) -> None:
+        self._apply(DeadlinePassed())
+        deferred = self._workflow.deadline_at
+        if deferred is not None and deferred > self._now:
+            self._at(deferred, self._deadline)
 
     def _apply(self, event: Event) -> None:
         try:

@@ -9,6 +9,7 @@ POSTGRES = "tests/adapters/stores/test_postgres.py::TestPostgresStore"
 SIDE_BY_SIDE = "tests/adapters/stores/test_postgres_rates.py"
 LIMITING = "tests/unit/engine/test_limiting.py"
 MACHINE = "tests/unit/saga/test_machine.py"
+GIVEN_BACK = "tests/unit/saga/test_given_back.py"
 PACING = "sidecar.saga.pacing:give_turns"
 CALLER = "sidecar.engine.calling:Caller"
 STATEMENT = "sidecar.adapters.postgres.rates:SQL.ask"
@@ -155,6 +156,30 @@ CALLS = (
     ),
 )
 
+PIVOTS = (
+    tested(
+        "a pivot that only waits for its rate limit closes the way back",
+        "sidecar.saga.machine:_pivots_begun",
+        "one.execute.started_at is not None",
+        "one.execute.attempt > 0",
+        f"{GIVEN_BACK}::test_a_pivot_that_was_only_given_back_leaves_the_way_back_open",
+    ),
+    tested(
+        "a pivot that was called closes nothing while it waits",
+        "sidecar.saga.machine:_pivots_begun",
+        "one.may_have_effect or one.execute.started_at is not None",
+        "one.may_have_effect",
+        f"{GIVEN_BACK}::test_a_pivot_that_was_called_before_it_was_held_closes_the_way_back",
+    ),
+    tested(
+        "a deadline is forgotten for a claim that may be given back",
+        "sidecar.saga.machine:_deadline",
+        "draft.set(deadline_at=until)",
+        "draft.set(deadline_at=None)",
+        f"{GIVEN_BACK}::test_a_deadline_is_kept_for_the_end_of_the_first_claim_of_a_pivot",
+    ),
+)
+
 PRIORITIES = (
     tested(
         "priorities in memory change nothing",
@@ -193,4 +218,4 @@ PRIORITIES = (
     ),
 )
 
-RATES = TURNS + CALLS + PRIORITIES
+RATES = TURNS + CALLS + PIVOTS + PRIORITIES
