@@ -140,11 +140,14 @@ class Resolution(StrEnum):
 class RerunRequested(Struct, frozen=True):
     """A workflow that has ended is run again, as the workflow `new`.
 
-    `same_version` says that the new one runs the same version of the definition.
+    `same_version` says that the new one runs the same version of the definition. `succeeded` are
+    the steps of the first one that did, undone since or not: of one that is to be undone the status
+    does not tell.
     """
 
     new: WorkflowId
     same_version: bool = True
+    succeeded: frozenset[StepKey] = frozenset()
     reason: str = ""
     actor: str = "api"
 

@@ -7,6 +7,8 @@ Services know those effects by the first one's keys: `Step.origin` is the workfl
 
     succeeded, skipped,         kept as it is; undone under the old key if the rerun turns back
     failed and optional
+    to be undone, and that not  the same, if it had succeeded
+    asked of anybody
     failed, effect unknown      tried again under the old key: a service that had done it says so
                                 again, and one that had not does it once
     anything else               as if it had never begun
@@ -53,8 +55,8 @@ def rerun(draft: Draft, event: RerunRequested) -> Verdict:
         raise IllegalTransition("workflow", hindrance, "rerun")
     told: dict[str, object] = {"rerun": event.new, "reason": event.reason}
     if draft.owes_since is not None:
-        told["takes_over"] = [step.key.step for step in _owed(draft)]
-    if draft.status is WorkflowStatus.TERMINATED and event.same_version and _keeps(draft):
+        told["takes_over"] = [step.key.step for step in _owed(draft.definition, draft.steps)]
+    if draft.status is WorkflowStatus.TERMINATED and event.same_version and _keeps(draft, event):
         draft.hand_over(event.new)
     draft.note("operator", "rerun", details=_object(told))
     return Verdict.APPLIED
@@ -63,6 +65,28 @@ def rerun(draft: Draft, event: RerunRequested) -> Verdict:
 def is_kept(old: Workflow, event: RerunRequested) -> bool:
     """Whether the rerun of `old` keeps its results."""
     return old.status is WorkflowStatus.TERMINATED and event.same_version
+
+
+def before_undoing(
+    steps: Mapping[StepKey, Step], succeeded: Collection[StepKey]
+) -> dict[StepKey, Step]:
+    """Return the steps of a workflow that was terminated, as far as no service undid anything.
+
+    A compensation that nobody had claimed was never begun: its step, if it is one of those that are
+    known to have `succeeded`, stands again as it did before.
+    """
+    return {
+        key: replace(step, status=StepStatus.SUCCEEDED)
+        if _only_to_be_undone(step) and key in succeeded
+        else step
+        for key, step in steps.items()
+    }
+
+
+def _only_to_be_undone(step: Step) -> bool:
+    """Whether a step was to be undone, and nobody has been asked to."""
+    asked_for = step.compensate.attempt > 0 or step.fan is not None or step.is_item
+    return step.status is StepStatus.COMPENSATION_FAILED and not asked_for
 
 
 def is_to_be_tried_again(defined: StepDefinition, step: Step) -> bool:
@@ -98,6 +122,9 @@ def _take(draft: Draft, old: Workflow, step: Step) -> None:
         step,
         status=StepStatus.PENDING,
         compensate=NEVER_RUN,
+        compensation_input=None,
+        compensation_output=None,
+        compensation_error=None,
         call_ms=milliseconds(draft.definition.by_name[step.key.step].timeout),
         stored=True,
         awaiting=False,
@@ -124,20 +151,23 @@ def _hindrance(draft: Draft, event: RerunRequested) -> str | None:
             f"{draft.status}, and owes effects their undoing, which only a rerun of the same "
             f"version can take over: leave out the version, or {_WAY_OUT}"
         )
-    return _not_to_be_kept(draft)
+    return _not_to_be_kept(draft, event)
 
 
-def _keeps(draft: Draft) -> Collection[str]:
+def _keeps(draft: Draft, event: RerunRequested) -> Collection[str]:
     """The steps that the rerun keeps. Raises `IncompleteState`."""
     draft.need_whole()
-    return _kept(draft.definition, draft.steps, turning_back=draft.turning_back)
+    steps = before_undoing(draft.steps, event.succeeded)
+    return _kept(draft.definition, steps, turning_back=draft.turning_back)
 
 
-def _not_to_be_kept(draft: Draft) -> str | None:
-    kept = _keeps(draft)
-    for step in _owed(draft):
+def _not_to_be_kept(draft: Draft, event: RerunRequested) -> str | None:
+    kept = _keeps(draft, event)
+    for step in _owed(draft.definition, before_undoing(draft.steps, event.succeeded)):
         defined = draft.definition.by_name[step.key.step]
-        if step.status in UNDOING:
+        if _only_to_be_undone(step) and defined.child is None:
+            why = "it was to be undone, and is not known to have succeeded"
+        elif step.status in UNDOING:
             why = "its undoing had begun, and nobody knows how far it came"
         elif defined.child is not None:
             why = "it ran a child, which nobody else can have undone"
@@ -170,10 +200,10 @@ def _is_whole(items: Iterable[Step]) -> bool:
     return all(item.status in _SIGNALS for item in items)
 
 
-def _owed(draft: Draft) -> list[Step]:
+def _owed(definition: Definition, steps: Mapping[StepKey, Step]) -> list[Step]:
     """The steps that are owed their undoing, in the order in which they are written."""
-    steps = (draft.named(one.name) for one in draft.definition.steps)
-    return [one for one in steps if is_owed(draft.definition.by_name[one.key.step], one)]
+    found = ((one, steps.get(StepKey(one.name))) for one in definition.steps)
+    return [step for one, step in found if step is not None and is_owed(one, step)]
 
 
 def _kept(

@@ -123,6 +123,7 @@ class RefusalSuite(TerminatedFixtures):
         old = await payments.start(definition)
         await payments.answer(await payments.claim_one())
         await payments.answer(await payments.claim_one(), refused())
+        await payments.claim_one()
         await payments.apply(old, STOP)
         said = await self.refusal(payments, definition, old)
         assert "step one" in said

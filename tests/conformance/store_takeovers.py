@@ -118,6 +118,40 @@ class TakeoverSuite(TerminatedFixtures):
             known,
         )
 
+    async def test_what_nobody_had_begun_to_undo_is_kept(
+        self, store: Store, payments: Player
+    ) -> None:
+        undo = {"path": "/undo", "input": {"ref": "${workflow.id}"}}
+        definition = await register(store, call("one"), call("two", compensate=undo), call("three"))
+        old = await payments.start(definition)
+        for answer in (done('{"id":1}'), done('{"id":2}'), refused()):
+            await payments.answer(await payments.claim_one(), answer)
+        await payments.apply(old, STOP)
+        before = await payments.see_step(old, "two")
+        assert before.status is StepStatus.COMPENSATION_FAILED
+        new = await self.rerun(payments, old, definition=definition)
+        assert await payments.see_step(old, "two") == before
+        assert await owed(store) == []
+        two = await payments.see_step(new, "two")
+        assert (two.status, two.output) == (StepStatus.SUCCEEDED, '{"id":2}')
+        assert (two.origin, two.compensation_input) == (old, None)
+        three = await payments.claim_one()
+        assert (three.key.step, three.origin) == ("three", None)
+        await payments.answer(three, refused())
+        undoing = await payments.claim_one()
+        assert (undoing.key.step, undoing.attempt, undoing.origin) == ("two", 1, old)
+
+    async def test_what_was_to_be_undone_and_had_not_succeeded_is_refused(
+        self, store: Store, payments: Player
+    ) -> None:
+        once = {"max_attempts": 1}
+        definition = await register(store, call("one", retry=once), call("two"))
+        old = await payments.start(definition)
+        await payments.answer(await payments.claim_one(), unknown())
+        await payments.apply(old, STOP)
+        said = await self.refusal(payments, definition, old)
+        assert "not known to have succeeded" in said
+
     async def test_unknown_sticks_over_a_rerun(self, store: Store, payments: Player) -> None:
         definition, old, _ = await self.stopped(store, payments)
         new = await self.rerun(payments, old, definition=definition)

@@ -30,8 +30,9 @@ class LockedWorkflows:
     """What has been locked and read so far.
 
     `workflows` holds those whose lock was got, with their steps; `elsewhere` those that exist
-    and that somebody else holds. Those of `reruns` are waited for. `turns_elsewhere` are the keys
-    of turns that somebody else has locked.
+    and that somebody else holds. Those of `reruns` are waited for; `succeeded` are their steps that
+    did, if they were terminated. `turns_elsewhere` are the keys of turns that somebody else has
+    locked.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LockedWorkflows:
         self._whole: set[WorkflowId] = set()
         self.workflows: dict[WorkflowId, Workflow] = {}
         self.elsewhere: set[WorkflowId] = set()
+        self.succeeded: dict[WorkflowId, frozenset[StepKey]] = {}
 
     async def ask(self) -> None:
         """Send for the locks, and for the steps behind them."""
@@ -162,6 +164,9 @@ class LockedWorkflows:
             bodies = {name: row[name] for name in ("input", "output", "error")}
             steps = {**workflow.steps, key: replace(workflow.steps[key], **bodies)}
             self.workflows[workflow.id] = replace(workflow, steps=steps)
+            if row["succeeded"]:
+                known = self.succeeded.get(workflow.id, frozenset())
+                self.succeeded[workflow.id] = known | {key}
 
     async def _lock_turns(self) -> None:
         cursor = await send(self._connection, SQL["lock_turns"], turns=records.packed(self._turns))

@@ -80,5 +80,5 @@ FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[]) AND idx = -1 AND output IS N
 -- name: results
 -- What the rerun of a workflow may keep: all bodies of its steps and items.
 SELECT workflow_id::text AS workflow_id, step, idx, input::text AS input, output::text AS output,
-    error::text AS error
+    error::text AS error, succeeded
 FROM steps WHERE workflow_id = ANY(%(ids)s::uuid[])

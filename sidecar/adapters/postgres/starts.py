@@ -107,7 +107,7 @@ class Starts:
         old = self._locked.workflows.get(start.rerun.of) if start.rerun else None
         if start.rerun is None or old is None:
             return start.new
-        event, new = both_sides(start, old)
+        event, new = both_sides(start, old, self._locked.succeeded.get(old.id, frozenset()))
         definition = self._locked.definition(old)
         changes = machine.advance(definition, old, event, now=now, render=render)
         self._written.add(changes, old, definition)

@@ -199,7 +199,7 @@ class _Transaction:
         row = self._row(start.rerun.of) if start.rerun else None
         if start.rerun is None or row is None:
             return start.new
-        event, new = both_sides(start, row.workflow)
+        event, new = both_sides(start, row.workflow, row.succeeded)
         definition = self._store.definition(row.workflow.definition)
         changes = advanced(definition, row, event, now=self._now, render=self._store.render)
         self._rows[start.rerun.of] = row.moved(changes)

@@ -81,7 +81,7 @@ HANDED_OVER = (
     tested(
         "two reruns go on from the same results, if nothing is owed",
         f"{RERUNS}:rerun",
-        "_keeps(draft)",
+        "_keeps(draft, event)",
         "draft.owes_since",
         f"{SUITE}::test_only_one_rerun_goes_on_though_nothing_is_owed",
     ),
@@ -112,6 +112,20 @@ HANDED_OVER = (
         "item.status in _SIGNALS",
         "True",
         f"{SUITE}::test_a_fan_out_with_an_item_undone_by_hand_is_refused_until_all_are",
+    ),
+    tested(
+        "what somebody has begun to undo is kept",
+        f"{RERUNS}:_only_to_be_undone",
+        "step.compensate.attempt > 0 or",
+        "",
+        f"{SUITE}::test_what_is_half_undone_is_refused",
+    ),
+    tested(
+        "what was to be undone is kept, whether it had succeeded or not",
+        f"{RERUNS}:before_undoing",
+        "and key in succeeded",
+        "",
+        f"{SUITE}::test_what_was_to_be_undone_and_had_not_succeeded_is_refused",
     ),
     tested(
         "a child is handed over, which nobody could have undone",

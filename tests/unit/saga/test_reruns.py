@@ -30,7 +30,7 @@ from sidecar.saga.events import (
 from sidecar.saga.invariants import violations
 from sidecar.saga.machine import NewWorkflow, advance, start
 from sidecar.saga.outcomes import OutcomeKind
-from sidecar.saga.reruns import is_kept
+from sidecar.saga.reruns import before_undoing, is_kept
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
 from tests.unit.saga.worlds import Run, definition, render, step
@@ -39,11 +39,12 @@ NEW = WorkflowId("again")
 STOP = TerminateRequested("enough")
 
 
-def rerun(run: Run, new: WorkflowId = NEW) -> Workflow:
+def rerun(run: Run, new: WorkflowId = NEW, *succeeded: str) -> Workflow:
     """Run the workflow of `run` again; return the new one."""
-    event = RerunRequested(new)
+    event = RerunRequested(new, succeeded=frozenset(StepKey(name) for name in succeeded))
     old = run.workflow
     run.apply(event)
+    old = replace(old, steps=before_undoing(old.steps, event.succeeded))
     begun = NewWorkflow(
         new, JsonText("{}"), rerun_of=old.id, kept=old if is_kept(old, event) else None
     )
@@ -305,3 +306,41 @@ def test_whatever_has_become_of_a_step_its_workflow_is_run_again_or_refused(
     advance(defined, old, event, now=run.now, render=render)
     begun = NewWorkflow(NEW, JsonText("{}"), rerun_of=old.id, kept=old)
     start(defined, begun, now=run.now, render=render)
+
+
+def turned_back() -> Run:
+    """A workflow whose second step is to be undone, which nobody has been asked for."""
+    run = Run(definition(step("a"), step("b", "a"), step("c", "b")))
+    run.done("a", "b")
+    run.answer("c", OutcomeKind.REFUSED)
+    return run
+
+
+def test_what_nobody_had_begun_to_undo_is_kept() -> None:
+    run = turned_back()
+    run.apply(STOP)
+    assert run.status("b") is StepStatus.COMPENSATION_FAILED
+    made = rerun(run, NEW, "a", "b")
+    assert statuses(made) == {
+        "a": StepStatus.SUCCEEDED,
+        "b": StepStatus.SUCCEEDED,
+        "c": StepStatus.QUEUED,
+    }
+    assert made.steps[StepKey("b")].origin == "w"
+    assert run.status("b") is StepStatus.COMPENSATION_FAILED
+    assert run.workflow.taken_over_by == NEW
+
+
+def test_what_is_not_known_to_have_succeeded_is_not_kept_then() -> None:
+    run = turned_back()
+    run.apply(STOP)
+    with pytest.raises(IllegalTransition, match="step b cannot be taken over: it was to be undone"):
+        rerun(run, NEW, "a")
+
+
+def test_what_somebody_had_begun_to_undo_is_refused() -> None:
+    run = turned_back()
+    run.claim("b")
+    run.apply(STOP)
+    with pytest.raises(IllegalTransition, match="step b cannot be taken over: its undoing had"):
+        rerun(run, NEW, "a", "b")
