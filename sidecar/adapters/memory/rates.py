@@ -14,7 +14,7 @@ from sidecar.saga.states import Action
 from sidecar.saga.workflow import StepKey, WorkflowId
 
 KEPT_US = 3_600_000_000
-"""For how long a promise is kept that nobody has come for."""
+"""For how long a promise is kept when nobody has come back with it."""
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -47,12 +47,12 @@ class MemoryRates(MemoryHandle):
                 if turn.granted:
                     promises.pop(key, None)
                 else:
-                    promises[key] = Promise(scope, turn.promise)
+                    promises[key] = Promise(scope, turn.promise, turn.moment)
                 answers[at] = RateAnswer(turn.moment - now, turn.granted)
         asking = {(one.workflow, one.key, one.action) for one in asks}
         for key, promise in list(promises.items()):
             swept = promise.scope[:2] == (namespace, service) and key not in asking
-            if swept and promise.moment < now - KEPT_US:
+            if swept and promise.back < now - KEPT_US:
                 del promises[key]
         return [answers[at] for at in range(len(asks))]
 

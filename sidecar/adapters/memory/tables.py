@@ -180,10 +180,14 @@ class StartKey:
 
 
 class Promise(NamedTuple):
-    """The turn that a step was promised, in microseconds since 1970, and of what."""
+    """The turn that a step was promised, of what, and when it was told to come back.
+
+    In microseconds since 1970.
+    """
 
     scope: RateScope
     moment: int
+    back: int
 
 
 @dataclass(slots=True)

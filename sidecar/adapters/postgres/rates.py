@@ -22,7 +22,7 @@ from sidecar.saga.workflow import StepKey, WorkflowId
 SQL = load(__file__)
 
 KEPT_US = 3_600_000_000
-"""For how long a promise is kept that nobody has come for."""
+"""For how long a promise is kept when nobody has come back with it."""
 
 
 class PostgresRates:

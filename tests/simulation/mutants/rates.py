@@ -39,11 +39,25 @@ TURNS = (
         SIDE_BY_SIDE,
     ),
     tested(
-        "whoever comes back too early loses its turn",
+        "the late all come back at the same time",
+        PACING,
+        "late = moment + interval",
+        "late = meter.late",
+        f"{MEMORY}::test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line",
+    ),
+    tested(
+        "whoever comes back too early is taken for late",
         PACING,
         "one.promise <= now",
         "True",
-        f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
+        SIDE_BY_SIDE,
+    ),
+    tested(
+        "what the late were promised is forgotten while they are away",
+        "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
+        "promise.back < now - KEPT_US",
+        "promise.moment <= now - KEPT_US",
+        f"{MEMORY}::test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line",
     ),
     tested(
         "a new call is waited for as long as there is time",
@@ -55,8 +69,8 @@ TURNS = (
     tested(
         "a limit that was raised leaves the line as it was",
         "sidecar.saga.pacing:_told_by",
-        "0 if interval < meter.interval else meter.promised",
-        "meter.promised",
+        "if interval < meter.interval:",
+        "if False:",
         f"{MEMORY}::test_where_calls_may_come_faster_from_now_on_nobody_keeps_a_turn_far_off",
     ),
     tested(
