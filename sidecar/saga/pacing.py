@@ -37,6 +37,13 @@ NEW_PATIENCE_US = 1_000_000
 """How far off the turn of a new call may be to be waited for by the sidecar: longer waits would
 take slots from calls that are not limited. One that comes with a promise is waited for longer."""
 
+KEPT_US = 3_600_000_000
+"""For how long a promise is kept when nobody comes back with it at the time that was told."""
+
+KEPT_GRANTED_US = 300_000_000
+"""For how long one is kept that was granted: the call may not have been made, or the service may
+have said "not now", and then the same try has its place still."""
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -80,12 +87,13 @@ class Asked(NamedTuple):
 class Turn(NamedTuple):
     """When a call has its turn; it may be made then only if it is `granted`.
 
-    Otherwise it asks again at that moment, by its `promise`.
+    Otherwise it asks again at that moment, by its `promise`. `promised` says that it came with it.
     """
 
     moment: int
     granted: bool
     promise: int
+    promised: bool
 
 
 def give_turns(
@@ -118,7 +126,7 @@ def give_turns(
         elif one.promise is not None and one.promise <= now:
             moment = max(moment, late)
             late = moment + interval
-        turns[at] = Turn(moment, granted, promises[at])
+        turns[at] = Turn(moment, granted, promises[at], one.promise is not None)
     kept = meter.promised if promised == end else promised
     return Meter(kept, called, interval, late), [turns[at] for at in range(len(asked))]
 

@@ -180,14 +180,16 @@ class StartKey:
 
 
 class Promise(NamedTuple):
-    """The turn that a step was promised, of what, and when it was told to come back.
+    """The turn that a step was promised, of what, for which try, and until when that is kept.
 
     In microseconds since 1970.
     """
 
     scope: RateScope
     moment: int
-    back: int
+    tries: int
+    granted: bool
+    kept_until: int
 
 
 @dataclass(slots=True)

@@ -13,10 +13,11 @@ ON CONFLICT (namespace, service, path) DO NOTHING
 -- them would else be given moments that have passed. If the row of any path is missing nobody is
 -- given anything.
 WITH asked AS MATERIALIZED (
-    SELECT v.n, v.path, v.every, v.tolerance, v.patience, v.workflow_id, v.step, v.idx, v.action
+    SELECT v.n, v.path, v.every, v.tolerance, v.patience, v.workflow_id, v.step, v.idx, v.action,
+        v.tries
     FROM json_to_recordset(%(asks)s::json) AS v (
         n integer, path text, every bigint, tolerance bigint, patience bigint, workflow_id uuid,
-        step text, idx integer, action text)
+        step text, idx integer, action text, tries integer)
 ), meters AS MATERIALIZED (
     SELECT m.path, m.promised, m.called, m.late, m.every FROM rate_limits m
     WHERE m.namespace = %(namespace)s AND m.service = %(service)s
@@ -43,14 +44,14 @@ WITH asked AS MATERIALIZED (
     FROM told t
 ), recalled AS MATERIALIZED (
     SELECT a.*, m.now, m.called, m.late, m.promised, m.line, m.behind, p.moment IS NOT NULL AS kept_one,
-        CASE WHEN p.path = a.path AND p.namespace = %(namespace)s AND p.service = %(service)s
+        CASE WHEN p.path = a.path AND p.tries = a.tries AND p.namespace = %(namespace)s AND p.service = %(service)s
             THEN (extract(epoch FROM p.moment) * 1000000)::bigint END AS moment
     FROM asked a JOIN met m USING (path)
     LEFT JOIN rate_promises p ON p.workflow_id = a.workflow_id AND p.step = a.step
         AND p.idx = a.idx AND p.action = a.action
 ), remembered AS MATERIALIZED (
     SELECT r.n, r.path, r.every, r.tolerance, r.patience, r.workflow_id, r.step, r.idx, r.action,
-        r.now, r.called, r.late, r.promised, r.line, r.kept_one,
+        r.tries, r.now, r.called, r.late, r.promised, r.line, r.kept_one,
         CASE WHEN r.moment <= r.behind THEN r.moment END AS promise
     FROM recalled r
 ), lined_up AS MATERIALIZED (
@@ -97,28 +98,31 @@ WITH asked AS MATERIALIZED (
     ) AS a
     WHERE m.namespace = %(namespace)s AND m.service = %(service)s AND m.path = a.path
 ), kept AS (
-    INSERT INTO rate_promises (workflow_id, step, idx, action, namespace, service, path, moment, back)
+    INSERT INTO rate_promises (workflow_id, step, idx, action, namespace, service, path, moment,
+        tries, granted, kept_until)
     SELECT workflow_id, step, idx, action, %(namespace)s, %(service)s, path,
-        'epoch'::timestamptz + turn * interval '1 microsecond',
-        'epoch'::timestamptz + (now + wait) * interval '1 microsecond'
-    FROM answered WHERE NOT granted
+        'epoch'::timestamptz + turn * interval '1 microsecond', tries, granted,
+        'epoch'::timestamptz + (now + wait + CASE WHEN granted THEN %(kept_granted)s::bigint
+            ELSE %(kept_for)s::bigint END) * interval '1 microsecond'
+    FROM answered WHERE NOT granted OR promise IS NOT NULL
     ON CONFLICT (workflow_id, step, idx, action) DO UPDATE SET moment = EXCLUDED.moment,
-        back = EXCLUDED.back, path = EXCLUDED.path, namespace = EXCLUDED.namespace, service = EXCLUDED.service
+        tries = EXCLUDED.tries, granted = EXCLUDED.granted, kept_until = EXCLUDED.kept_until,
+        path = EXCLUDED.path, namespace = EXCLUDED.namespace, service = EXCLUDED.service
 ), used AS (
     DELETE FROM rate_promises p USING answered a
-    WHERE a.granted AND a.kept_one AND p.workflow_id = a.workflow_id
+    WHERE a.granted AND a.promise IS NULL AND a.kept_one AND p.workflow_id = a.workflow_id
       AND p.step = a.step AND p.idx = a.idx AND p.action = a.action
 ), swept AS (
     DELETE FROM rate_promises WHERE (workflow_id, step, idx, action) IN (
         SELECT p.workflow_id, p.step, p.idx, p.action FROM rate_promises p
         WHERE p.namespace = %(namespace)s AND p.service = %(service)s
-          AND p.back < statement_timestamp() - %(kept_for)s::bigint * interval '1 microsecond'
+          AND p.kept_until < statement_timestamp()
           AND (p.workflow_id, p.step, p.idx, p.action)
               NOT IN (SELECT workflow_id, step, idx, action FROM asked)
-        ORDER BY p.back LIMIT 100 FOR UPDATE OF p SKIP LOCKED)
+        ORDER BY p.kept_until LIMIT 1000 FOR UPDATE OF p SKIP LOCKED)
 )
 SELECT n, wait, granted FROM answered ORDER BY n
 
 -- name: promised_steps
 -- Those that wait for a turn that they were promised.
-SELECT step, idx FROM rate_promises WHERE workflow_id = %(id)s::uuid
+SELECT step, idx FROM rate_promises WHERE workflow_id = %(id)s::uuid AND NOT granted

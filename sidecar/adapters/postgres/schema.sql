@@ -313,7 +313,9 @@ CREATE TABLE rate_promises (
     service     text        NOT NULL,
     path        text        NOT NULL,
     moment      timestamptz NOT NULL,
-    back        timestamptz NOT NULL,
+    tries       integer     NOT NULL,
+    granted     boolean     NOT NULL,
+    kept_until  timestamptz NOT NULL,
     PRIMARY KEY (workflow_id, step, idx, action)
 );
-CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, back);
+CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, kept_until);

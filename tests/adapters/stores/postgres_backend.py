@@ -40,7 +40,7 @@ MOMENTS = {
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
     "rate_limits": ("promised", "called", "late"),
-    "rate_promises": ("moment", "back"),
+    "rate_promises": ("moment", "kept_until"),
     "bulk_jobs": ("moved_at", "created_at", "ended_at"),
 }
 

@@ -84,4 +84,5 @@ def _ask(
     key = StepKey("charge", draw.choice((-1, 0, 1)))
     action = draw.choice((Action.EXECUTE, Action.COMPENSATE))
     patience = draw.choice((0, 1_000, 500_000, 4_000_000))
-    return RateAsk(path, paths[path], draw.choice(known), key, action, patience)
+    tries = int(draw.random() < 0.1)
+    return RateAsk(path, paths[path], draw.choice(known), key, action, patience, tries)

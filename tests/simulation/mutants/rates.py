@@ -55,7 +55,7 @@ TURNS = (
     tested(
         "what the late were promised is forgotten while they are away",
         "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
-        "promise.back < now - KEPT_US",
+        "promise.kept_until < now",
         "promise.moment <= now - KEPT_US",
         f"{MEMORY}::test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line",
     ),
@@ -91,7 +91,7 @@ TURNS = (
     tested(
         "a promise is forgotten as soon as it is made",
         "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
-        "if turn.granted:",
+        "if turn.granted and not turn.promised:",
         "if True:",
         f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
     ),
@@ -110,11 +110,26 @@ TURNS = (
         SIDE_BY_SIDE,
     ),
     tested(
-        "the database keeps promises that were used",
+        "a turn that was granted and not used is lost",
         STATEMENT,
-        "WHERE a.granted AND a.kept_one",
-        "WHERE NOT a.granted AND a.kept_one",
+        "WHERE NOT granted OR promise IS NOT NULL",
+        "WHERE NOT granted",
+        f"{POSTGRES}::test_a_turn_that_was_not_used_is_asked_for_again_from_the_same_place",
         SIDE_BY_SIDE,
+    ),
+    tested(
+        "a try that was spent keeps its place in the line",
+        "sidecar.adapters.memory.rates:MemoryRates._promised",
+        "(promise.scope, promise.tries) != (scope, tries)",
+        "promise.scope != scope",
+        f"{MEMORY}::test_a_turn_that_was_not_used_is_asked_for_again_from_the_same_place",
+    ),
+    tested(
+        "a turn that was granted long ago is kept",
+        "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
+        "KEPT_GRANTED_US if turn.granted else KEPT_US",
+        "KEPT_US",
+        f"{MEMORY}::test_a_turn_that_was_granted_long_ago_is_forgotten",
     ),
 )
 

@@ -13,7 +13,7 @@ CREATE TABLE rate_limits (
     PRIMARY KEY (namespace, service, path)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- What steps were promised that had to be sent away, and when they come back; one whose action is not limited has none.
+-- What steps were promised that had to be sent away, for which try, and until when it counts; one whose action is not limited has none.
 CREATE TABLE rate_promises (
     workflow_id uuid        NOT NULL,
     step        text        NOT NULL,
@@ -23,10 +23,12 @@ CREATE TABLE rate_promises (
     service     text        NOT NULL,
     path        text        NOT NULL,
     moment      timestamptz NOT NULL,
-    back        timestamptz NOT NULL,
+    tries       integer     NOT NULL,
+    granted     boolean     NOT NULL,
+    kept_until  timestamptz NOT NULL,
     PRIMARY KEY (workflow_id, step, idx, action)
 );
-CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, back);
+CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, kept_until);
 
 ALTER TABLE steps ADD COLUMN priority integer NOT NULL DEFAULT 0;
 
