@@ -83,7 +83,9 @@ class Limiter:
             raise _stopping()
         limit = self._limits[path]
         patience = int(patience_s * 1_000_000)
-        ask = RateAsk(path, limit, claimed.workflow, claimed.key, claimed.action, patience)
+        ask = RateAsk(
+            path, limit, claimed.workflow, claimed.key, claimed.action, patience, claimed.tries
+        )
         future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(ask, future))
         if self._asking is None:

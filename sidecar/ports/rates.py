@@ -15,7 +15,10 @@ from sidecar.saga.workflow import StepKey, WorkflowId
 
 
 class RateAsk(NamedTuple):
-    """A claimed step that wants to call `path`; it can wait for `patience` microseconds."""
+    """A claimed step that wants to call `path`; it can wait for `patience` microseconds.
+
+    What was promised to it is for one of its tries: `tries` is how many it has spent.
+    """
 
     path: str
     limit: RateLimit
@@ -23,6 +26,7 @@ class RateAsk(NamedTuple):
     key: StepKey
     action: Action
     patience: int
+    tries: int
 
 
 class RateAnswer(NamedTuple):

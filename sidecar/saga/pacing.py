@@ -7,14 +7,17 @@ interval between two calls. With `limit` calls `per` span the interval is `per /
 tolerance `limit - 1` intervals, so an action that has rested may be called `limit` times at once,
 and in any span W at most `limit + W / interval` times.
 
-There are two meters for each action, since a moment may lie far ahead, and whoever was given it may
-be late for it:
+There are two such meters for each action, since a moment may lie far ahead, and whoever was given
+it may be late for it:
 
 - `promised` says when whoever asks now has its turn. A turn that is too far off to be waited for is
   kept as a promise, and whoever comes back with it is not put at the end again.
 - `called` counts what is really granted. So promises that nobody came for in time do not add up to
-  a burst: they are granted one after the other, and those for whom that takes too long are promised
-  a new turn at the end, once for each such outage. Whoever comes back too early keeps its turn.
+  a burst: they are granted one after the other. Whoever comes back too early keeps its turn.
+
+Those that are late, and for whom that takes too long, keep their promise, by which they go before
+others that ask together with them, and are told to come back at moments that `late` spaces out by
+the same interval: behind others that are late, not behind the whole line.
 
 A limit may change while a line stands. What was granted is then counted by the new interval, so
 that as many calls are outstanding as before. If calls may come faster the line of promises is given
@@ -33,6 +36,13 @@ from typing import NamedTuple
 NEW_PATIENCE_US = 1_000_000
 """How far off the turn of a new call may be to be waited for by the sidecar: longer waits would
 take slots from calls that are not limited. One that comes with a promise is waited for longer."""
+
+KEPT_US = 3_600_000_000
+"""For how long a promise is kept when nobody comes back with it at the time that was told."""
+
+KEPT_GRANTED_US = 300_000_000
+"""For how long one is kept that was granted: the call may not have been made, or the service may
+have said "not now", and then the same try has its place still."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -57,12 +67,14 @@ class RateLimit(NamedTuple):
 class Meter(NamedTuple):
     """The theoretical arrival times of an action: of the next promise, and of the next call.
 
-    `interval` is that of the limit by which they were told last, 0 if none was.
+    `interval` is that of the limit by which they were told last, 0 if none was. `late` is when the
+    next one that is late comes back, at the earliest.
     """
 
     promised: int = 0
     called: int = 0
     interval: int = 0
+    late: int = 0
 
 
 class Asked(NamedTuple):
@@ -75,12 +87,13 @@ class Asked(NamedTuple):
 class Turn(NamedTuple):
     """When a call has its turn; it may be made then only if it is `granted`.
 
-    Otherwise it asks again at that moment, by its `promise`.
+    Otherwise it asks again at that moment, by its `promise`. `promised` says that it came with it.
     """
 
     moment: int
     granted: bool
     promise: int
+    promised: bool
 
 
 def give_turns(
@@ -101,23 +114,21 @@ def give_turns(
         else:
             promises.append(one.promise)
     turns: dict[int, Turn] = {}
-    theoretical, called = meter.called, meter.called
+    theoretical, called, late = meter.called, meter.called, meter.late
     for at in sorted(range(len(asked)), key=lambda place: (promises[place], place)):
         one, arrival = asked[at], max(promises[at], now)
         moment = max(arrival, theoretical - tolerance)
         theoretical = max(theoretical, arrival) + interval
         longest = NEW_PATIENCE_US if one.promise is None else one.patience
         granted = moment - now <= min(one.patience, longest)
-        promise = promises[at]
         if granted:
             called = theoretical
         elif one.promise is not None and one.promise <= now:
-            promise = max(now, promised - tolerance)
-            promised += interval
-            moment = max(moment, promise)
-        turns[at] = Turn(moment, granted, promise)
+            moment = max(moment, late)
+            late = moment + interval
+        turns[at] = Turn(moment, granted, promises[at], one.promise is not None)
     kept = meter.promised if promised == end else promised
-    return Meter(kept, called, interval), [turns[at] for at in range(len(asked))]
+    return Meter(kept, called, interval, late), [turns[at] for at in range(len(asked))]
 
 
 def _told_by(interval: int, meter: Meter, now: int) -> Meter:
@@ -127,4 +138,6 @@ def _told_by(interval: int, meter: Meter, now: int) -> Meter:
     called = meter.called
     if called > now:
         called = now - (now - called) * interval // meter.interval
-    return Meter(0 if interval < meter.interval else meter.promised, called, interval)
+    if interval < meter.interval:
+        return Meter(0, called, interval)
+    return Meter(meter.promised, called, interval, meter.late)

@@ -31,9 +31,10 @@ def ask(
     key: StepKey = CHARGE,
     action: Action = Action.EXECUTE,
     patience: int = 0,
+    tries: int = 0,
 ) -> RateAsk:
     """One call that wants its turn."""
-    return RateAsk(path, limit, workflow or new_id(), key, action, patience)
+    return RateAsk(path, limit, workflow or new_id(), key, action, patience, tries)
 
 
 def about(answers: Sequence[RateAnswer]) -> list[tuple[bool, int]]:
@@ -144,14 +145,47 @@ class RateSuite(StoreFixtures):
         answers = await store.ask_rates("default", "payments", [ask(one) for one in late])
         assert about(answers) == [(True, 0), (True, 0), *((False, 60 * n) for n in (1, 2, 3, 4))]
 
-    async def test_the_late_who_are_put_off_stand_behind_those_who_are_in_time(
+    async def test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line(
         self, store: Store, backend: Backend
     ) -> None:
+        """They keep their place: whoever of them asks together with others goes first."""
         waiting = [new_id() for _ in range(8)]
         await store.ask_rates("default", "payments", [ask(), ask(), *map(ask, waiting)])
         await backend.pass_time(4 * 3600)
-        answers = await store.ask_rates("default", "payments", [ask(one) for one in waiting[:4]])
-        assert about(answers) == [(True, 0), (True, 0), (False, 300), (False, 360)]
+        for these, expected in (
+            (waiting[:3], [(True, 0), (True, 0), (False, 60)]),
+            (waiting[3:4], [(False, 120)]),
+        ):
+            asked = [ask(one) for one in these]
+            assert about(await store.ask_rates("default", "payments", asked)) == expected
+        await backend.pass_time(2 * 3600)
+        asked = [ask(one) for one in (*waiting[4:], waiting[3], waiting[2])]
+        answers = await store.ask_rates("default", "payments", asked)
+        assert about(answers)[4:] == [(True, 0), (True, 0)]
+
+    async def test_a_turn_that_was_not_used_is_asked_for_again_from_the_same_place(
+        self, store: Store, backend: Backend
+    ) -> None:
+        """Its sidecar may have gone. A try that was spent has had its place."""
+        first, *others = [new_id() for _ in range(6)]
+        await store.ask_rates("default", "payments", [ask(), ask(), *map(ask, (first, *others))])
+        await backend.pass_time(3600)
+        for tries, expected in ((0, (True, 0)), (0, (False, 60)), (1, (False, 360))):
+            answers = await store.ask_rates("default", "payments", [ask(first, tries=tries)])
+            assert about(answers) == [expected]
+            kept = set(await store.promised_steps(first))
+            assert kept == (set() if expected[0] else {CHARGE})
+
+    async def test_a_turn_that_was_granted_long_ago_is_forgotten(
+        self, store: Store, backend: Backend
+    ) -> None:
+        first, second = new_id(), new_id()
+        await store.ask_rates("default", "payments", [ask(), ask(), ask(first), ask(second)])
+        await backend.pass_time(3600)
+        assert about(await store.ask_rates("default", "payments", [ask(first)])) == [(True, 0)]
+        await backend.pass_time(600)
+        await store.ask_rates("default", "payments", [ask(path="/refunds")])
+        assert about(await store.ask_rates("default", "payments", [ask(first)])) == [(False, 110)]
 
     async def test_each_action_and_item_of_a_step_is_promised_its_own_turn(
         self, store: Store

@@ -180,10 +180,16 @@ class StartKey:
 
 
 class Promise(NamedTuple):
-    """The turn that a step was promised, in microseconds since 1970, and of what."""
+    """The turn that a step was promised, of what, for which try, and until when that is kept.
+
+    In microseconds since 1970.
+    """
 
     scope: RateScope
     moment: int
+    tries: int
+    granted: bool
+    kept_until: int
 
 
 @dataclass(slots=True)

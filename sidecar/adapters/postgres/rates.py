@@ -16,13 +16,10 @@ from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import load
 from sidecar.errors import StoreConflict
 from sidecar.ports.rates import RateAnswer, RateAsk
-from sidecar.saga.pacing import NEW_PATIENCE_US
+from sidecar.saga.pacing import KEPT_GRANTED_US, KEPT_US, NEW_PATIENCE_US
 from sidecar.saga.workflow import StepKey, WorkflowId
 
 SQL = load(__file__)
-
-KEPT_US = 3_600_000_000
-"""For how long a promise is kept that nobody has come for."""
 
 
 class PostgresRates:
@@ -60,6 +57,7 @@ def values_of(namespace: str, service: str, asks: Sequence[RateAsk]) -> dict[str
         "asks": orjson.dumps([_record(at, one) for at, one in enumerate(asks)]).decode(),
         "new_patience": NEW_PATIENCE_US,
         "kept_for": KEPT_US,
+        "kept_granted": KEPT_GRANTED_US,
     }
 
 
@@ -74,4 +72,5 @@ def _record(at: int, ask: RateAsk) -> dict[str, Any]:
         "step": ask.key.step,
         "idx": ask.key.index,
         "action": ask.action.value,
+        "tries": ask.tries,
     }

@@ -301,6 +301,7 @@ CREATE TABLE rate_limits (
     path      text        NOT NULL,
     promised  timestamptz NOT NULL DEFAULT 'epoch',
     called    timestamptz NOT NULL DEFAULT 'epoch',
+    late      timestamptz NOT NULL DEFAULT 'epoch',
     every     bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (namespace, service, path)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -315,6 +316,9 @@ CREATE TABLE rate_promises (
     service     text        NOT NULL,
     path        text        NOT NULL,
     moment      timestamptz NOT NULL,
+    tries       integer     NOT NULL,
+    granted     boolean     NOT NULL,
+    kept_until  timestamptz NOT NULL,
     PRIMARY KEY (workflow_id, step, idx, action)
 );
-CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, moment);
+CREATE INDEX rate_promises_oldest ON rate_promises (namespace, service, kept_until);

@@ -39,8 +39,8 @@ MOMENTS = {
     "turns": ("since",),
     "sidecars": ("started_at", "seen_at"),
     "definitions": ("state_at",),
-    "rate_limits": ("promised", "called"),
-    "rate_promises": ("moment",),
+    "rate_limits": ("promised", "called", "late"),
+    "rate_promises": ("moment", "kept_until"),
     "bulk_jobs": ("moved_at", "created_at", "ended_at"),
 }
 

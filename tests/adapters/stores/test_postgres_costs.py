@@ -377,4 +377,4 @@ async def test_a_turn_costs_the_same_however_long_the_line_is(
 
 
 def _ask(path: str, limit: RateLimit) -> RateAsk:
-    return RateAsk(path, limit, new_id(), StepKey("charge"), Action.EXECUTE, 0)
+    return RateAsk(path, limit, new_id(), StepKey("charge"), Action.EXECUTE, 0, 0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from sidecar.ports.rates import RateAsk
@@ -17,6 +20,8 @@ from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.postgres
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 SEQUENCES = 40
 QUESTIONS = 25
@@ -74,6 +79,29 @@ async def test_both_stores_give_the_same_turns_whatever_is_asked(twins: Twins) -
     assert late > 10
 
 
+async def test_a_line_whose_steps_were_cancelled_can_be_set_back_as_the_page_says(
+    twins: Twins, timed: str
+) -> None:
+    """And the limit is kept all the same."""
+    (said,) = re.findall(r"`(UPDATE goconductor\.rate_limits .+)`", OPERATIONS.read_text("utf-8"))
+    limit = RateLimit(2, timedelta(hours=2))
+
+    def one() -> RateAsk:
+        workflow = WorkflowId(str(uuid.uuid4()))
+        return RateAsk("/charges", limit, workflow, StepKey("charge"), Action.EXECUTE, 0, 0)
+
+    store = twins.stores[0]
+    before = await store.ask_rates("default", "payments", [one() for _ in range(50)])
+    assert (before[-1].granted, before[-1].wait) == (False, 48 * limit.interval)
+    async with await psycopg.AsyncConnection.connect(timed, autocommit=True) as connection:
+        assert (await connection.execute(said.encode())).rowcount == 1
+    after = await store.ask_rates("default", "payments", [one(), one()])
+    assert [(one.granted, one.wait) for one in after] == [
+        (False, limit.interval),
+        (False, 2 * limit.interval),
+    ]
+
+
 def _limit(draw: random.Random) -> RateLimit:
     return RateLimit(draw.choice((1, 2, 3, 7)), timedelta(milliseconds=draw.randint(5, 4000)))
 
@@ -84,4 +112,5 @@ def _ask(
     key = StepKey("charge", draw.choice((-1, 0, 1)))
     action = draw.choice((Action.EXECUTE, Action.COMPENSATE))
     patience = draw.choice((0, 1_000, 500_000, 4_000_000))
-    return RateAsk(path, paths[path], draw.choice(known), key, action, patience)
+    tries = int(draw.random() < 0.1)
+    return RateAsk(path, paths[path], draw.choice(known), key, action, patience, tries)

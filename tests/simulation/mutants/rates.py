@@ -39,11 +39,25 @@ TURNS = (
         SIDE_BY_SIDE,
     ),
     tested(
-        "whoever comes back too early loses its turn",
+        "the late all come back at the same time",
+        PACING,
+        "late = moment + interval",
+        "late = meter.late",
+        f"{MEMORY}::test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line",
+    ),
+    tested(
+        "whoever comes back too early is taken for late",
         PACING,
         "one.promise <= now",
         "True",
-        f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
+        SIDE_BY_SIDE,
+    ),
+    tested(
+        "what the late were promised is forgotten while they are away",
+        "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
+        "promise.kept_until < now",
+        "promise.moment <= now - KEPT_US",
+        f"{MEMORY}::test_the_late_come_back_one_after_the_other_and_not_behind_the_whole_line",
     ),
     tested(
         "a new call is waited for as long as there is time",
@@ -55,8 +69,8 @@ TURNS = (
     tested(
         "a limit that was raised leaves the line as it was",
         "sidecar.saga.pacing:_told_by",
-        "0 if interval < meter.interval else meter.promised",
-        "meter.promised",
+        "if interval < meter.interval:",
+        "if False:",
         f"{MEMORY}::test_where_calls_may_come_faster_from_now_on_nobody_keeps_a_turn_far_off",
     ),
     tested(
@@ -77,7 +91,7 @@ TURNS = (
     tested(
         "a promise is forgotten as soon as it is made",
         "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
-        "if turn.granted:",
+        "if turn.granted and not turn.promised:",
         "if True:",
         f"{MEMORY}::test_whoever_was_sent_away_comes_back_to_its_own_turn_by_any_handle",
     ),
@@ -96,11 +110,26 @@ TURNS = (
         SIDE_BY_SIDE,
     ),
     tested(
-        "the database keeps promises that were used",
+        "a turn that was granted and not used is lost",
         STATEMENT,
-        "WHERE a.granted AND a.kept_one",
-        "WHERE NOT a.granted AND a.kept_one",
+        "WHERE NOT granted OR promise IS NOT NULL",
+        "WHERE NOT granted",
+        f"{POSTGRES}::test_a_turn_that_was_not_used_is_asked_for_again_from_the_same_place",
         SIDE_BY_SIDE,
+    ),
+    tested(
+        "a try that was spent keeps its place in the line",
+        "sidecar.adapters.memory.rates:MemoryRates._promised",
+        "(promise.scope, promise.tries) != (scope, tries)",
+        "promise.scope != scope",
+        f"{MEMORY}::test_a_turn_that_was_not_used_is_asked_for_again_from_the_same_place",
+    ),
+    tested(
+        "a turn that was granted long ago is kept",
+        "sidecar.adapters.memory.rates:MemoryRates.ask_rates",
+        "KEPT_GRANTED_US if turn.granted else KEPT_US",
+        "KEPT_US",
+        f"{MEMORY}::test_a_turn_that_was_granted_long_ago_is_forgotten",
     ),
 )
 

@@ -80,6 +80,7 @@ class TrickyStore(MemoryStore):
         super().__init__(compile_document=compile_stored, render=render, clock=clock)
         self.faults = Faults()
         self.batches: list[Batch] = []
+        self.tries_asked: list[int] = []
 
     async def commit(self, batch: Batch) -> BatchResult:
         self.batches.append(batch)
@@ -92,6 +93,7 @@ class TrickyStore(MemoryStore):
         self, namespace: str, service: str, asks: Sequence[RateAsk]
     ) -> Sequence[RateAnswer]:
         await self.faults.meet("ask_rates")
+        self.tries_asked += [one.tries for one in asks]
         answers = await super().ask_rates(namespace, service, asks)
         await self.faults.meet("rates_asked")
         return answers

@@ -202,3 +202,15 @@ async def test_whoever_asks_once_the_sidecar_has_stopped_is_told_so(parts: Parts
     with pytest.raises(StoreUnavailable, match="stopping"):
         await parts.limiter.ask(one, CHARGES, 1.0)
     assert asked(parts) == 0
+
+
+async def test_a_turn_is_asked_for_by_the_try_that_it_is_for(parts: Parts) -> None:
+    lost = outcome(OutcomeKind.UNKNOWN)
+    parts.service.script = {("charge", Action.EXECUTE): Act(lost)}
+    await started(parts, await parts.define(call("charge")), 1)
+    await claim(parts)
+    await until(lambda: parts.slots.used == 0)
+    parts.clock.advance(60)
+    await claim(parts)
+    await until(lambda: parts.slots.used == 0)
+    assert parts.store.tries_asked == [0, 1]

@@ -80,3 +80,29 @@ def test_a_limit_that_flaps_while_replicas_differ_forgets_nothing_that_was_calle
         meter, _ = give_turns(limit, meter, [], SECOND)
     _, (turn,) = give_turns(TEN, meter, [Asked(None, 0)], SECOND)
     assert (turn.moment, turn.granted) == (SECOND + TEN.interval, False)
+
+
+def test_after_an_outage_those_that_are_late_do_not_come_behind_the_whole_line() -> None:
+    """And nothing is left unused by it, nor is asked for without end."""
+    many, slots, outage = 3_000, 64, (60 * SECOND, 120 * SECOND)
+    meter, now = Meter(), 1
+    due: list[tuple[int, int, int | None]] = [(now, number, None) for number in range(many)]
+    asks = [0] * many
+    called: list[tuple[int, int]] = []
+    while due:
+        now = max(now, due[0][0])
+        if outage[0] <= now < outage[1]:
+            now = outage[1]
+        together = [heapq.heappop(due) for _ in range(min(slots, len(due))) if due[0][0] <= now]
+        asked = [Asked(promise, 4 * SECOND) for _, _, promise in together]
+        meter, turns = give_turns(TEN, meter, asked, now)
+        for (_, number, _), turn in zip(together, turns, strict=True):
+            asks[number] += 1
+            _settle(turn, number, called, due)
+    missed = range(610, 1_200)
+    done = {number: moment for moment, number in called}
+    assert max(done.values()) <= outage[1] - outage[0] + many * TEN.interval
+    assert sum(done[number] for number in missed) / len(missed) <= outage[1] + 2 * (
+        outage[1] - outage[0]
+    )
+    assert sum(asks) <= 4 * many
