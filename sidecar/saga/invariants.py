@@ -50,8 +50,11 @@ def misplaced(
     if mine is not None:
         kept = standing(mine, InLine(workflow.id))
         due = standing_of_workflow(definition, workflow)
-        # One that had given its place back goes on without one.
-        without = due is Standing.HAS_PLACE and workflow.turning_back
+        # One that had given its place back goes on without one: a child that had completed, or one
+        # that was in `error`, also if it is past its pivot and goes on forward.
+        turns = definition.concurrency
+        gave_back = workflow.turning_back or (turns is not None and turns.release_on_error)
+        without = due is Standing.HAS_PLACE and gave_back
         if kept is not due and not (without and kept is Standing.NONE):
             found.append(f"the workflow is {workflow.status} and its place is kept as: {kept}")
     for step in workflow.steps.values():

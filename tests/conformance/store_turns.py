@@ -129,6 +129,27 @@ class TurnSuite(StoreFixtures):
             assert await payments.status(workflow) is WorkflowStatus.ERROR
             assert await placed(store, turn) == ([] if release else [workflow])
 
+    async def test_one_that_gave_its_place_back_goes_on_without_one(
+        self, store: Store, payments: Player
+    ) -> None:
+        turns = {"key": "${input.account}", "release_on_error": True}
+        definition = await register(
+            store, call("pay", pivot=True), call("tell"), name="order", concurrency=turns
+        )
+        first, second = [await payments.start(definition, body=BODY) for _ in range(2)]
+        await admit(payments, first)
+        await payments.answer(await payments.claim_one())
+        await payments.answer(await payments.claim_one(), refused())
+        assert await payments.status(first) is WorkflowStatus.ERROR
+        assert await admit(payments, second) is Verdict.APPLIED
+        await payments.apply(first, RetryRequested())
+        assert await payments.status(first) is WorkflowStatus.IN_PROGRESS
+        assert await placed(store) == [second]
+        again = next(one for one in await payments.claim() if one.workflow == first)
+        await payments.answer(again)
+        assert await payments.status(first) is WorkflowStatus.COMPLETED
+        assert await placed(store) == [second]
+
     async def test_a_key_that_cannot_be_rendered_ends_the_workflow_at_once(
         self, store: Store, payments: Player
     ) -> None:
