@@ -215,7 +215,8 @@ class Checkers:
 
     def _answered_pending(self, workflow: WorkflowId, key: StepKey) -> bool:
         history = self._tables.rows[workflow].history
-        mine = [one for one in history if (one.step, one.index) == key]
+        # The callback may come in the same commit, too late: that is noted, and moves nothing.
+        mine = [one for one in history if (one.step, one.index) == key and one.after is not None]
         return bool(mine) and mine[-1].cause == OutcomeKind.PENDING
 
     # -- at every call --------------------------------------------------------------------------
