@@ -140,14 +140,12 @@ class Turns:
 
     async def _admit_line(self, turn: TurnKey, line: Sequence[InLine]) -> list[Exception]:
         """Admit those of one key, in their order; return why some could not be."""
-        try:
-            found = await asyncio.gather(*(self._admit_one(one, turn) for one in line))
-            errors = [error for error in found if error is not None]
-            if errors:
-                self._again.add(turn)  # there is a place for somebody else
-            return errors
-        finally:
-            self._release(turn)
+        found = await asyncio.gather(*(self._admit_one(one, turn) for one in line))
+        errors = [error for error in found if error is not None]
+        if errors:
+            self._again.add(turn)  # there is a place for somebody else
+        self._release(turn)
+        return errors
 
     async def _admit_one(self, one: InLine, turn: TurnKey) -> Exception | None:
         """Admit one; what can never begin is turned back, so that it stands before nobody."""
