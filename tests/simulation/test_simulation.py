@@ -40,7 +40,7 @@ def test_no_seed_finds_anything_wrong() -> None:
         assert not missing, f"these faults never fired, so the batch proves nothing: {missing}"
         told = set(StepStatus) - {StepStatus.PENDING}
         faults = ("lease_ended", "late_answer", "released", "held", "stale_epoch")
-        for name in (*faults, "taken_over", *Reason, *told):
+        for name in (*faults, "taken_over", "priorities", *Reason, *told):
             assert seen[name], f"{name} was never seen, so the batch proves nothing about it"
         total = ends.total()
         assert ends["completed"] > total * 0.2

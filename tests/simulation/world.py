@@ -39,6 +39,7 @@ from tests.simulation.offering import Offering
 from tests.simulation.pace import Pace
 from tests.simulation.sides import NAMESPACE, SimClock
 from tests.simulation.talk import Talk
+from tests.simulation.urgency import give_priorities
 from tests.simulation.verdict import Verdict, at_rest, unrest
 from tests.simulation.workload import SERVICES, Answers, document
 
@@ -173,6 +174,8 @@ class World:
     async def _register(self) -> list[str]:
         names = [f"flow{number}" for number in range(self.draw.choice((1, 2)))]
         documents = [child(self.draw, SERVICES), *(document(self.draw, name) for name in names)]
+        if give_priorities(self.report.seed, documents):
+            self.checkers.seen["priorities"] += 1
         for one in documents:
             for step in one["steps"]:
                 if "workflow" in step:
