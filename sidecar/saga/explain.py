@@ -18,6 +18,9 @@ from sidecar.saga.states import CLAIMABLE, OPEN, Action, StepStatus, WorkflowSta
 from sidecar.saga.turns import TurnKey, limit_of, turn_of, waits_for_turn
 from sidecar.saga.workflow import NO_INDEX, Fan, Step, StepKey, Workflow
 
+_NOTHING_LEFT = frozenset({WorkflowStatus.COMPLETED, WorkflowStatus.ROLLED_BACK})
+"""Ends at which no step waits for anything, so that none is looked at."""
+
 
 def waiting_on(
     definition: Definition,
@@ -31,6 +34,8 @@ def waiting_on(
     `promised` are the steps that wait for a turn which a rate limit has given them; `holders` name
     who has the places that others wait for, as far as it is known.
     """
+    if workflow.status in _NOTHING_LEFT:
+        return []
     if workflow.paused:
         return ["paused: an operator must resume it"]
     turn = turn_of(workflow)
