@@ -212,7 +212,7 @@ def _leaks(connection: psycopg.Connection[Any]) -> Leaks:
     row = connection.execute(
         "SELECT (SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE d.datname = current_database() AND locktype = 'advisory'"
-        " AND classid::bigint NOT BETWEEN 24768 AND 24770),"  # those end with their transactions
+        " AND classid::bigint NOT BETWEEN 24768 AND 24771),"  # those end with their transactions
         " (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%%'"
         " AND state_change < clock_timestamp() - make_interval(secs => %s)),"

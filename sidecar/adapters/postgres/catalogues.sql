@@ -1,7 +1,7 @@
 -- name: lock_catalogues
 -- Versions of one service's catalogue are numbered one after the other, however many replicas of it
 -- are started at once.
-SELECT pg_advisory_xact_lock(24770, hashtext(%(namespace)s || '/' || %(service)s))
+SELECT pg_advisory_xact_lock(24771, hashtext(%(namespace)s || '/' || %(service)s))
 
 -- name: publish_catalogue
 -- The next number, unless the same is there already; then that is in force again.
