@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from sidecar.ports.rates import RateAsk
 from sidecar.saga.pacing import RateLimit
 from sidecar.saga.states import Action
 from sidecar.saga.workflow import StepKey, WorkflowId
-from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
-from tests.servers.postgres import PostgresServer
+from tests.adapters.stores.twins import NAMESPACE, Twins, timed, twins
 
 pytestmark = pytest.mark.postgres
 
@@ -29,23 +27,7 @@ CHANGES = 0.1
 """How often a limit becomes another."""
 
 
-@pytest.fixture(scope="module")
-def timed(postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of a database with the schema and a clock that is moved by hand."""
-    name = f"rates_{uuid.uuid4().hex}"
-    dsn = postgres_server.create_database(name)
-    prepare(dsn)
-    yield dsn
-    if postgres_server.alive:
-        postgres_server.drop_database(name)
-
-
-@pytest.fixture
-async def twins(timed: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
-    both = Twins(timed, monkeypatch)
-    await both.open()
-    yield both
-    await both.close()
+__all__ = ["timed", "twins"]
 
 
 async def test_both_stores_give_the_same_turns_whatever_is_asked(twins: Twins) -> None:

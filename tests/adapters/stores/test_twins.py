@@ -11,7 +11,6 @@ import os
 import random
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -32,9 +31,8 @@ from sidecar.saga.events import (
 from sidecar.saga.states import CLAIMABLE, WORKFLOW_ENDS, StepStatus, WorkflowStatus
 from sidecar.saga.turns import TurnKey, turn_of, waits_for_turn
 from sidecar.saga.workflow import StepKey, Workflow, WorkflowId
-from tests.adapters.stores.twins import NAMESPACE, Twins, prepare
+from tests.adapters.stores.twins import NAMESPACE, Twins, timed, twins
 from tests.conformance.store_play import MARGIN
-from tests.servers.postgres import PostgresServer
 from tests.unit.saga.test_language_properties import answers, graph, verbs
 
 SEQUENCES = int(os.environ.get("TWINS", "200"))
@@ -46,23 +44,7 @@ COMPARED_AFTER = int(os.environ.get("TWINS_COMPARED_AFTER", "5"))
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60 + SEQUENCES * 2)]
 
 
-@pytest.fixture(scope="module")
-def timed(postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of a database with the schema and a clock that is moved by hand."""
-    name = f"twins_{uuid.uuid4().hex}"
-    dsn = postgres_server.create_database(name)
-    prepare(dsn)
-    yield dsn
-    if postgres_server.alive:
-        postgres_server.drop_database(name)
-
-
-@pytest.fixture
-async def twins(timed: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
-    both = Twins(timed, monkeypatch)
-    await both.open()
-    yield both
-    await both.close()
+__all__ = ["timed", "twins"]
 
 
 class _Sequence:

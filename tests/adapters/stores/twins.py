@@ -10,7 +10,8 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import compress
@@ -33,6 +34,7 @@ from sidecar.ports.store import Batch, BatchResult, Missing, Moved, Started, Tra
 from sidecar.saga.changes import Changes
 from sidecar.saga.definition import Definition, JsonText
 from sidecar.saga.workflow import Step, Workflow, WorkflowId
+from tests.servers.postgres import PostgresServer
 from tests.unit.saga.worlds import render
 
 NAMESPACE = "default"
@@ -303,3 +305,22 @@ def _parts(value: object) -> dict[Any, Any] | None:
             return dict(enumerate(value))
         case _:
             return None
+
+
+@pytest.fixture(scope="module")
+def timed(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a database with the schema and a clock that is moved by hand."""
+    name = f"twins_{uuid.uuid4().hex}"
+    dsn = postgres_server.create_database(name)
+    prepare(dsn)
+    yield dsn
+    if postgres_server.alive:
+        postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def twins(timed: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
+    both = Twins(timed, monkeypatch)
+    await both.open()
+    yield both
+    await both.close()
