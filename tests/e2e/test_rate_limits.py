@@ -91,14 +91,21 @@ def never_more_than_the_limit(calls: list[Call]) -> None:
         assert last - first + 1 <= LIMIT + (span + GOOD_FOR_S) * LIMIT, (first, last, span)
 
 
-def test_two_sidecars_together_keep_the_limit_and_every_step_is_called_once(
-    both: list[Sidecar],
-    started: Callable[[Sidecar], ServerProcess],
-    service: Services,
-) -> None:
-    processes = [started(one) for one in both]
-    for one, process in zip(both, processes, strict=True):
+@pytest.fixture
+def processes(
+    both: list[Sidecar], started: Callable[[Sidecar], ServerProcess]
+) -> list[ServerProcess]:
+    """Both sidecars, at work."""
+    running = [started(one) for one in both]
+    for one, process in zip(both, running, strict=True):
         process.wait_until(one.ready, within_s=WITHIN_S)
+    return running
+
+
+@pytest.mark.usefixtures("processes")
+def test_two_sidecars_together_keep_the_limit_and_every_step_is_called_once(
+    both: list[Sidecar], service: Services
+) -> None:
     begun = begin(both)
     for one, workflow in begun:
         view = one.ask(f"/v1/workflows/{workflow}?wait=30s")
@@ -116,12 +123,9 @@ def test_two_sidecars_together_keep_the_limit_and_every_step_is_called_once(
 
 def test_a_sidecar_that_is_killed_loses_no_step_and_lends_nobody_its_turns(
     both: list[Sidecar],
-    started: Callable[[Sidecar], ServerProcess],
+    processes: list[ServerProcess],
     service: Services,
 ) -> None:
-    processes = [started(one) for one in both]
-    for one, process in zip(both, processes, strict=True):
-        process.wait_until(one.ready, within_s=WITHIN_S)
     begun = begin(both)
     assert service.wait(lambda: len(charges(service)) >= START_TOGETHER)
     view = both[1].ask(f"/v1/workflows/{_one_that_waits(both[1], begun)}")
