@@ -45,7 +45,7 @@ class Written:
     fresh: set[Key] = field(default_factory=set)
     priorities: dict[Key, int] = field(default_factory=dict)
     succeeded: set[Key] = field(default_factory=set)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[records.EventRecord] = field(default_factory=list)
     claims: set[Key] = field(default_factory=set)
     items: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[tuple[WorkflowId, int], dict[str, Any]] = field(default_factory=dict)
@@ -173,14 +173,16 @@ class Written:
         """Return the parameters of the writing statement, a list of records each."""
         if not self.after:
             return {"brought": records.packed(self.brought)} if self.brought else {}
-        fresh: list[dict[str, Any]] = []
-        moved: list[dict[str, Any]] = []
+        fresh: list[records.StepRecord] = []
+        moved: list[records.StepRecord] = []
         for key, step in self.steps.items():
             record = records.step_record(
-                key[0], step, succeeded=key in self.succeeded, claim=key in self.claims
+                key[0],
+                step,
+                succeeded=key in self.succeeded,
+                claim=key in self.claims,
+                priority=self.priorities.get(key, 0),
             )
-            if key in self.priorities:
-                record["priority"] = self.priorities[key]
             (fresh if key in self.fresh else moved).append(record)
         workflows = [
             records.moved_workflow_record(self.after[known], before)
