@@ -57,7 +57,7 @@ class Tokens:
         head = _HEAD.pack(
             _VERSION,
             _ACTIONS.index(attempt.action),
-            uuid.UUID(attempt.workflow).bytes,
+            bytes.fromhex(attempt.workflow.replace("-", "")),
             attempt.key.index,
             attempt.attempt,
         )

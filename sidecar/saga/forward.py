@@ -199,8 +199,8 @@ def _is_true(rendered: JsonText) -> bool:
 
 def _complete_if_finished(draft: Draft) -> None:
     definition = draft.definition
-    if draft.status is not WorkflowStatus.IN_PROGRESS:
-        return
+    if draft.status is not WorkflowStatus.IN_PROGRESS or len(draft.steps) < len(definition.steps):
+        return  # a step without a row is pending
     passed = _Passed(draft)
     if not all(step.name in passed for step in definition.steps):
         return

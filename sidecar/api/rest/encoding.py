@@ -32,7 +32,7 @@ def stamp(time: datetime | None) -> str | None:
     """Return a time as RFC 3339 in UTC, always with microseconds."""
     if time is None:
         return None
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _raw(text: JsonText | None) -> orjson.Fragment | None:
