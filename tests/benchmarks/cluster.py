@@ -1,7 +1,8 @@
-"""GoConductor as it is measured: three sidecars before one stub, PostgreSQL, maybe Kafka.
+"""GoConductor as it is measured: sidecars before one stub, PostgreSQL, maybe Kafka.
 
-Its naive mode is the same engine without group commit: every member its own transaction, over
-twenty connections.
+There are three of them, each for a service of its own; or two replicas, for one service that does
+all three steps. The naive mode is the same engine without group commit: every member its own
+transaction, over twenty connections.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.benchmarks.client import Client
-from tests.benchmarks.saga import SERVICES, VARIANTS, Variant
+from tests.benchmarks.saga import ONE_SERVICE, SERVICES, VARIANTS, Variant
 from tests.benchmarks.system import READY_WITHIN_S, System, answers_200
 from tests.servers.kafka import KafkaServer
 from tests.servers.processes import ServerProcess, free_port
 
 _DATABASE = "bench"
+_REPLICAS = 2
+"""Of one service: a saga keeps to the sidecar that it came to, so it takes two for two cores."""
 
 
 class Cluster(System):
@@ -29,14 +32,17 @@ class Cluster(System):
         queue: str,
         *,
         naive: bool,
+        one_service: bool = False,
         postgres_settings: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.dsn = ""
         self._postgres_settings = postgres_settings or {}
-        self.name = f"{queue}-naive" if naive else queue
         mode = "naive writes" if naive else "group commit"
-        self.title = f"GoConductor, {queue} queue, {mode}"
+        self.name = queue + "-one-service" * one_service + "-naive" * naive
+        self.title = f"GoConductor, {queue} queue, {mode}" + ", one service" * one_service
+        self._services = ONE_SERVICE if one_service else SERVICES
+        self._sidecars = ONE_SERVICE[:_REPLICAS] if one_service else SERVICES
         self._queue: dict[str, Any] = {"kind": queue}
         self._commit = {"max_batch": 1, "writers": 20} if naive else {}
 
@@ -52,7 +58,7 @@ class Cluster(System):
                 "bootstrap_servers": [broker.bootstrap_servers],
                 "topic_prefix": _DATABASE,
             }
-        sidecars = [self._sidecar(service, dsn) for service in SERVICES]
+        sidecars = [self._sidecar(service, dsn) for service in self._sidecars]
         for process, http, url in sidecars:
             process.wait_until(lambda url=url: answers_200(url), within_s=READY_WITHIN_S)
             self.ports.append(http)
@@ -72,7 +78,7 @@ class Cluster(System):
     async def _register(self, variant: Variant) -> None:
         client = Client(self.ports[0])
         try:
-            body = json.dumps(_definition(variant)).encode()
+            body = json.dumps(_definition(variant, self._services)).encode()
             status, answer = await client.request("POST", "/v1/definitions", body)
         finally:
             client.close()
@@ -90,7 +96,7 @@ class Cluster(System):
             "concurrency": 256,
             "log": {"level": "warning"},
         }
-        file = self.folder / f"{service}.yaml"
+        file = self.folder / f"{service}-{http}.yaml"
         file.write_text(json.dumps(config), encoding="utf-8")
         command = [sys.executable, "-m", "sidecar.cli.main", "sidecar", "--config", file]
         return self.spawn("sidecars", command), http, f"http://127.0.0.1:{metrics}/readyz"
@@ -105,11 +111,11 @@ def _definition_name(variant: Variant) -> str:
     return f"bench_{variant.name.replace(' ', '_')}"
 
 
-def _definition(variant: Variant) -> dict[str, Any]:
+def _definition(variant: Variant, services: tuple[str, ...]) -> dict[str, Any]:
     return {
         "name": _definition_name(variant),
         "steps": [
             {"name": path[1:], "service": service, "execute": path, "compensate": f"/undo{path}"}
-            for service, path in zip(SERVICES, variant.steps, strict=True)
+            for service, path in zip(services, variant.steps, strict=True)
         ],
     }

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SERVICES = ("payments", "inventory", "shipping")
+"""Each step is another service's; or all are one's, as they are with systems that run a saga inside
+one service."""
+ONE_SERVICE = ("shop", "shop", "shop")
 
 
 @dataclass(frozen=True, slots=True)

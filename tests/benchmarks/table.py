@@ -30,6 +30,7 @@ from tests.benchmarks.system import System
 SYSTEMS: dict[str, Callable[[], System]] = {
     "postgres-naive": lambda: Cluster("postgres", naive=True),
     "postgres": lambda: Cluster("postgres", naive=False),
+    "postgres-one-service": lambda: Cluster("postgres", naive=False, one_service=True),
     "kafka-naive": lambda: Cluster("kafka", naive=True),
     "kafka": lambda: Cluster("kafka", naive=False),
     "dbos": Dbos,
