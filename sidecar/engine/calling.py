@@ -192,6 +192,7 @@ class Caller:
             left = self._margin_s - (self._clock.monotonic() - began)
             if left <= 0:
                 break
+            failpoint(Site.BEFORE_RATE_GRANT)
             try:
                 grant = await self._limiter.ask(claimed, path, left * WAITED_FOR)
             except GoConductorError as error:
@@ -202,6 +203,7 @@ class Caller:
             if not grant.granted:
                 return Outcome(OutcomeKind.HELD, retry_after=timedelta(seconds=grant.wait_s))
             if await self._begins_in_time(grant):
+                failpoint(Site.AFTER_RATE_GRANT)
                 return None
         return RELEASED
 

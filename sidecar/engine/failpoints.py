@@ -74,6 +74,10 @@ class Site(StrEnum):
     """The same, of a batch by which workflows were started."""
 
     # -- from a claim to a settlement --
+    BEFORE_RATE_GRANT = "before_rate_grant"
+    """A claimed step is about to ask when its rate limit lets it call."""
+    AFTER_RATE_GRANT = "after_rate_grant"
+    """It may call now: its turn counts, and nobody was called."""
     BEFORE_CALL = "before_call"
     """The service is about to be asked to execute a step."""
     AFTER_CALL = "after_call"

@@ -22,6 +22,8 @@ from tests.servers.postgres import PostgresServer
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 QUICK = {"heartbeat": "300ms", "silent_after": "1s"}
+LIMITED = {**QUICK, "rate_limits": {"/open": {"limit": 1000, "per": "1s"}}}
+"""Nobody has to wait, and who opens has to ask."""
 WITH_DOORBELLS = (
     *sorted(ONLY_WITH_MESSAGES),
     Site.BEFORE_CLAIM,
@@ -56,7 +58,7 @@ POISON: dict[str, Any] = {
 
 @pytest.mark.fault(1, 2, 5, 7)
 def test_a_death_at_any_site_costs_nothing(postgres_server: PostgresServer) -> None:
-    with World(seed=11, postgres=postgres_server, definitions=ROTATIONS, settings=QUICK) as world:
+    with World(seed=11, postgres=postgres_server, definitions=ROTATIONS, settings=LIMITED) as world:
         _die_at_all(world, [site for site in Site if site not in ONLY_WITH_MESSAGES])
 
 
@@ -154,7 +156,7 @@ def test_a_bug_at_any_site_kills_nobody_and_costs_nothing(postgres_server: Postg
         seed=15,
         postgres=postgres_server,
         definitions=ROTATIONS,
-        settings=QUICK,
+        settings=LIMITED,
     ) as world:
         for name in world.sidecars:
             world.kill9(name)

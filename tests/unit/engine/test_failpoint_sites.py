@@ -21,6 +21,7 @@ from sidecar.errors import StoreUnavailable
 from sidecar.ports.bulk import BulkFilter, BulkStatus
 from sidecar.ports.service import Call
 from sidecar.saga.outcomes import Outcome, OutcomeKind
+from sidecar.saga.pacing import RateLimit
 from sidecar.saga.states import Action, WorkflowStatus
 from sidecar.saga.workflow import StepKey, WorkflowId
 from tests.conformance.store_play import RETRY_ONCE, call
@@ -67,6 +68,7 @@ OFTEN = Settings(
         bulk_every=SHORT,
         forget_every=SHORT,
     ),
+    rate_limits={"/do/charge": RateLimit(1_000_000, timedelta(seconds=1))},
 )
 
 T = TypeVar("T")
