@@ -20,7 +20,7 @@ from sidecar.saga.events import CancelRequested, DeadlinePassed
 from sidecar.saga.states import StepStatus, WorkflowStatus
 from sidecar.saga.workflow import WorkflowId
 from tests.adapters.stores.postgres_backend import PostgresBackend, backend, migrated
-from tests.adapters.stores.racing import ROUNDS, behind, long, race
+from tests.adapters.stores.racing import ROUNDS, behind, long, neck_and_neck, race
 from tests.adapters.stores.stubborn import JOIN, Stubborn
 from tests.conformance.store_play import (
     Player,
@@ -74,16 +74,25 @@ async def test_the_last_two_branches_of_a_join_at_once_fire_it_once(
     rival = await backend.open_store()
     here, there = Stubborn(store), Stubborn(rival)
     definition = await register(store, *JOIN)
+    last = Counter[str | None]()
     for turn in range(ROUNDS):
         workflow = await here.start(definition)
         first, second = await here.claim()
-        await race(turn, here.insist(settle(first)), there.insist(settle(second)))
-        queued = [one for one in await here.events(workflow) if one.after == "queued"]
-        assert [one.step for one in queued].count("c") == 1
+        await neck_and_neck(
+            turn,
+            store,
+            lambda one=first: here.insist(settle(one)),
+            rival,
+            lambda one=second: there.insist(settle(one)),
+        )
+        events = await here.events(workflow)
+        assert [one.step for one in events if one.after == "queued"].count("c") == 1
+        last[[one.step for one in events if one.after == "succeeded"][-1]] += 1
         (claimed,) = await there.claim()
         assert (claimed.key.step, claimed.attempt) == ("c", 1)
         await there.answer(claimed)
         assert await here.status(workflow) is WorkflowStatus.COMPLETED
+    assert set(last) == {"a", "b"}
 
 
 @long
