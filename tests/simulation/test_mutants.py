@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from sidecar.engine.gate import Gate
 from tests.simulation.mutants.catalogue import BY_NAME, MUTANTS
 from tests.simulation.mutants.hunting import hunt, run_tests
+from tests.simulation.mutants.page import page
 from tests.simulation.mutants.planting import Edit, Mutant, planted
 from tests.simulation.world import simulate
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(180)]
 
 SHARE_FOUND = 0.95
+PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
+WRITE_IT = "python -m tests.simulation.mutants.page docs/mutants.md"
 
 
 def _marked(mutant: Mutant) -> object:
@@ -81,6 +85,10 @@ def test_nearly_all_are_found_and_none_has_the_name_of_another() -> None:
     found = [one for one in MUTANTS if not one.survives]
     assert len(found) >= SHARE_FOUND * len(MUTANTS)
     assert len(BY_NAME) == len(MUTANTS)
+
+
+def test_the_page_tells_of_all_of_them() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), f"run {WRITE_IT}"
 
 
 @pytest.mark.parametrize(

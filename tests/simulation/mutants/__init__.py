@@ -5,8 +5,11 @@
     memory, postgres
     language,           the bugs in what the language has beyond calls, in the core and the twin,
     language_postgres   and in the store on PostgreSQL
-    turns               the bugs in how steps take turns
+    actions, turns,     the bugs in catalogues, in how steps take turns, in rate limits, and in
+    rates, reruns       how terminated workflows are run again
+    corners             the bugs where these meet
     catalogue           all of them
+    page                docs/mutants.md
     hunting             who finds them: the simulation, or tests in a process of their own
     plugin              plants a bug in that process
 
