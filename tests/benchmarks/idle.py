@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import psycopg
 import uvloop
@@ -30,14 +31,21 @@ EXTENSION = "pg_stat_statements"
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """The mean of the sidecars; CPU in percent of one core, memory in MiB."""
+class Rest:
+    """One sidecar; CPU in percent of one core, memory in MiB."""
 
-    queue: str
     statements_per_second: float
     cpu_percent: float
     mebibytes: float
-    connections: float
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A cluster; one of its sidecars leads."""
+
+    queue: str
+    sidecars: list[Rest]
     asked: dict[str, float]
     """How often each statement was executed, in a second, by all sidecars together."""
 
@@ -45,58 +53,63 @@ class Idle:
 async def watch(queue: str, seconds: float) -> Idle:
     """Watch a cluster that has nothing to do."""
     settings = {"shared_preload_libraries": EXTENSION}
-    async with Cluster(queue, naive=False, postgres_settings=settings) as cluster:
+    async with Cluster(queue, naive=False, apart=True, postgres_settings=settings) as cluster:
         with psycopg.connect(cluster.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE EXTENSION {EXTENSION}")
             await asyncio.sleep(REST_S)
             before, spent = _statements(connection), cluster.spent()
             await asyncio.sleep(seconds)
             after, more = _statements(connection), cluster.spent().since(spent)
-            held = _connections(connection)
-        count = len(SERVICES)
-        asked = {text: (calls - before[text]) / seconds for text, calls in after.items()}
-        return Idle(
-            queue,
-            sum(asked.values()) / count,
-            more.by_kind["sidecars"] / seconds / count * 100,
-            cluster.memory()["sidecars"] / count,
-            held / count,
-            asked,
-        )
+            held, memory = _connections(connection), cluster.memory()
+        asked, together = Counter[str](), Counter[str]()
+        for (role, text), calls in (after - before).items():
+            asked[role] += calls
+            together[text] += calls
+        sidecars = [
+            Rest(
+                asked[name] / seconds,
+                more.by_kind[name] / seconds * 100,
+                memory[name],
+                held[name],
+            )
+            for name in (f"sidecar-{number}" for number in range(len(SERVICES)))
+        ]
+        return Idle(queue, sidecars, {text: calls / seconds for text, calls in together.items()})
 
 
-def _statements(connection: psycopg.Connection) -> Counter[str]:
-    """How often others have executed each statement so far."""
+def _statements(connection: psycopg.Connection) -> Counter[tuple[str, str]]:
+    """How often each role of a sidecar has executed each statement so far."""
     found = connection.execute(
-        "SELECT query, sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid"
-        " WHERE d.datname = current_database() AND query NOT LIKE '%pg_stat_statements%'"
-        " GROUP BY query"
+        "SELECT r.rolname, s.query, sum(s.calls) FROM pg_stat_statements s"
+        " JOIN pg_roles r ON r.oid = s.userid WHERE r.rolname LIKE 'sidecar-%'"
+        " GROUP BY r.rolname, s.query"
     ).fetchall()
-    return Counter({text: int(calls) for text, calls in found})
+    return Counter({(role, text): int(calls) for role, text, calls in found})
 
 
-def _connections(connection: psycopg.Connection) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND backend_type = 'client backend'"
-    ).fetchone()
-    return int(row[0]) if row else 0
+def _connections(connection: psycopg.Connection) -> Counter[str]:
+    """How many connections each role has."""
+    found = connection.execute(
+        "SELECT usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    ).fetchall()
+    return Counter(role for (role,) in found)
 
 
 def told(found: Sequence[Idle], command: str) -> str:
     """The table."""
     facts = machine.facts(command)
-    head = ("queue", "statements/s", "CPU %", "MiB", "connections")
+    head = ("queue", "", "statements/s", "CPU %", "MiB", "connections")
     rows = [
         (
             one.queue,
-            f"{one.statements_per_second:.2f}",
-            f"{one.cpu_percent:.2f}",
-            f"{one.mebibytes:.1f}",
-            f"{one.connections:.1f}",
+            which,
+            f"{of(each.statements_per_second for each in one.sidecars):.2f}",
+            f"{of(each.cpu_percent for each in one.sidecars):.2f}",
+            f"{of(each.mebibytes for each in one.sidecars):.1f}",
+            f"{of(each.connections for each in one.sidecars):.1f}",
         )
         for one in found
+        for which, of in (("mean", fmean), ("most", max))
     ]
     return section(facts, head, rows)
 
