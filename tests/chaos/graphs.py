@@ -13,6 +13,13 @@ from typing import Any
 _GIVEN = re.compile(r"\$\{steps\.([a-z0-9_]+)\.output\.mark\}")
 
 
+def _undone_by(step: Mapping[str, Any]) -> Any:
+    """What undoes a step, as it says itself or else as the catalogue said when it was registered."""
+    own = step.get("compensate")
+    offered = own in (None, "from_catalogue") and "pinned" in step
+    return step["pinned"].get("compensate") if offered else own
+
+
 def plain(name: str) -> str:
     """The step of an item; a step itself."""
     return name.partition("[")[0]
@@ -95,7 +102,7 @@ class Graph:
 
         return cls(
             after,
-            named(lambda one: one.get("compensate") != "none" and "wait" not in one),
+            named(lambda one: _undone_by(one) != "none" and "wait" not in one),
             pivots=named(lambda one: one.get("pivot")),
             any_of=named(lambda one: one.get("join") == "any"),
             optional=named(lambda one: one.get("optional")),
