@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos.patience import Patience
+
 _GIVEN = re.compile(r"\$\{steps\.([a-z0-9_]+)\.output\.mark\}")
 
 
@@ -58,6 +60,7 @@ class Graph:
     """Whether one that takes turns keeps its place in `error`."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """Of the steps that take turns, how many of a key may be under way."""
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def calls(self) -> frozenset[str]:
@@ -122,4 +125,5 @@ class Graph:
                 for one in steps
                 if "concurrency" in one
             },
+            patience=Patience.read(document),
         )
