@@ -10,7 +10,7 @@
     rows             what PostgreSQL says when all is at rest
     expectations     what a run may come to, and what it must have shown
     checker          the invariants, with `effects` (by the ledger), `history` (by the events),
-                     `timing` (of tries and deadlines),
+                     `reference` (a model that replays them), `timing` (of tries and deadlines),
                      `families` (of trees), `turns` and `rates`; a run in which too little
                      happened is invalid, not green
     definitions      the workflows that are run, and what their services will say

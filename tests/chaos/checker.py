@@ -16,6 +16,7 @@ from tests.chaos.families import Forest, of_families
 from tests.chaos.graphs import Graph, plain
 from tests.chaos.history import of_history
 from tests.chaos.rates import of_rates
+from tests.chaos.reference import of_reference
 from tests.chaos.rows import ENDS, OPEN, Rows, WorkflowRow
 from tests.chaos.timing import of_timing
 from tests.chaos.turns import of_turns
@@ -48,6 +49,7 @@ def check(
     for case in cases.values():
         found += of_effects(case)
         found += of_history(case, expectations.clock_slack_s)
+        found += of_reference(case)
     forest = Forest.of(cases, entries)
     found += of_families(forest, expectations.clock_slack_s)
     found += of_timing(forest)

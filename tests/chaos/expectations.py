@@ -46,6 +46,8 @@ class Rule(StrEnum):
     """Something was tried again sooner than its policy allows."""
     DUE = "due"
     """A deadline passed, a wait ended or a callback was given up before its time."""
+    CONFORMANCE = "conformance"
+    """A history is not one that the reference model can have, or led the rows elsewhere."""
     EPOCHS = "epochs"
     CANCEL = "cancel"
     LEAK = "leak"

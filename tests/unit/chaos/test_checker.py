@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.chaos import reference
 from tests.chaos.checker import check
 from tests.chaos.expectations import Expectations, Rule, Start, Violation
 from tests.chaos.graphs import Graph
 from tests.chaos.patience import Patience, Retry
 from tests.unit.chaos.language_plants import PLANTS as LANGUAGE_PLANTS
 from tests.unit.chaos.plants import PLANTS, Plant, change_event, change_step, entry
+from tests.unit.chaos.reference_plants import PLANTS as REFERENCE_PLANTS
 from tests.unit.chaos.sound_language import DONE as DONE_TRIP
 from tests.unit.chaos.sound_language import RATES, sound_language
 from tests.unit.chaos.sound_run import DONE, UNDONE, Run, sound_run
@@ -81,7 +84,10 @@ def test_a_sound_run_of_tries_has_no_violation() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "spoil"),
-    [pytest.param(rule, spoil, id=f"{rule}-{name}") for rule, name, spoil in TRIES_PLANTS],
+    [
+        pytest.param(rule, spoil, id=f"{rule}-{name}")
+        for rule, name, spoil in (*TRIES_PLANTS, *REFERENCE_PLANTS)
+    ],
 )
 def test_what_is_planted_in_tries_is_found(rule: Rule, spoil: Plant) -> None:
     run = sound_tries()
@@ -105,7 +111,7 @@ def test_what_a_person_has_skipped_may_have_been_done_and_nothing_else_may() -> 
 
 
 def test_every_rule_has_a_planted_violation() -> None:
-    planted = (*PLANTS, *LANGUAGE_PLANTS, *TRIES_PLANTS)
+    planted = (*PLANTS, *LANGUAGE_PLANTS, *TRIES_PLANTS, *REFERENCE_PLANTS)
     assert {rule for rule, _, _ in planted} == set(Rule)
 
 
@@ -176,3 +182,10 @@ def test_the_least_pause_grows_up_to_the_longest() -> None:
     assert [retry.least_pause_s(number) for number in (0, 1, 2, 3, 4, 9)] == pytest.approx(
         [0.8, 0.8, 1.6, 3.2, 4.0, 4.0]
     )
+
+
+def test_the_reference_model_shares_nothing_with_the_machine() -> None:
+    text = Path(reference.__file__).read_text()
+    assert "import sidecar" not in text
+    assert "from sidecar" not in text
+    assert len(text.splitlines()) <= 300
