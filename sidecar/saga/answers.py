@@ -102,7 +102,8 @@ def lease_ended(draft: Draft, event: LeaseEnded) -> Verdict:
     run = _run_of(step, event)
     current = event.attempt == run.attempt and step.action is event.action and step.leased
     kept = step.awaiting and draft.paused  # until the workflow is resumed
-    if not current or run.closed >= event.attempt or kept:
+    longer = event.until is not None and step.lease_until != event.until
+    if not current or run.closed >= event.attempt or kept or longer:
         return Verdict.IGNORED
     outcome = NO_CALLBACK if step.awaiting else LEASE_ENDED
     _apply(draft, step, event, _End(outcome, event.chance), answered=False)
