@@ -178,7 +178,7 @@ class Model:
         self.reasons: frozenset[str] = frozenset()
         self.steps: dict[str, str] = {}
         self._claims: dict[tuple[str, str], int] = {}
-        self._uncounted: set[str] = set()
+        self._taken_over: set[str] = set()
 
     def step(self, name: str) -> str:
         """The status of a step or an item."""
@@ -285,14 +285,14 @@ class Model:
     def _miscounted(self, event: EventRow, name: str) -> str | None:
         """A line carries the number of the newest claim; each adds one.
 
-        A child begins anew without a claim; what is cut off or was taken over has others.
+        A child begins anew without a claim; what was taken over has earlier ones.
         """
         run = (name, event.kind)
         if event.cause == "claimed":
             self._claims[run] = self._claims.get(run, 0) + 1
-        if event.cause in ("terminated", "taken_over"):
-            self._uncounted.add(name)
-        uncounted = plain(name) in self._graph.children or name in self._uncounted
+        if event.cause == "taken_over":
+            self._taken_over.add(name)
+        uncounted = plain(name) in self._graph.children or name in self._taken_over
         claims = self._claims.get(run, 0)
         if uncounted or (event.attempt or 0) == claims:
             return None

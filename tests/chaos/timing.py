@@ -143,15 +143,17 @@ def _ended(run: _Run, event: EventRow) -> None:
 def _too_soon(case: Case, event: EventRow, run: _Run) -> Iterator[Violation]:
     """A claim comes after the pause that the end before it asked for.
 
-    A `Retry-After` and a rate limit only make it longer. Nothing is waited for after a claim that
-    was given back, when a turn has come, when a person wants it tried, when a step is queued.
+    The end that counts is the last before the claim: a late answer to an attempt whose lease had
+    ended sets the next try anew. A `Retry-After` and a rate limit only make the pause longer.
+    Nothing is waited for after a claim that was given back, when a turn has come, when a person
+    wants it tried, when a step is queued; that no claim comes before an end is another rule.
     """
     last = run.last
     if last is None:
         return
     least = _least_pause_s(case, event, run, last)
     paused = event.time - last.time
-    if paused < least - _ROUNDED_S:
+    if least > 0 and paused < least - _ROUNDED_S:
         text = (
             f"{event.step}: attempt {event.attempt} to {event.action} came {paused:.3f} s after"
             f" {last.cause}, and {least:.3f} s is the least"
