@@ -16,7 +16,7 @@ _GIVEN = re.compile(r"\$\{steps\.([a-z0-9_]+)\.output\.mark\}")
 
 
 def _undone_by(step: Mapping[str, Any]) -> Any:
-    """What undoes a step, as it says itself or else as the catalogue said when it was registered."""
+    """What undoes a step: as it says itself, or else as the catalogue said at registration."""
     own = step.get("compensate")
     offered = own in (None, "from_catalogue") and "pinned" in step
     return step["pinned"].get("compensate") if offered else own

@@ -1,11 +1,11 @@
 """A small second opinion: what a workflow's statuses are, by its history and by nothing else.
 
 The model knows two tables, by what an event is called, and a few words about the whole: when a
-workflow may turn back, stand still, be mended and end. It shares nothing with the machine. Every line
-must leave the status in which the model is, for one that its cause can lead to; in the end the model
-and the rows must say the same of the workflow and of every step and item. Where a cause can lead to several statuses (an unknown outcome is tried again, asked about or given
-up), policies and effects decide, of which a history does not tell all: there the line says which,
-and the model says whether it may. What it forbids it forbids whatever the policies are.
+workflow may turn back, stand still, be mended and end. It shares nothing with the machine. Every
+line must leave the status in which the model is, for one that its cause can lead to; in the end the
+model and the rows must say the same of the workflow and of every step and item. Where a cause can
+lead to several (an unknown outcome is tried again, asked about or given up), policies and effects
+decide, of which a history does not tell all: the line says which, the model whether it may.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ _STEP = _table(
         "compensating": {
             "claimed pending": "compensating",
             "done all_items_undone child_rolled_back skipped resolved": "compensated",
-            "refused items_not_undone child_kept child_terminated terminated": "compensation_failed",
+            "refused items_not_undone child_kept": "compensation_failed",
+            "child_terminated terminated": "compensation_failed",
             f"unusable {_NO_ANSWER}": "compensating compensation_failed",
             _NOT_CALLED: "compensating",
         },

@@ -1,10 +1,10 @@
 """When things happened: nothing before it was due, no try too soon after another, none too many.
 
 Every bound here is a lower one, and is exact. The moment when something is due is reckoned from the
-very time that stands in the history (one transition writes both), and whoever claims, fires or gives
-up compares it with the database's clock: so neither a clock that is known roughly, nor a pause, a
-lost lease or a death can make it come sooner. There is no upper bound, since in a run that does harm
-nobody need be there when a moment comes.
+very time that stands in the history (one transition writes both), and whoever claims, fires or
+gives up compares it with the database's clock: so neither a clock that is known roughly, nor a
+pause, a lost lease or a death can make it come sooner. There is no upper bound, since in a run that
+does harm nobody need be there when a moment comes.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _least_pause_s(case: Case, event: EventRow, run: _Run, last: EventRow) -> fl
     if last.kind == "operator" or last.after not in ("retrying", "compensating", "in_doubt"):
         return 0.0
     if last.after == "in_doubt":
-        # Asked for the first time at once; of what came late to an execute in doubt nothing is said.
+        # Asked for the first time at once; what came late to an execute in doubt is not judged.
         asked = run.asks and last.before == "in_doubt" and last.cause not in ("released", "held")
         return QUESTIONS.least_pause_s(run.attempt - run.tries) if asked else 0.0
     policies = _policies(case, event)

@@ -1,8 +1,8 @@
 """A small run in which things are tried again and waited for, and all is well.
 
 One order completes: it is tried again after every kind of answer, a callback does not come and
-another comes late, it rests, and its last step is asked how it went. The other runs out of time while
-it is tried, and is undone at the second try.
+another comes late, it rests, and its last step is asked how it went. The other runs out of time
+while it is tried, and is undone at the second try.
 """
 
 from __future__ import annotations
