@@ -241,7 +241,13 @@ class Duties:
         events = [
             Transition(
                 one.workflow,
-                LeaseEnded(one.key, one.action, one.attempt, self._entropy.chance()),
+                LeaseEnded(
+                    one.key,
+                    one.action,
+                    one.attempt,
+                    self._entropy.chance(),
+                    until=one.lease_until,
+                ),
             )
             for one in leases
         ]

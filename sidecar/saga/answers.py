@@ -102,7 +102,8 @@ def lease_ended(draft: Draft, event: LeaseEnded) -> Verdict:
     run = _run_of(step, event)
     current = event.attempt == run.attempt and step.action is event.action and step.leased
     kept = step.awaiting and draft.paused  # until the workflow is resumed
-    if not current or run.closed >= event.attempt or kept:
+    longer = event.until is not None and step.lease_until != event.until
+    if not current or run.closed >= event.attempt or kept or longer:
         return Verdict.IGNORED
     outcome = NO_CALLBACK if step.awaiting else LEASE_ENDED
     _apply(draft, step, event, _End(outcome, event.chance), answered=False)
@@ -132,7 +133,7 @@ def _taken_on(draft: Draft, step: Step, event: Answered) -> Verdict:
         return Verdict.DUPLICATE
     run = step.run
     if run.closed < event.attempt:
-        _note_claim(draft, step, run)
+        note_claim(draft, step, run)
     else:
         # The lease had ended, so another sidecar may be claiming the step at this moment.
         draft.takes_away = True
@@ -190,7 +191,7 @@ def _apply(
     run = step.run
     first_end = run.closed < event.attempt
     if first_end and not step.awaiting:
-        _note_claim(draft, step, run)
+        note_claim(draft, step, run)
     spent = first_end and (end.outcome.kind in _SPENDS_A_TRY or _is_final(end.outcome))
     asking = event.action is Action.STATUS
     run = replace(
@@ -219,8 +220,11 @@ def _is_final(outcome: Outcome) -> bool:
     return outcome.kind in (OutcomeKind.DONE, OutcomeKind.REFUSED)
 
 
-def _note_claim(draft: Draft, step: Step, run: Run) -> None:
-    """Write the claim's own line of history; the claim itself wrote only the step's row."""
+def note_claim(draft: Draft, step: Step, run: Run) -> None:
+    """Write the claim's own line of history; the claim itself wrote only the step's row.
+
+    To be called once for each claim, before whatever ends it.
+    """
     if step.action is Action.EXECUTE:
         before = StepStatus.QUEUED if run.attempt == 1 else StepStatus.RETRYING
         after = StepStatus.RUNNING

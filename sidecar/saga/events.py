@@ -6,6 +6,7 @@ speaks of, when that attempt was claimed, and a number between 0 and 1 for the j
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from msgspec import Struct
@@ -28,13 +29,17 @@ class Answered(Struct, frozen=True):
 
 
 class LeaseEnded(Struct, frozen=True):
-    """The lease of an attempt ended, and nobody has said how the attempt went."""
+    """The lease of an attempt ended, and nobody has said how the attempt went.
+
+    `until` is its end as it was seen: one that was made longer since then is not over.
+    """
 
     step: StepKey
     action: Action
     attempt: int
     chance: float = 0.5
     actor: str = "leader"
+    until: datetime | None = None
 
 
 class CancelRequested(Struct, frozen=True):

@@ -142,6 +142,8 @@ def stop_all(draft: Draft, reason: str) -> None:
 def _cut_off(draft: Draft, step: Step, reason: str) -> Step:
     if draft.definition.by_name[step.key.step].child is not None and step.fan is None:
         draft.tell(children.id_of(draft.id, step), ParentTerminated(reason))
+    if step.leased and not step.awaiting:
+        answers.note_claim(draft, step, step.run)
     if step.status is StepStatus.COMPENSATING:
         run = replace(step.compensate, closed=step.compensate.attempt)
         ended = replace(step, compensate=run, awaiting=False, **NOT_DUE)

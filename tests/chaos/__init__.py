@@ -6,9 +6,11 @@
     ledger           the services themselves, all in one process of their own
     calling_back     what a service does that has answered 202
     graphs           what a definition demands, read from its document
+    patience         how often, how soon and for how long it lets things be tried and waited for
     rows             what PostgreSQL says when all is at rest
     expectations     what a run may come to, and what it must have shown
     checker          the invariants, with `effects` (by the ledger), `history` (by the events),
+                     `reference` (a model that replays them), `timing` (of tries and deadlines),
                      `families` (of trees), `turns` and `rates`; a run in which too little
                      happened is invalid, not green
     definitions      the workflows that are run, and what their services will say

@@ -16,7 +16,9 @@ from tests.chaos.families import Forest, of_families
 from tests.chaos.graphs import Graph, plain
 from tests.chaos.history import of_history
 from tests.chaos.rates import of_rates
+from tests.chaos.reference import of_reference
 from tests.chaos.rows import ENDS, OPEN, Rows, WorkflowRow
+from tests.chaos.timing import of_timing
 from tests.chaos.turns import of_turns
 
 _NOBODY: Mapping[str, int] = {}
@@ -47,8 +49,10 @@ def check(
     for case in cases.values():
         found += of_effects(case)
         found += of_history(case, expectations.clock_slack_s)
+        found += of_reference(case)
     forest = Forest.of(cases, entries)
     found += of_families(forest, expectations.clock_slack_s)
+    found += of_timing(forest)
     found += of_rates(entries, expectations.rates)
     found += of_turns(forest, rows.crowds, expectations.clock_slack_s)
     found += _vacuous(tally(entries, rows, starts, seen), expectations)

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos.patience import Patience
+
 _GIVEN = re.compile(r"\$\{steps\.([a-z0-9_]+)\.output\.mark\}")
+
+
+def _undone_by(step: Mapping[str, Any]) -> Any:
+    """What undoes a step: as it says itself, or else as the catalogue said at registration."""
+    own = step.get("compensate")
+    offered = own in (None, "from_catalogue") and "pinned" in step
+    return step["pinned"].get("compensate") if offered else own
 
 
 def plain(name: str) -> str:
@@ -51,6 +60,7 @@ class Graph:
     """Whether one that takes turns keeps its place in `error`."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """Of the steps that take turns, how many of a key may be under way."""
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def calls(self) -> frozenset[str]:
@@ -95,7 +105,7 @@ class Graph:
 
         return cls(
             after,
-            named(lambda one: one.get("compensate") != "none" and "wait" not in one),
+            named(lambda one: _undone_by(one) != "none" and "wait" not in one),
             pivots=named(lambda one: one.get("pivot")),
             any_of=named(lambda one: one.get("join") == "any"),
             optional=named(lambda one: one.get("optional")),
@@ -115,4 +125,5 @@ class Graph:
                 for one in steps
                 if "concurrency" in one
             },
+            patience=Patience.read(document),
         )

@@ -206,7 +206,8 @@ def _claims(case: Case, clock_slack_s: float) -> Iterator[Violation]:
     for event in case.events:
         if event.step is None or event.action is None or event.kind == "late_answer":
             continue
-        run = (event.step, event.action)
+        # Who asks how an execute went counts on where the executes have got to.
+        run = (event.step, "execute" if event.action == "status" else event.action)
         name = f"{event.step} {event.action}: attempt {event.attempt}"
         if event.cause != "claimed":
             if event.attempt == attempts[run]:

@@ -33,6 +33,8 @@ class WorkflowRow:
     """The step of the parent that runs it; `STEP[INDEX]` for an item."""
     turn: str | None = None
     turn_limit: int | None = None
+    deadline: float | None = None
+    """In seconds, like the times of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class StepRow:
     output: Any = None
     items: int | None = None
     turn: str | None = None
+    tries: int | None = None
+    comp_tries: int | None = None
+    """What the policies have counted; None where nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class EventRow:
     before: str | None = None
     after: str | None = None
     attempt: int | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +133,18 @@ def read_rows(
         fetch = connection.execute
         workflows = fetch(
             "SELECT id::text, definition, version, status, reason, last_seq, start_key,"  # noqa: S608
-            f" parent_id::text, {_named('parent_step', 'parent_idx')}, turn, turn_limit"
-            " FROM workflows ORDER BY id".encode()
+            f" parent_id::text, {_named('parent_step', 'parent_idx')}, turn, turn_limit,"
+            " extract(epoch FROM deadline_at)::float8 FROM workflows ORDER BY id".encode()
         ).fetchall()
         steps = fetch(
             f"SELECT workflow_id::text, {_named('step', 'idx')}, status,"  # noqa: S608
             " lease_until IS NOT NULL, attempt, comp_attempt, may_have_effect, output,"
-            " (fan->>'total')::int, turn FROM steps ORDER BY workflow_id, step, idx".encode()
+            " (fan->>'total')::int, turn, tries, comp_tries FROM steps"
+            " ORDER BY workflow_id, step, idx".encode()
         ).fetchall()
         events = fetch(
             "SELECT workflow_id::text, seq, extract(epoch FROM time)::float8, kind, cause,"  # noqa: S608
-            f" {_named('step', 'idx')}, action, before, after, attempt FROM events"
+            f" {_named('step', 'idx')}, action, before, after, attempt, actor FROM events"
             " ORDER BY workflow_id, seq".encode()
         ).fetchall()
         documents = fetch("SELECT name, version, document FROM definitions").fetchall()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from sidecar.errors import IllegalTransition
+from sidecar.ports.records import Lease
 from sidecar.ports.store import Claimed, Missing, Store
 from sidecar.saga.changes import Verdict
-from sidecar.saga.events import Heartbeat, PauseRequested, ResumeRequested
+from sidecar.saga.events import Heartbeat, LeaseEnded, PauseRequested, ResumeRequested
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import StepKey
 from tests.conformance.store_language import (
@@ -170,6 +171,38 @@ class CallbackSuite(StoreFixtures):
         assert await payments.answer(claimed, done()) is Verdict.APPLIED
         step = await payments.see_step(claimed.workflow, "charge")
         assert (step.status, step.execute.tries) == (StepStatus.SUCCEEDED, 1)
+
+    async def test_what_is_taken_on_after_its_lease_was_seen_to_end_has_its_time(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        """The leader has read that the lease is over; the 202 is written before it says so."""
+        await payments.start(await register(store, called_back("charge")))
+        claimed = await payments.claim_one()
+        await backend.pass_time(CALLBACK_WITHIN_S)
+        (seen,) = await store.ended_leases(NAMESPACE, UNSEEN, 10)
+        assert await payments.answer(claimed, taken_on()) is Verdict.APPLIED
+        assert await self._end(payments, seen) is Verdict.IGNORED
+        step = await payments.see_step(claimed.workflow, "charge")
+        assert (step.status, step.awaiting, step.execute.tries) == (StepStatus.WAITING, True, 0)
+        await backend.pass_time(CALLBACK_WITHIN_S + 1)
+        (seen,) = await store.ended_leases(NAMESPACE, UNSEEN, 10)
+        assert await self._end(payments, seen) is Verdict.APPLIED
+
+    async def test_a_sign_of_life_counts_that_comes_after_the_time_was_seen_to_be_over(
+        self, store: Store, payments: Player, backend: Backend
+    ) -> None:
+        claimed = await self._taken_on(store, payments)
+        await backend.pass_time(CALLBACK_WITHIN_S + 1)
+        (seen,) = await store.ended_leases(NAMESPACE, UNSEEN, 10)
+        alive = Heartbeat(claimed.key, claimed.action, claimed.attempt)
+        assert verdict(await payments.apply(claimed.workflow, alive)) is Verdict.APPLIED
+        assert await self._end(payments, seen) is Verdict.IGNORED
+        assert await payments.answer(claimed) is Verdict.APPLIED
+
+    async def _end(self, payments: Player, seen: Lease) -> Verdict:
+        """Do what the leader does with a lease that it saw end."""
+        event = LeaseEnded(seen.key, seen.action, seen.attempt, until=seen.lease_until)
+        return verdict(await payments.apply(seen.workflow, event))
 
     async def test_an_attempt_is_current_from_its_claim_to_its_end(
         self, store: Store, payments: Player

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.ports.store import Missing, Store, Transition
-from sidecar.saga.events import CancelRequested
+from sidecar.saga.events import CancelRequested, TerminateRequested
 from sidecar.saga.states import Action, StepStatus, WorkflowStatus
 from sidecar.saga.workflow import DefinitionRef, StepKey
 from tests.conformance.store_play import (
@@ -249,3 +249,28 @@ class ClaimSuite(StoreFixtures):
         await payments.claim_one()
         assert await payments.claim() == []
         assert await payments.claim_key(workflow, "charge") is Missing.NOT_CLAIMABLE
+
+    async def test_whoever_ends_a_claim_writes_its_line_first(
+        self, store: Store, payments: Player
+    ) -> None:
+        """The claim wrote nothing but the step; if a person ends it, it was made all the same."""
+        definition = await register(store, call("a"), call("b"), call("c"))
+        workflow = await payments.start(definition)
+        for outcome in (None, None, refused()):
+            await payments.answer(await payments.claim_one(), outcome)
+        await payments.claim_one()
+        other = await payments.start(definition)
+        await payments.claim_one()
+        for one in (workflow, other):
+            await payments.apply(one, TerminateRequested("out of business"))
+        lines = [*await payments.events(workflow), *await payments.events(other)]
+        ends = [at for at, one in enumerate(lines) if one.step and one.cause == "terminated"]
+        told = [
+            [(line.before, line.cause, line.attempt) for line in lines[at - 1 : at + 1]]
+            for at in ends
+            if lines[at].attempt
+        ]
+        assert told == [
+            [("compensating", "claimed", 1), ("compensating", "terminated", 1)],
+            [("queued", "claimed", 1), ("running", "terminated", 1)],
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.simulation.mutants.planting import tested
 
 FAN_OUT = "sidecar.saga.fan_out"
+SUITE = "tests/adapters/stores/test_memory.py::TestMemoryStore"
 LARGE = "tests/unit/saga/test_large_items.py"
 
 BOUNDS = (
@@ -56,4 +57,22 @@ CHECKED = (
     ),
 )
 
-CORNERS = (*BOUNDS, *CHECKED)
+MEANWHILE = (
+    tested(
+        "a callback is given up by a lease that was seen to end before",
+        "sidecar.saga.answers:lease_ended",
+        "event.until is not None and step.lease_until != event.until",
+        "False",
+        f"{SUITE}::test_what_is_taken_on_after_its_lease_was_seen_to_end_has_its_time",
+        f"{SUITE}::test_a_sign_of_life_counts_that_comes_after_the_time_was_seen_to_be_over",
+    ),
+    tested(
+        "the history of what is terminated says nothing of the calls in flight",
+        "sidecar.saga.operators:_cut_off",
+        "answers.note_claim(draft, step, step.run)",
+        "pass",
+        f"{SUITE}::test_whoever_ends_a_claim_writes_its_line_first",
+    ),
+)
+
+CORNERS = (*BOUNDS, *CHECKED, *MEANWHILE)

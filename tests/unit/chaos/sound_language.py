@@ -192,7 +192,8 @@ def _booked(trip: _Trip, refused: tuple[str, ...] = LEGS[2:]) -> None:
     for leg in LEGS:
         trip.execute(leg, Fact.REFUSED if leg in refused else Fact.APPLIED, takes_turns=True)
     well = len(refused) == 1
-    trip.end_step("legs", ("waiting", "succeeded" if well else "failed"), "all_items_ended")
+    ended = ("succeeded", "all_items_ended") if well else ("failed", "items_failed")
+    trip.end_step("legs", ("waiting", ended[0]), ended[1])
 
 
 def _child(parent: str) -> Mapping[str, object]:

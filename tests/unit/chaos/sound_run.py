@@ -169,7 +169,7 @@ def sound_run() -> Run:
     writer.note("workflow", "started", ("queued", "in_progress"))
     for step in AFTER:
         writer.execute(step)
-    writer.note("workflow", "all_steps_succeeded", ("in_progress", "completed"))
+    writer.note("workflow", "all_steps_passed", ("in_progress", "completed"))
     writer.end("completed", None, [_step(DONE, step, "succeeded") for step in AFTER])
     writer = Writer(run, UNDONE)
     writer.note("workflow", "started", ("queued", "in_progress"))
