@@ -31,7 +31,8 @@ _REPLICAS = 2
 class Cluster(System):
     """One cluster.
 
-    With `apart` each sidecar is a kind of its own, `sidecar-N`, and a role of that name in PostgreSQL.
+    With `apart` each sidecar is a kind of its own, `sidecar-N`, and a role of that name in
+    PostgreSQL.
     """
 
     def __init__(
