@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -39,6 +40,8 @@ class Sidecar:
         """Whether it should be running; a process that ends while it is wanted has crashed."""
         self._file = folder / f"{name}.yaml"
         self._log = folder / f"{name}.log"
+        self.harvested: Counter[str] = Counter()
+        """What a world has been told of the counters of its newest process."""
         self._process: ServerProcess | None = None
         listen = {"http": f"127.0.0.1:{self.http}", "metrics": f"127.0.0.1:{self.metrics}"}
         whole = {"service": service, "listen": listen, **SHORT_TIMES, **config}
@@ -80,6 +83,7 @@ class Sidecar:
         self._process = ServerProcess([*command, "--config", self._file], log=self._log)
         self.wanted = True
 
+        self.harvested = Counter()
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.process.pid, number)

@@ -16,7 +16,8 @@ import pytest
 
 from tests.chaos.definitions import SERVICES, Order
 from tests.chaos.expectations import Expectations
-from tests.chaos.meters import Meter, harvest
+from tests.chaos.looking import workflows
+from tests.chaos.meters import Meter, begin_test, harvest
 from tests.chaos.sidecars import FAILPOINTS
 from tests.chaos.topics import Topics, doorbell
 from tests.chaos.world import World
@@ -68,6 +69,7 @@ def topics(world: World, kafka_server: KafkaServer) -> Topics:
     """The topics, with a member on each of them."""
     found = Topics(kafka_server.bootstrap_servers, world.topic_prefix)
     _wait_heard(world, found)
+    begin_test(world)
     return found
 
 
@@ -171,8 +173,9 @@ def test_a_doorbell_may_come_before_there_is_anything_to_do(world: World, topics
 @pytest.mark.fault(57)
 def test_topics_deleted_in_mid_run_are_made_again(world: World, topics: Topics) -> None:
     for _ in range(2):
+        before = workflows(world)
         load = world.begin_load(60, parallel=3)
-        world.wait_ended(world.tally()["started"] // 2)
+        world.wait_ended(before + 20)
         topics.delete()
         load.result()
         world.quiesce(within_s=90)

@@ -101,6 +101,7 @@ class World:
         self._dsn = ""
         self.topic_prefix = ""  # of the doorbells' topics, with Kafka
 
+        self._before: Counter[str] = Counter()
     def __enter__(self) -> Self:
         """Start everything, wait until all is ready, and register the definitions."""
         try:
@@ -265,7 +266,12 @@ class World:
 
     def tally(self) -> Counter[str]:
         """What has happened so far, by the names that expectations use."""
-        return tally(self.ledger.entries(), self.rows(), self._asking.starts, self._seen())
+        told = tally(self.ledger.entries(), self.rows(), self._asking.starts, self._seen())
+        return told - self._before
+
+    def count_anew(self) -> None:
+        """Let `tally` and expectations count from now on: a test that shares the world begins."""
+        self._before += self.tally()
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of our own, past all proxies."""
@@ -386,5 +392,6 @@ class World:
             seen=self._seen(),
         )
 
+            before=self._before,
     def _error(self, what: str, found: Sequence[Violation] = ()) -> ChaosError:
         return report(self.seed, what, found, self)
