@@ -34,14 +34,16 @@ class Sidecar:
         self.name = name
         self.service = service
         self.http = free_port()
+        self.door = self.http
+        """Where clients and services come in: another port if a proxy stands before its API."""
         self.metrics = free_port()
         self.environment: dict[str, str] = {}
         self.wanted = False
         """Whether it should be running; a process that ends while it is wanted has crashed."""
-        self._file = folder / f"{name}.yaml"
-        self._log = folder / f"{name}.log"
         self.harvested: Counter[str] = Counter()
         """What a world has been told of the counters of its newest process."""
+        self._file = folder / f"{name}.yaml"
+        self._log = folder / f"{name}.log"
         self._process: ServerProcess | None = None
         listen = {"http": f"127.0.0.1:{self.http}", "metrics": f"127.0.0.1:{self.metrics}"}
         whole = {"service": service, "listen": listen, **SHORT_TIMES, **config}
@@ -61,8 +63,8 @@ class Sidecar:
 
     @property
     def api(self) -> str:
-        """Where its REST API is."""
-        return f"http://127.0.0.1:{self.http}"
+        """Where clients find its REST API."""
+        return f"http://127.0.0.1:{self.door}"
 
     def start(self) -> None:
         """Start a process with the present environment."""
@@ -81,9 +83,9 @@ class Sidecar:
             "sidecar",
         ]
         self._process = ServerProcess([*command, "--config", self._file], log=self._log)
+        self.harvested = Counter()
         self.wanted = True
 
-        self.harvested = Counter()
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.process.pid, number)
