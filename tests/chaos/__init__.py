@@ -20,6 +20,7 @@
     sidecars         sidecar processes that can be killed, stopped and brought back
     looking          what PostgreSQL says of a run in its middle
     watching         the orchestrator: who has died, who leads
+    sessions         the sessions that sidecars have in PostgreSQL, found and ended
     topics           the doorbells' topics: read, rung by a test itself, played again, deleted
     meters           what sidecars count of themselves, so that a run can demand it
     world            all of it put together

@@ -33,8 +33,12 @@ def check(
     cancels: Sequence[Cancel] = (),
     exits: Sequence[Exit] = (),
     seen: Mapping[str, int] = _NOBODY,
+    before: Mapping[str, int] = _NOBODY,
 ) -> list[Violation]:
-    """Return all that is wrong with a run; `seen` is what the world has counted itself."""
+    """Return all that is wrong with a run; `seen` is what the world has counted itself.
+
+    What had happened `before` proves nothing for what was to be shown.
+    """
     found = [
         *_no_loss(rows, starts),
         *_terminality(rows, starts, expectations),
@@ -55,7 +59,7 @@ def check(
     found += of_timing(forest)
     found += of_rates(entries, expectations.rates)
     found += of_turns(forest, rows.crowds, expectations.clock_slack_s)
-    found += _vacuous(tally(entries, rows, starts, seen), expectations)
+    found += _vacuous(tally(entries, rows, starts, seen) - Counter(before), expectations)
     return found
 
 

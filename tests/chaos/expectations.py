@@ -120,6 +120,8 @@ class Expectations:
     `fault:KIND`. From the world: `kills`, `stops`, `restarts`, `cancels:202`, `cancels:409`,
     `doubtful`, `exits`, `proxy:COUNT` of all proxies and `proxy:SIDECAR:LEG:COUNT` of one.
 
+    In a world that tests share, all of that counts since the test's beginning (`count_anew`).
+
     `also_legal` are ends that this run's faults allow besides each start's own, and
     `also_legal_for` those that they allow to workflows of one definition. `exits` are the
     statuses with which a sidecar may end unasked. `clock_slack_s` is how much two moments of a

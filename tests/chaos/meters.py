@@ -2,7 +2,7 @@
 
 They prove nothing about workflows. They tell whether a fault was felt, and whether doorbells had
 a part in the work. `harvest` adds a sidecar's counters to those of the world, where
-`Expectations.at_least` finds them: once for each life of a process, before its end.
+`Expectations.at_least` finds them: what is new in them, and before the end of its process.
 
     bells:RESULT                     doorbells by what they led to (`claimed`, `given_up`, ...)
     bells:SIDECAR:RESULT             the same of one sidecar
@@ -72,18 +72,32 @@ class Meter:
 
 
 def harvest(world: World, *names: str) -> None:
-    """Add the counters of these sidecars (left out: of all) to the world's."""
+    """Add to the world's counters what those of these sidecars (left out: of all) have grown by."""
     for name in names or tuple(world.sidecars):
-        meter, counts = Meter(world.sidecars[name]), world.counts
-        for (result,), number in meter.labelled("doorbells_received_total", "result").items():
-            counts[f"bells:{result}"] += number
-            counts[f"bells:{name}:{result}"] += number
-        counts[f"lost:{name}"] += meter.lost
-        counts[f"rung:{name}"] += meter.total("doorbells_rung_total")
-        for (part, why), number in meter.labelled("queue_rebuilds_total", "part", "why").items():
-            counts[f"rebuilt:{part}:{why}"] += number
-        for (found,), number in meter.labelled("looks_total", "found").items():
-            counts[f"looks:{found}"] += number
+        sidecar = world.sidecars[name]
+        told = _told(sidecar)
+        world.counts.update(told - sidecar.harvested)
+        sidecar.harvested = told
+
+
+def begin_test(world: World) -> None:
+    """Let what a test must have shown count from now on, in a world that others have harmed."""
+    harvest(world)
+    world.count_anew()
+
+
+def _told(sidecar: Sidecar) -> Counter[str]:
+    meter, name, counts = Meter(sidecar), sidecar.name, Counter[str]()
+    for (result,), number in meter.labelled("doorbells_received_total", "result").items():
+        counts[f"bells:{result}"] += number
+        counts[f"bells:{name}:{result}"] += number
+    counts[f"lost:{name}"] += meter.lost
+    counts[f"rung:{name}"] += meter.total("doorbells_rung_total")
+    for (part, why), number in meter.labelled("queue_rebuilds_total", "part", "why").items():
+        counts[f"rebuilt:{part}:{why}"] += number
+    for (found,), number in meter.labelled("looks_total", "found").items():
+        counts[f"looks:{found}"] += number
+    return counts
 
 
 def resident_bytes(sidecar: Sidecar) -> int:

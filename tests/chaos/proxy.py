@@ -187,8 +187,13 @@ class FaultProxy:
 
     async def _close_door(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listener in server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await asyncio.sleep(
+                0
+            )  # a server that is closed leaves behind whom it has just accepted
+            server.close()
             self._counts["refusing"] += 1
 
     async def _reset_all(self) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -33,10 +34,14 @@ class Sidecar:
         self.name = name
         self.service = service
         self.http = free_port()
+        self.door = self.http
+        """Where clients and services come in: another port if a proxy stands before its API."""
         self.metrics = free_port()
         self.environment: dict[str, str] = {}
         self.wanted = False
         """Whether it should be running; a process that ends while it is wanted has crashed."""
+        self.harvested: Counter[str] = Counter()
+        """What a world has been told of the counters of its newest process."""
         self._file = folder / f"{name}.yaml"
         self._log = folder / f"{name}.log"
         self._process: ServerProcess | None = None
@@ -58,8 +63,8 @@ class Sidecar:
 
     @property
     def api(self) -> str:
-        """Where its REST API is."""
-        return f"http://127.0.0.1:{self.http}"
+        """Where clients find its REST API."""
+        return f"http://127.0.0.1:{self.door}"
 
     def start(self) -> None:
         """Start a process with the present environment."""
@@ -78,6 +83,7 @@ class Sidecar:
             "sidecar",
         ]
         self._process = ServerProcess([*command, "--config", self._file], log=self._log)
+        self.harvested = Counter()
         self.wanted = True
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,7 +1,7 @@
 """Doorbells that come again, come too early, speak of nothing, or are lost with their topics.
 
-The broker itself is well here. Looks are rare, so that doorbells carry the work, and each test
-shows by the sidecars' counters that they did.
+The broker itself is well here; last PostgreSQL is not. Looks are rare, so that doorbells carry
+the work, and each test shows by the sidecars' counters that they did.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import pytest
 
 from tests.chaos.definitions import SERVICES, Order
 from tests.chaos.expectations import Expectations
-from tests.chaos.meters import Meter, harvest
+from tests.chaos.looking import workflows
+from tests.chaos.meters import Meter, begin_test, harvest
+from tests.chaos.sessions import end_sessions, strike
 from tests.chaos.sidecars import FAILPOINTS
 from tests.chaos.topics import Topics, doorbell
 from tests.chaos.world import World
@@ -68,6 +70,7 @@ def topics(world: World, kafka_server: KafkaServer) -> Topics:
     """The topics, with a member on each of them."""
     found = Topics(kafka_server.bootstrap_servers, world.topic_prefix)
     _wait_heard(world, found)
+    begin_test(world)
     return found
 
 
@@ -171,8 +174,9 @@ def test_a_doorbell_may_come_before_there_is_anything_to_do(world: World, topics
 @pytest.mark.fault(57)
 def test_topics_deleted_in_mid_run_are_made_again(world: World, topics: Topics) -> None:
     for _ in range(2):
+        before = workflows(world)
         load = world.begin_load(60, parallel=3)
-        world.wait_ended(world.tally()["started"] // 2)
+        world.wait_ended(before + 20)
         topics.delete()
         load.result()
         world.quiesce(within_s=90)
@@ -185,6 +189,20 @@ def test_topics_deleted_in_mid_run_are_made_again(world: World, topics: Topics) 
     harvest(world)
     found = world.verify(Expectations(at_least={"started": 150}))
     assert found["rebuilt:member:topic_missing"] + found["rebuilt:member:topic_made_again"] >= 3
+
+
+@pytest.mark.fault(33)
+def test_sessions_that_end_every_two_seconds(world: World, topics: Topics) -> None:
+    """Doorbells are received, rung and acknowledged between transactions that break."""
+    draw = random.Random(SEED)
+    claimed = {name: Meter(one).claims for name, one in world.sidecars.items()}
+    strike(world, lambda: end_sessions(world, draw, 3), times=3, every_s=2.0)
+    world.quiesce(within_s=60)
+    _wait_acknowledged(world, topics)
+    for name, one in world.sidecars.items():
+        assert Meter(one).claims - claimed[name] >= 30, f"seed {SEED}: {name}"
+    least = {"started": 60, "completed": 30, "rolled_back": 15, "sessions_ended": 9}
+    world.verify(Expectations(at_least=least))
 
 
 def _ring_again_in_mid_run(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.chaos.expectations import Expectations
-from tests.chaos.meters import Meter, harvest, open_files, resident_bytes
+from tests.chaos.looking import workflows
+from tests.chaos.meters import Meter, begin_test, harvest, open_files, resident_bytes
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.world import World
 from tests.servers.postgres import PostgresServer
@@ -47,6 +48,7 @@ def way(world: World) -> FaultProxy:
     if world.kafka is not None and not world.kafka.alive:  # the test before did not come so far
         world.kafka.restart()
     _use_doorbells(world)
+    begin_test(world)
     return found
 
 
@@ -54,8 +56,9 @@ def way(world: World) -> FaultProxy:
 def test_a_broker_that_dies_again_and_again(world: World, way: FaultProxy) -> None:
     assert world.kafka is not None
     for _ in range(3):
+        before = workflows(world)
         load = world.begin_load(40, parallel=2)
-        world.wait_ended(world.tally()["started"] // 2)
+        world.wait_ended(before + 10)
         world.kafka.kill()
         world.run_load(10)
         world.kafka.restart()

@@ -1,13 +1,15 @@
 """Partitions change hands while steps are under way: members come, go, die, freeze and are full.
 
-Meanwhile a sidecar with all slots taken by long calls asks for nothing: it is longer busy than
-the group waits for one that does not ask (a minute), and its call longer than the group waits for
-one that is silent (ten seconds). Looks are rare: what the doorbells do not bring comes late.
+Looks are rare: what the doorbells do not bring comes late. The long test has a sidecar with all
+slots taken by long calls, which asks for nothing: it is longer busy than the group waits for one
+that does not ask (a minute), and its call longer than the group waits for one that is silent (ten
+seconds). The short one has members that go and come in good order.
 """
 
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ SEED = 5153
 _SELDOM = {"look": {"min": "2s", "max": "4s"}}
 _LONG = {"name": "long", "steps": [step("grind", "shipping", (), timeout="100s")]}
 _LONG_MS = 68_000
+_WHILE_MS = 3_000
 _MOVES = 4
 _STOPPED_IN_CLAIM = {FAILPOINTS: "before_claim:stop@3"}
 
@@ -95,6 +98,66 @@ def test_partitions_change_hands_in_mid_step(
         world.verify(Expectations(at_least=least))
 
 
+@pytest.mark.fault(51, 52)
+def test_a_member_goes_and_comes_in_mid_step(
+    postgres_server: PostgresServer, kafka_server: KafkaServer
+) -> None:
+    few = {"concurrency": 4}
+    with World(
+        seed=SEED + 1,
+        queue="kafka",
+        replicas=2,
+        postgres=postgres_server,
+        kafka=kafka_server,
+        settings=_SELDOM,
+        own={"shipping-1": few, "shipping-2": few},
+        definitions=[*DEFINITIONS, _LONG],
+    ) as world:
+        topics = Topics(kafka_server.bootstrap_servers, world.topic_prefix)
+        _wait_members(world, topics, "shipping", 2)
+        world.ledger.fault(Rule(Kind.SLOW, step="grind", ms=_WHILE_MS))
+        load = world.begin_load(40, parallel=2)
+        _go_in_mid_step(world, topics)
+        _come_in_mid_step(world, topics)
+        load.result()
+        world.quiesce(within_s=60)
+        harvest(world, "shipping-1", "shipping-2")
+        long_calls = [one.attempt for one in world.rows().steps if one.step == "grind"]
+        assert long_calls == [1] * 20, f"seed {world.seed}"
+        least = {"moved_in_mid_step": 2, "unclaimed": 1, "fault:slow": 20, "completed": 30}
+        least |= {"bells:shipping-1:claimed": 8, "bells:shipping-2:claimed": 4}
+        world.verify(Expectations(at_least={**least, "terminations": 1, "restarts": 1}))
+
+
+def _go_in_mid_step(world: World, topics: Topics) -> None:
+    """Both are in the middle of steps when the other is given the partitions of the one."""
+    world.run_load(8, [Order("long")])
+    world.wait_until(
+        lambda: min(world.held("shipping-1"), world.held("shipping-2")) >= 1,
+        within_s=30,
+        what="both are in the middle of steps",
+    )
+    harvest(world, "shipping-2")
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(world.terminate, "shipping-2")
+        _wait_members(world, topics, "shipping", 1)
+        world.counts["moved_in_mid_step"] += min(1, world.held("shipping-1"))
+        _no_doorbell_was_skipped(world, topics, "shipping")
+        assert going.result() == 0, f"seed {world.seed}"
+
+
+def _come_in_mid_step(world: World, topics: Topics) -> None:
+    """One alone has more in hand than it has slots for; of that the other is given a part."""
+    world.run_load(12, [Order("long")])
+    world.restart("shipping-2")
+    _wait_members(world, topics, "shipping", 2)
+    world.counts["moved_in_mid_step"] += min(1, world.held("shipping-1"))
+    world.counts["unclaimed"] += _no_doorbell_was_skipped(world, topics, "shipping")
+    world.wait_until(
+        lambda: world.held("shipping-2") >= 1, within_s=30, what="shipping-2 has a part in it"
+    )
+
+
 def _come_and_go(world: World, topics: Topics, name: str) -> None:
     """A member leaves in good order while steps are under way, and comes back."""
     service = world.sidecars[name].service
@@ -145,8 +208,11 @@ def _freeze_beyond_the_session(world: World, topics: Topics, name: str) -> None:
     _wait_members(world, topics, service, 2)
 
 
-def _no_doorbell_was_skipped(world: World, topics: Topics, service: str) -> None:
-    """A step that was never claimed has its doorbell beyond what the group has committed."""
+def _no_doorbell_was_skipped(world: World, topics: Topics, service: str) -> int:
+    """A step that was never claimed has its doorbell beyond what the group has committed.
+
+    Returns of how many steps that was seen.
+    """
     committed = topics.committed(service)
     rung = topics.rung(service)
     unclaimed = {
@@ -157,6 +223,7 @@ def _no_doorbell_was_skipped(world: World, topics: Topics, service: str) -> None
     skipped = [one for one in rung if one.offset < committed[one.partition]]
     assert sum(committed.values()) > 0
     assert not unclaimed & {one.names for one in skipped}, f"seed {SEED}: {service}"
+    return len(unclaimed & {one.names for one in rung})
 
 
 def _is_stopped(world: World, name: str) -> bool:

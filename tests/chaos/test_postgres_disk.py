@@ -26,7 +26,7 @@ def disk() -> Iterator[SmallDisk]:
         yield made
 
 
-@pytest.mark.fault(33)
+@pytest.mark.fault(33, 35)
 def test_a_full_disk_costs_time_and_nothing_else(disk: SmallDisk) -> None:
     small = {"min_wal_size": "2MB", "max_wal_size": "16MB"}
     with (

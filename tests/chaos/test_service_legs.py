@@ -66,9 +66,12 @@ def test_requests_and_answers_that_are_lost_held_or_cut(postgres_server: Postgre
         executes_arrive_after_their_compensations(world)
         answers_are_slow_to_come(world)
         requests_and_answers_are_cut(world)
+        the_way_is_narrow_broken_and_shut(world)
         least = {"completed": 60, "rolled_back": 3 * EACH, "barred": 2 * EACH, "too_late": EACH}
         least |= {"repeated": 2 * EACH, "proxy:swallowed": 4 * EACH, "proxy:held": 2 * EACH}
         least |= {"proxy:delayed": 2 * EACH, "proxy:cut": 2 * len(REQUEST_CUTS + ANSWER_CUTS)}
+        least |= {"proxy:throttled": EACH, "proxy:reset": 2, "proxy:reset_new": 2}
+        least |= {"proxy:refusing": 1}
         world.verify(Expectations(at_least=least, also_legal_for=TURNED_BACK))
 
 
@@ -156,3 +159,28 @@ def requests_and_answers_are_cut(world: World) -> None:
     load.result()
     world.quiesce(within_s=WITHIN_S)
     assert ends(world, "stubborn") == {"completed": EACH + 60}
+
+
+def the_way_is_narrow_broken_and_shut(world: World) -> None:
+    """Bytes trickle, then connections break, then there are none; what was meant comes through."""
+    proxy = world.proxy("inventory-1", "service")
+    for harm, enough, hurt in (
+        ("throttled", EACH, lambda: proxy.throttle(up=4_000, down=4_000)),
+        ("reset", 2, lambda: None),
+        ("reset_new", 2, proxy.reset_new),
+        ("refusing", 1, proxy.refuse),
+    ):
+        struck = proxy.counts[harm] + enough
+        load = world.begin_load(EACH, [Order("stubborn")], parallel=2)
+        hurt()
+
+        def strikes(harm: str = harm, struck: int = struck) -> bool:
+            if harm != "throttled":
+                proxy.reset()
+            return proxy.counts[harm] >= struck
+
+        world.wait_until(strikes, within_s=WITHIN_S, what=f"{harm} strikes")
+        load.result()
+        proxy.heal()
+        world.quiesce(within_s=WITHIN_S)
+    assert ends(world, "stubborn") == {"completed": 5 * EACH + 60}

@@ -45,10 +45,11 @@ class World:
 
     `postgres` and `kafka` are servers to be shared by tests that do not harm them; left out, the
     world starts its own (Kafka only for the queue of that kind). `proxied` puts a proxy on a
-    sidecar's way to `store` or `service`: `{"payments-1": ("store",)}`; `proxy_kafka` puts one
-    before the world's own broker. `settings` are added to each sidecar's configuration, `own`
-    to that of one; `environment` is one sidecar's: `{"payments-1": {FAILPOINTS: "..."}}`. Services
-    that are `apart` have a process of their own, `ledger.apart[SERVICE]`.
+    sidecar's way to `store` or `service`, or on the way to its `api`: `{"payments-1": ("store",)}`;
+    `proxy_kafka` puts one before the world's own broker. `settings` are added to each sidecar's
+    configuration, `own` to that of one; `environment` is one sidecar's:
+    `{"payments-1": {FAILPOINTS: "..."}}`. Services that are `apart` have a process of their own,
+    `ledger.apart[SERVICE]`.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class World:
         self._watch: Watch
         self._dsn = ""
         self.topic_prefix = ""  # of the doorbells' topics, with Kafka
+        self._before: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         """Start everything, wait until all is ready, and register the definitions."""
@@ -158,7 +160,7 @@ class World:
             self.counts["restarts"] += 1
 
     def proxy(self, name: str, leg: str) -> FaultProxy:
-        """The proxy on a sidecar's leg (`store`, `service`), or `("kafka", "broker")`."""
+        """The proxy on a leg of a sidecar (`store`, `service`, `api`), or `("kafka", "broker")`."""
         return self.proxies[name, leg]
 
     def leader(self) -> str | None:
@@ -265,7 +267,12 @@ class World:
 
     def tally(self) -> Counter[str]:
         """What has happened so far, by the names that expectations use."""
-        return tally(self.ledger.entries(), self.rows(), self._asking.starts, self._seen())
+        told = tally(self.ledger.entries(), self.rows(), self._asking.starts, self._seen())
+        return told - self._before
+
+    def count_anew(self) -> None:
+        """Let `tally` and expectations count from now on: a test that shares the world begins."""
+        self._before += self.tally()
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of our own, past all proxies."""
@@ -298,6 +305,7 @@ class World:
             }
             sidecar = self.sidecars[name] = Sidecar(name, service, folder, config)
             sidecar.environment = dict(self._environment.get(name, {}))
+            sidecar.door = self._port(name, "api", sidecar.http)
             self._stack.callback(sidecar.end)
             sidecar.start()
         self.ledger.call_back_at(*(one.api for one in self.sidecars.values()))
@@ -384,6 +392,7 @@ class World:
             cancels=self._asking.cancels,
             exits=self._watch.exits,
             seen=self._seen(),
+            before=self._before,
         )
 
     def _error(self, what: str, found: Sequence[Violation] = ()) -> ChaosError:

@@ -124,6 +124,18 @@ def test_without_keys_an_effect_may_happen_twice_but_not_be_left() -> None:
     assert Rule.ROLLED_BACK in {one.rule for one in judge(run, forgetful)}
 
 
+def test_what_had_happened_before_proves_nothing() -> None:
+    run = sound_run()
+    found = check(
+        run.entries, run.rows(), run.starts, SOUND, seen={"kills": 3}, before={"kills": 2}
+    )
+    assert found == []
+    found = check(
+        run.entries, run.rows(), run.starts, SOUND, seen={"kills": 3}, before={"kills": 3}
+    )
+    assert [one.rule for one in found] == [Rule.VACUOUS]
+
+
 def test_ends_that_the_faults_allow_are_legal_for_the_definition_alone() -> None:
     run = sound_run()
     run.starts[1] = replace(run.starts[1], ends=frozenset({"completed"}))
