@@ -14,6 +14,7 @@ from tests.chaos.book import Entry, Fact
 from tests.chaos.definitions import DEFINITIONS, Order, step
 from tests.chaos.expectations import Expectations
 from tests.chaos.faults import Kind, Rule
+from tests.chaos.sessions import end, sessions
 from tests.chaos.world import World
 from tests.servers.postgres import PostgresServer
 
@@ -100,7 +101,7 @@ def strike(world: World, harm: Callable[[], None], *, times: int, every_s: float
 
 def end_sessions(world: World, draw: random.Random, most: int) -> None:
     """End some of the sidecars' sessions, the election's among them."""
-    found = sessions(world, "true")
+    found = sessions(world)
     world.counts["sessions_ended"] += end(world, draw.sample(found, min(most, len(found))))
 
 
@@ -180,23 +181,6 @@ def hold_a_row(world: World) -> None:
 
 
 # -- facts ------------------------------------------------------------------------------------
-
-
-def sessions(world: World, which: str) -> list[int]:
-    with world.connect() as connection:
-        rows = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"  # noqa: S608
-            f" AND application_name LIKE 'goconductor%' AND {which} ORDER BY pid".encode()
-        ).fetchall()
-    return [pid for (pid,) in rows]
-
-
-def end(world: World, pids: Sequence[int]) -> int:
-    with world.connect() as connection:
-        told = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS one (pid)", (list(pids),)
-        ).fetchall()
-    return sum(done for (done,) in told)
 
 
 def waiting(world: World) -> int:
