@@ -41,6 +41,8 @@ REPLICAS = 2
 NAMES = tuple(f"{service}-{number}" for service in SERVICES for number in range(1, REPLICAS + 1))
 PROXIED = NAMES[0]
 LEGS = ("store", "service")
+CUT_WITHIN = {"store": 20_000, "service": 400}
+"""Bytes of one connection; one to a service carries few calls before it is given up."""
 AGAIN = 4
 """How many harms are drawn to come once more."""
 FELT_WITHIN_S = 40.0
@@ -202,9 +204,11 @@ class Harms:
     # -- the ways of one sidecar ----------------------------------------------------------------
 
     @contextmanager
-    def _on_a_way(self, felt: str, longest_s: float) -> Iterator[FaultProxy]:
-        """Harm a way inside; it is felt, lasts for a while, and is mended."""
-        leg = self._draw.choice(LEGS)
+    def _on_a_way(
+        self, felt: str, longest_s: float, leg: str | None = None
+    ) -> Iterator[FaultProxy]:
+        """Harm a way (any, if `leg` is None) inside; it is felt, lasts a while, and is mended."""
+        leg = leg or self._draw.choice(LEGS)
         lasts_s = self._draw.uniform(0.0, longest_s)
         proxy = self._world.proxy(PROXIED, leg)
         least = self.owe(f"proxy:{PROXIED}:{leg}:{felt}", proxy.counts[felt])
@@ -214,9 +218,10 @@ class Harms:
         proxy.heal()
 
     def _cut(self) -> None:
-        direction = self._draw.choice(("up", "down"))
-        with self._on_a_way("cut", 2.0) as proxy:
-            proxy.cut_after(**{direction: self._draw.randint(1, 20_000)})
+        leg = self._draw.choice(LEGS)
+        after = {self._draw.choice(("up", "down")): self._draw.randint(1, CUT_WITHIN[leg])}
+        with self._on_a_way("cut", 2.0, leg) as proxy:
+            proxy.cut_after(**after)
 
     def _hold(self) -> None:
         with self._on_a_way("held", 4.0) as proxy:
