@@ -54,7 +54,8 @@ test: static
 	tests/servers/install
 	SERVERS_REQUIRED=1 SEEDS=$${SEEDS:-5000} $(BIN)/python -m pytest -q -m 'not soak' $(PYTEST_ARGS)
 
-# Races run ten thousand times, then harm of every kind for so long.
+# Races run ten thousand times, then rounds of load under every harm of tests/chaos/harms.py, for so
+# long.
 MINUTES ?= 60
 CHAOS_ARGS ?=
 

@@ -130,8 +130,13 @@ class Book:
         return self._write(asked, fact, own, (own, None))
 
     def act_badly(self, asked: Asked, told: int | None, fault: str) -> Entry:
-        """Do what is asked; what is told of it is the fault's."""
+        """Do what is asked; what is told of it is the fault's.
+
+        Who is told that it is done asks no more: then it is done now, and not taken on.
+        """
         fact, own = self._decide(asked)
+        if fact is Fact.TAKEN_ON and told == 200:
+            fact, own = self._decide(asked, later=True)
         return self._write(asked, fact, own, (told, fault))
 
     def act_late(self, asked: Asked, fault: str) -> Entry:

@@ -155,6 +155,7 @@ def _terminality(
             continue
         legal = ends.get(str(row.start_key), ENDS) | expectations.also_legal
         legal |= expectations.also_legal_for.get(row.definition, frozenset())
+        legal |= expectations.also_legal_to.get(row.id, frozenset())
         if row.status not in legal:
             text = f"ended as {row.status} ({row.reason}), and legal is {sorted(legal)}"
             yield Violation(Rule.TERMINALITY, text, row.id)

@@ -14,6 +14,8 @@ from typing import Any
 
 SERVICES = ("payments", "inventory", "shipping")
 RETRY = {"initial_interval": "50ms", "max_interval": "500ms"}
+TRIES = 6
+"""Of an execute. A step that has used them up turns its workflow back."""
 COMPLETED = frozenset({"completed"})
 ROLLED_BACK = frozenset({"rolled_back"})
 ERROR = frozenset({"error"})
@@ -79,7 +81,7 @@ def step(name: str, service: str, after: Sequence[str], **more: Any) -> dict[str
         "execute": f"/{name}",
         "compensate": {"path": f"/undo/{name}", "timeout": "1s", "retry": RETRY},
         "timeout": "1s",
-        "retry": {**RETRY, "max_attempts": 6},
+        "retry": {**RETRY, "max_attempts": TRIES},
         "input": {
             "order": "${input.order}",
             "behave": f'${{input.behave.?{name}.orValue("well")}}',

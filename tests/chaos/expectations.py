@@ -123,14 +123,16 @@ class Expectations:
     In a world that tests share, all of that counts since the test's beginning (`count_anew`).
 
     `also_legal` are ends that this run's faults allow besides each start's own, and
-    `also_legal_for` those that they allow to workflows of one definition. `exits` are the
-    statuses with which a sidecar may end unasked. `clock_slack_s` is how much two moments of a
-    history may be apart in the wrong way, since sidecars know the database's clock only roughly.
+    `also_legal_for` those that they allow to workflows of one definition, `also_legal_to` to
+    single ones by their ids. `exits` are the statuses with which a sidecar may end unasked.
+    `clock_slack_s` is how much two moments of a history may be apart in the wrong way, since
+    sidecars know the database's clock only roughly.
     """
 
     at_least: Mapping[str, int] = field(default_factory=dict)
     also_legal: frozenset[str] = frozenset()
     also_legal_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    also_legal_to: Mapping[str, frozenset[str]] = field(default_factory=dict)
     keys_honoured: bool = True
     exits: frozenset[int] = frozenset({-9})
     clock_slack_s: float = 0.25

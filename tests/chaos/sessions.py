@@ -1,4 +1,8 @@
-"""The sessions that sidecars have in PostgreSQL, found and ended while workflows are started."""
+"""The sessions that sidecars have in PostgreSQL, found and ended while workflows are started.
+
+The election has a session with a name of its own: whoever looks for ours looks for every name
+that begins like theirs.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,11 @@ def strike(world: World, harm: Callable[[], None], *, times: int, every_s: float
 
 def end_sessions(world: World, draw: random.Random, most: int) -> None:
     """End some of the sidecars' sessions, the election's among them."""
-    found = sessions(world, "true")
+    found = sessions(world)
     world.counts["sessions_ended"] += end(world, draw.sample(found, min(most, len(found))))
 
 
-def sessions(world: World, which: str) -> list[int]:
+def sessions(world: World, which: str = "true") -> list[int]:
     """The sidecars' sessions of which a condition on `pg_stat_activity` is true."""
     with world.connect() as connection:
         rows = connection.execute(

@@ -1,10 +1,15 @@
 """The soak: `make chaos MINUTES=60`, or `python -m tests.chaos.soak --minutes 60 --seed 7`.
 
-Round after round a new world, a load, and harm of every kind in an order that the round's seed
-draws; every third load is of everything that the language has, the others of plain calls. Then
-everything is healed, the world comes to rest, and the checker judges it. One line a round says what
-happened. It ends at the first violation, with the command that plays the round
-again: the same load and the same harm in the same order, though not at the same microsecond.
+Round after round a new world, and load all the time while it is harmed. A round does every harm
+that `harms` lists at least once, in an order that its seed draws: to sidecars, to PostgreSQL, to
+one sidecar's ways, to services by every kind of fault that `faults` has, and in every other round,
+which has Kafka, to the broker and its topics; clients cancel meanwhile. Every third load is of
+everything that the language has, the others of plain calls. A full disk is not among it, and has a
+test of its own. Then everything is healed, the world comes to rest, and the checker judges it: a
+round in which one of its harms was not felt is invalid, and a workflow may end otherwise than it
+was started to only if it was cancelled, had used up its tries, or met an answer that cannot be
+kept. One line a round says what happened. It ends at the first violation, with the command that
+plays the round again: the same harm in the same order, though not at the same microsecond.
 """
 
 from __future__ import annotations
@@ -13,155 +18,136 @@ import argparse
 import random
 import shlex
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 
-from tests.chaos.definitions import DEFINITIONS, MIX, Order
+import psycopg
+
+from tests.chaos.definitions import DEFINITIONS, ERROR, MIX, ROLLED_BACK, TRIES, Order
 from tests.chaos.expectations import Expectations
-from tests.chaos.faults import Kind, Rule
+from tests.chaos.harms import ALWAYS, LEGS, NAMES, PROXIED, REPLICAS, UNUSABLE, Harms
 from tests.chaos.language import LANGUAGE, OFFERED, ORDERS, RATES
 from tests.chaos.report import ChaosError
+from tests.chaos.rotations import PATIENT
+from tests.chaos.rows import unfinished
 from tests.chaos.world import World
 
-LOAD = 250
-HARMS = 14
 LANGUAGE_EVERY = 3
 """Odd, so that it comes with either queue."""
+PER_S = 12
+"""So many workflows are started, a portion at a time, unless too many are under way."""
+UNFINISHED_MOST = 150
 PAUSE_S = (0.2, 1.5)
 QUIET_WITHIN_S = 90.0
-KINDS = (
-    Kind.FAIL_BEFORE,
-    Kind.FAIL_AFTER,
-    Kind.RESET_BEFORE,
-    Kind.RESET_AFTER,
-    Kind.UNAVAILABLE,
-    Kind.BUSY,
-    Kind.SLOW,
+_REFUSED_PIVOT = Order("pivot", {"ship": "refuse"})
+PLAIN: tuple[Order, ...] = tuple(
+    replace(one, comes_to=ROLLED_BACK | ERROR) if one == _REFUSED_PIVOT else one for one in MIX
 )
-ALWAYS = Rule(Kind.FAIL_AFTER, probability=0.05, per_key=1, seed=5)
-"""So that keys are repeated in every round, whatever else is drawn."""
-NAMES = tuple(f"{name}-{n}" for name in ("payments", "inventory", "shipping") for n in (1, 2))
+"""A pivot that refuses after an outcome that nobody knows ends in `error`, and rightly so."""
 
 
 class Round:
-    """One world and its harm."""
+    """One world and its harm. `tries` is how many a step of its definitions has."""
 
-    def __init__(self, world: World, draw: random.Random, mix: Sequence[Order]) -> None:
+    def __init__(
+        self, world: World, draw: random.Random, mix: Sequence[Order], *, tries: int
+    ) -> None:
         self._world = world
-        self._mix = mix
         self._draw = draw
-        self._stop = threading.Event()
-        self.done: Counter[str] = Counter()
-        self._harms: list[Callable[[], None]] = [
-            self._kill,
-            self._freeze,
-            self._end_sessions,
-            self._kill_postgres,
-            self._cut,
-            self._hold,
-            self._swallow,
-            self._service_faults,
-        ]
-        if world.kafka is not None:
-            self._harms.append(self._kill_kafka)
+        self._mix = mix
+        self._tries = tries
+        self._harms = Harms(world, draw, self._keep_busy)
+        self._portion = sum(one.weight for one in mix)
+        self._due = 0.0
+        self._loads: list[Future[list[str]]] = []
+        self._cancelled: set[str] = set()
 
     def run(self) -> Counter[str]:
         """Load, harm, heal, rest, judge; raises `ChaosError`."""
-        world, draw = self._world, self._draw
+        world, draw, done = self._world, self._draw, Counter[str]()
         world.ledger.fault(ALWAYS)
-        load = world.begin_load(LOAD, self._mix)
-        for _ in range(HARMS):
-            harm = draw.choice(self._harms)
-            self.done[harm.__name__.strip("_")] += 1
-            harm()
+        for harm in self._harms.deck():
+            self._harms.last(draw.uniform(*PAUSE_S))
+            done[harm.name] += 1
+            harm.strike()
             if draw.random() < 0.5:
-                self._cancel()
-            self._pause(draw.uniform(*PAUSE_S))
-        load.result()
+                self._cancel(draw.choice(NAMES))
+        for load in self._loads:
+            load.result()
         self._heal()
         world.quiesce(within_s=QUIET_WITHIN_S)
-        # Whatever spends a try may use all of them up, and a pivot that nobody knows of may refuse.
+        asked = self._portion * len(self._loads)
+        least = {"started": asked // 2, "completed": asked // 10, "repeated": 1}
         happened = world.verify(
             Expectations(
-                at_least={"started": LOAD // 2, "completed": LOAD // 10, "repeated": 1},
-                also_legal=frozenset({"rolled_back"}),
-                also_legal_for={"pivot": frozenset({"error"})},
+                at_least={**least, **self._harms.least},
+                also_legal_to=self._may_turn_back(),
                 rates=RATES,
             )
         )
-        return happened + self.done
+        return happened + done
 
-    def _pause(self, seconds: float) -> None:
-        self._stop.wait(seconds)
+    def _keep_busy(self) -> None:
+        """Start another portion when it is due, unless too much is under way or nobody can say."""
+        if time.monotonic() < self._due:
+            return
+        try:
+            with self._world.connect() as connection:
+                if unfinished(connection) >= UNFINISHED_MOST:
+                    return
+        except psycopg.OperationalError:
+            return
+        self._due = time.monotonic() + self._portion / PER_S
+        self._loads.append(self._world.begin_load(self._portion, self._mix))
 
-    def _cancel(self) -> None:
-        with self._world.connect() as connection:
-            row = connection.execute(
-                "SELECT id::text FROM goconductor.workflows ORDER BY random() LIMIT 1"
-            ).fetchone()
-        if row is not None:
-            self._world.cancel(row[0])
+    def _cancel(self, at: str) -> None:
+        """Cancel one after the other until it is not too late for one."""
+        self._harms.owe("cancels:202", self._world.counts["cancels:202"])
 
-    def _kill(self) -> None:
-        self._world.kill9(self._draw.choice(NAMES))
+        def accepted() -> bool:
+            with self._world.connect() as connection:
+                row = connection.execute(
+                    "SELECT id::text FROM goconductor.workflows WHERE status = 'in_progress'"
+                    " ORDER BY random() LIMIT 1"
+                ).fetchone()
+            if row is None:
+                return False
+            self._cancelled.add(row[0])
+            return self._world.cancel(row[0], at=at) == 202
 
-    def _freeze(self) -> None:
-        name = self._draw.choice(NAMES)
-        self._world.stop(name)
-        self._pause(self._draw.uniform(0.5, 8.0))
-        self._world.cont(name)
+        self._harms.felt(accepted)
 
-    def _end_sessions(self) -> None:
-        with self._world.connect() as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
-                " WHERE application_name = 'goconductor' ORDER BY random() LIMIT %s) AS chosen",
-                [self._draw.randint(1, 6)],
-            )
+    def _may_turn_back(self) -> Mapping[str, frozenset[str]]:
+        """The workflows that may end otherwise than they were started to, by what was met.
 
-    def _kill_postgres(self) -> None:
-        self._world.postgres.kill()
-        self._pause(self._draw.uniform(0.0, 2.0))
-        self._world.postgres.restart()
-
-    def _kill_kafka(self) -> None:
-        if self._world.kafka is not None:
-            self._world.kafka.kill()
-            self._pause(self._draw.uniform(0.0, 3.0))
-            self._world.kafka.restart()
-
-    def _cut(self) -> None:
-        proxy = self._world.proxy(NAMES[0], self._draw.choice(("store", "service")))
-        amount = self._draw.randint(1, 20_000)
-        if self._draw.random() < 0.5:
-            proxy.cut_after(down=amount)
-        else:
-            proxy.cut_after(up=amount)
-
-    def _hold(self) -> None:
-        proxy = self._world.proxy(NAMES[0], "store")
-        proxy.hold()
-        self._pause(self._draw.uniform(0.2, 4.0))
-        proxy.release()
-
-    def _swallow(self) -> None:
-        proxy = self._world.proxy(NAMES[0], "store")
-        proxy.swallow(down=True)
-        self._pause(self._draw.uniform(0.5, 6.0))
-        proxy.heal()
-        proxy.reset()
-
-    def _service_faults(self) -> None:
-        kind = self._draw.choice(KINDS)
-        rule = Rule(kind, probability=0.15, per_key=1, ms=400, seed=self._draw.randint(1, 10**6))
-        self._world.ledger.fault(ALWAYS, rule)
+        What a child meets may turn back the whole tree. A pivot whose outcome nobody knows, and
+        what comes after one, stands in `error`.
+        """
+        rows = self._world.rows()
+        met = self._cancelled.union(
+            (one.workflow for one in rows.steps if one.attempt >= self._tries),
+            (
+                one.workflow
+                for one in self._world.ledger.entries()
+                if one.fault in UNUSABLE and one.action == "execute"
+            ),
+        )
+        by_id = {one.id: one for one in rows.workflows}
+        legal: dict[str, frozenset[str]] = {}
+        for workflow in met:
+            above = by_id.get(workflow)
+            while above is not None:
+                legal[above.id] = ROLLED_BACK | (ERROR if above.definition == "pivot" else set())
+                above = by_id.get(above.parent or "")
+        return legal
 
     def _heal(self) -> None:
         self._world.ledger.fault()
-        for leg in ("store", "service"):
-            self._world.proxy(NAMES[0], leg).heal()
+        for leg in LEGS:
+            self._world.proxy(PROXIED, leg).heal()
 
 
 def play(seed: int, queue: str) -> Counter[str]:
@@ -172,11 +158,12 @@ def play(seed: int, queue: str) -> Counter[str]:
         queue=queue,
         definitions=LANGUAGE if whole else DEFINITIONS,
         settings=OFFERED if whole else {},
-        replicas=2,
+        replicas=REPLICAS,
         supervise=True,
-        proxied={NAMES[0]: ("store", "service")},
+        proxied={PROXIED: LEGS},
     ) as world:
-        return Round(world, random.Random(f"soak {seed}"), ORDERS if whole else MIX).run()
+        mix, tries = (ORDERS, PATIENT["max_attempts"]) if whole else (PLAIN, TRIES)
+        return Round(world, random.Random(f"soak {seed}"), mix, tries=tries).run()
 
 
 def soak(minutes: float, first: int, queues: list[str]) -> int:
@@ -188,10 +175,12 @@ def soak(minutes: float, first: int, queues: list[str]) -> int:
         began = time.monotonic()
         try:
             happened = play(seed, queue)
-        except ChaosError as error:
+        except Exception as error:
             again = ["python", "-m", "tests.chaos.soak", "--seed", str(seed), "--queue", queue]
             print(f"{error}\nagain: {shlex.join([*again, '--minutes', '0'])}", flush=True)
-            return 1
+            if isinstance(error, ChaosError):
+                return 1
+            raise
         told = "  ".join(f"{name} {number}" for name, number in sorted(happened.items()))
         print(f"seed {seed}  {queue}  {time.monotonic() - began:.0f} s  {told}", flush=True)
         seed += 1

@@ -146,6 +146,15 @@ def test_ends_that_the_faults_allow_are_legal_for_the_definition_alone() -> None
     assert judge(run, for_others) != []
 
 
+def test_ends_that_are_allowed_to_one_workflow_are_legal_for_no_other() -> None:
+    run = sound_run()
+    run.starts[1] = replace(run.starts[1], ends=frozenset({"completed"}))
+    to_it = replace(SOUND, also_legal_to={UNDONE: frozenset({"rolled_back"})})
+    assert judge(run, to_it) == []
+    to_another = replace(SOUND, also_legal_to={DONE: frozenset({"rolled_back"})})
+    assert judge(run, to_another) != []
+
+
 def test_a_start_in_doubt_may_have_taken_or_not() -> None:
     run = sound_run()
     run.starts[0] = replace(run.starts[0], workflow=None)

@@ -185,6 +185,17 @@ def test_garbage(ledger: Ledger, workflow: str) -> None:
     _struck_once_and_is_well(ledger, workflow, Kind.GARBAGE)
 
 
+def test_what_was_to_be_done_later_is_done_when_a_fault_says_so(
+    ledger: Ledger, workflow: str
+) -> None:
+    """Nobody would ask for it again."""
+    later = {**INPUT, "behave": "later"}
+    ledger.fault(Rule(Kind.GARBAGE, workflow=workflow))
+    assert call(ledger, workflow, later)[0] == 200
+    assert undo(ledger, workflow, later)[0] == 200
+    assert facts(ledger, workflow) == [Fact.APPLIED, Fact.APPLIED]
+
+
 def test_a_huge_body(ledger: Ledger, workflow: str) -> None:
     ledger.fault(Rule(Kind.HUGE, times=1, bytes=2_000_000))
     status, body, _ = call(ledger, workflow, INPUT)
