@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ DRIVER_ERRORS = (
 )
 
 _PIECES_WITHIN_S = 0.5
+_ASKED_TO_END = 2
 _TASKS = (
     ("_coordinator", "_coordination_task"),
     ("_coordinator", "_heartbeat_task"),
@@ -108,18 +109,40 @@ def keep_driver_quiet() -> None:
 
 async def stop(client: Any, *, within_s: float) -> None:
     """Close a producer or a consumer, within about `within_s` seconds whatever happens."""
+    stopping = asyncio.create_task(client.stop(), name="kafka-client-stop")
     try:
-        async with asyncio.timeout(within_s):
-            await client.stop()
-    except DRIVER_ERRORS as error:
-        _log.info("kafka_client_abandoned", why=describe(error))
-        await _abandon(client)
+        _, late = await asyncio.wait({stopping}, timeout=within_s)
     except asyncio.CancelledError:
-        await _abandon(client)
-        if asked_to_end():
-            raise
-        # Only a task of the driver was: it awaits those that it cancels, and hands that on to us.
-        _log.info("kafka_client_abandoned", why="its own end was cancelled")
+        await _abandon(client, stopping)
+        raise
+    if late:
+        why = "no answer in time"
+    elif stopping.cancelled():  # it awaits tasks that it cancels, and hands that on
+        why = "its own end was cancelled"
+    elif (error := stopping.exception()) is None:
+        return
+    elif isinstance(error, DRIVER_ERRORS):
+        why = describe(error)
+    else:
+        raise error
+    _log.info("kafka_client_abandoned", why=why)
+    await _abandon(client, stopping)
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> bool:
+    """Cancel tasks of the driver's, or that wait within it; return whether all have ended.
+
+    One that is cancelled while it awaits another, which takes that for its own end, goes on as if
+    nothing had been said (`asyncio.wait_for` of Python 3.11 swallows a cancellation, too): it is
+    asked again. And whoever never ends is left behind: `asyncio.gather` would wait for it, also
+    under a time-out.
+    """
+    for _ in range(_ASKED_TO_END):
+        for task in tasks:
+            task.cancel()
+        if await _ended(tasks):
+            return True
+    return False
 
 
 def note_that_nobody_fetches(consumer: Any) -> None:
@@ -135,29 +158,43 @@ def note_that_nobody_fetches(consumer: Any) -> None:
             pass
 
 
-async def _abandon(client: Any) -> None:
+async def _abandon(client: Any, stopping: asyncio.Task[None]) -> None:
     """End what a broken `stop()` left running."""
     tasks = [getattr(getattr(client, part, None), name, None) for part, name in _TASKS]
-    tasks += list(getattr(getattr(client, "_fetcher", None), "_pending_tasks", ()))
+    tasks += [stopping, *getattr(getattr(client, "_fetcher", None), "_pending_tasks", ())]
     running = [task for task in tasks if isinstance(task, asyncio.Task) and not task.done()]
     for task in running:
         task.cancel()
     # Tasks wait for answers even when cancelled, until their connections are gone; and one that was
     # about to connect may still have done so.
-    await _within(_close_connections(client))
-    await _within(asyncio.gather(*running, return_exceptions=True))
-    await _within(_close_connections(client))
+    await _close_connections(client)
+    if not await end(running):
+        left = [task.get_name() for task in running if not task.done()]
+        _log.warning("kafka_client_left_behind", why="it does not end", tasks=left)
+    await _close_connections(client)
 
 
 async def _close_connections(client: Any) -> None:
     connections = getattr(client, "client", None) or getattr(client, "_client", None)
-    if connections is not None:
-        await connections.close()
+    if connections is None:
+        return
+    closing = asyncio.create_task(connections.close(), name="kafka-connections-close")
+    if await _ended([closing]):
+        error = None if closing.cancelled() else closing.exception()
+        why = None if error is None else describe(error)
+    else:
+        closing.cancel()
+        why = "no answer in time"
+    if why is not None:
+        _log.warning("kafka_client_left_behind", why=why)
 
 
-async def _within(ending: Awaitable[object]) -> None:
-    try:
-        async with asyncio.timeout(_PIECES_WITHIN_S):
-            await ending
-    except DRIVER_ERRORS as error:
-        _log.warning("kafka_client_left_behind", why=describe(error))
+async def _ended(tasks: Collection[asyncio.Task[Any]]) -> bool:
+    """Whether all have ended within the time that a piece is given; their errors are heard."""
+    if not tasks:
+        return True
+    done, late = await asyncio.wait(tasks, timeout=_PIECES_WITHIN_S)
+    for task in done:
+        if not task.cancelled():
+            task.exception()
+    return not late

@@ -95,8 +95,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         committer, self._committer = self._committer, None
         try:
             if committer is not None:
-                committer.cancel()
-                await asyncio.gather(committer, return_exceptions=True)
+                await driver.end([committer])
                 await self._commit(_FLUSH_WITHIN_S)
         finally:
             self._marks.clear()

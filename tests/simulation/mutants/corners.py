@@ -10,6 +10,14 @@ LARGE = "tests/unit/saga/test_large_items.py"
 
 BOUNDS = (
     tested(
+        "a task of the driver of Kafka is asked to end once",
+        "sidecar.adapters.kafka.driver:end",
+        "range(_ASKED_TO_END)",
+        "range(1)",
+        "tests/adapters/queues/test_kafka.py"
+        "::test_a_task_that_takes_its_end_for_that_of_another_is_asked_again",
+    ),
+    tested(
         "items are opened whatever their inputs come to together",
         f"{FAN_OUT}:_open_next",
         "draft.opened_with >= MOST_AT_ONCE",
