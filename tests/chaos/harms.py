@@ -41,8 +41,8 @@ REPLICAS = 2
 NAMES = tuple(f"{service}-{number}" for service in SERVICES for number in range(1, REPLICAS + 1))
 PROXIED = NAMES[0]
 LEGS = ("store", "service")
-CUT_WITHIN = {"store": 20_000, "service": 400}
-"""Bytes of one connection; one to a service carries few calls before it is given up."""
+CUT_WITHIN = {"store": 20_000, "service": 90}
+"""Bytes of one connection. One to a service may carry a single call: any answer is longer."""
 AGAIN = 4
 """How many harms are drawn to come once more."""
 FELT_WITHIN_S = 40.0
