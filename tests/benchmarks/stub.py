@@ -15,6 +15,8 @@ from typing import ClassVar, cast
 
 import uvloop
 
+BACKLOG = 4096
+"""Two hundred callers may come at once: one that finds the line full asks again after a second."""
 _HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 _DONE = _HEAD % (b"200 OK", 11, b'{"ok":true}')
 _REFUSED = _HEAD % (b"422 Unprocessable Content", 12, b'{"ok":false}')
@@ -57,7 +59,9 @@ class Stub(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     """Serve for ever."""
-    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(
+        Stub, "127.0.0.1", port, backlog=BACKLOG
+    )
     await server.serve_forever()
 
 
