@@ -190,9 +190,8 @@ class FaultProxy:
             server, self._server = self._server, None
             for listener in server.sockets:
                 self._loop.remove_reader(listener.fileno())
-            await asyncio.sleep(
-                0
-            )  # a server that is closed leaves behind whom it has just accepted
+            # Whom it has just accepted gets his connection: a server that is closed forgets him.
+            await asyncio.sleep(0)
             server.close()
             self._counts["refusing"] += 1
 
