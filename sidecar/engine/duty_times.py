@@ -19,12 +19,12 @@ class DutyTimes:
     """
 
     every: timedelta = timedelta(seconds=1)
-    idle_every: timedelta = timedelta(seconds=4)
+    idle_every: timedelta = timedelta(seconds=5)
     ring_every: timedelta = timedelta(seconds=5)
     review_every: timedelta = timedelta(seconds=10)
     debt_every: timedelta = timedelta(seconds=30)
     bulk_every: timedelta = timedelta(seconds=5)
-    catalogues_every: timedelta = timedelta(seconds=30)
+    catalogues_every: timedelta = timedelta(minutes=1)
     forget_every: timedelta = timedelta(minutes=1)
     silent_after: timedelta = SILENT_AFTER
     letters_after: timedelta = timedelta(seconds=2)

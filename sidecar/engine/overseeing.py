@@ -15,7 +15,6 @@ import structlog
 
 from sidecar.engine.bulk import FORGOTTEN_AFTER, QUIET_FOR
 from sidecar.engine.debt import DebtBook, totals
-from sidecar.engine.services import by_service, versions_of
 from sidecar.ports import telemetry as metrics
 from sidecar.ports.records import LeaderWork
 from sidecar.ports.store import Epoch, Store, Transition
@@ -100,8 +99,7 @@ class Overseer:
     async def compare_catalogues(self, epoch: Epoch) -> int:
         """Tell of each service whether its live replicas have the same catalogue."""
         del epoch  # nothing is written
-        live = by_service(await self._store.list_sidecars(self._namespace, self._silent_after))
-        found = {service: versions_of(sidecars) for service, sidecars in live.items()}
+        found = await self._store.live_versions(self._namespace, self._silent_after)
         differing = {service for service, versions in found.items() if len(versions) > 1}
         for service in sorted(differing - self._differing):
             told = sorted(version or 0 for version in found[service])

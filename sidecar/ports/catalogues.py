@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from sidecar.saga.definition import JsonText
@@ -43,4 +43,14 @@ class Catalogues(Protocol):
 
     async def list_catalogues(self, namespace: str) -> Sequence[StoredCatalogue]:
         """Return the catalogue in force of each service, by service."""
+        ...
+
+    async def live_versions(
+        self, namespace: str, seen_within: timedelta
+    ) -> Mapping[str, frozenset[int | None]]:
+        """Return the versions that live sidecars have, by service; None is no catalogue.
+
+        Lives: seen within so long, and neither gone nor draining. Services that have no such
+        sidecar are left out.
+        """
         ...

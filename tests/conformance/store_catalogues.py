@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -112,6 +113,34 @@ class CatalogueSuite(StoreFixtures):
         (seen,) = await store.list_sidecars("default", timedelta(seconds=20))
         assert seen.beat.incarnation == "a"
         assert len(await store.list_sidecars("default")) == 2
+
+    async def test_the_versions_of_replicas_that_live_are_told(
+        self, store: Store, backend: Backend
+    ) -> None:
+        def beat(name: str, service: str, version: int | None, **more: bool) -> SidecarBeat:
+            return SidecarBeat(
+                name, "default", service, "1.0", "here", True, catalogue=version, **more
+            )
+
+        within = timedelta(seconds=20)
+        assert await store.live_versions("default", within) == {}
+        await store.beat(beat("silent", "payments", 9))
+        await backend.pass_time(30)
+        for one in (
+            beat("a", "payments", 3),
+            beat("b", "payments", 3),
+            beat("c", "payments", None),
+            beat("leaving", "payments", 7, draining=True),
+            beat("left", "payments", 8),
+            beat("d", "shop", None),
+            beat("last to leave", "carrier", 1, draining=True),
+            replace(beat("stranger", "payments", 5), namespace="elsewhere"),
+        ):
+            await store.beat(one)
+        await store.leave("left")
+        found = await store.live_versions("default", within)
+        assert found == {"payments": {3, None}, "shop": {None}}
+        assert await store.live_versions("elsewhere", within) == {"payments": {5}}
 
     async def test_what_is_pinned_is_what_a_step_runs_by(
         self, store: Store, payments: Player

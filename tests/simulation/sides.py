@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -156,6 +156,9 @@ class StoreSide:
         self, namespace: str, seen_within: timedelta | None = None
     ) -> Sequence[SidecarRecord]:
         return await self._store.list_sidecars(namespace, seen_within)
+
+    async def live_versions(self, *given: Any) -> Mapping[str, frozenset[int | None]]:
+        return await self._store.live_versions(*given)
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._faults.latency(0.002))

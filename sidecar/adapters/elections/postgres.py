@@ -48,7 +48,7 @@ class ElectionTimes:
     take the part `spread` of it, so that they do not all ask at once.
     """
 
-    beat_s: float = 3.0
+    beat_s: float = 4.0
     answer_s: float = 3.0
     ttl_s: float = 10.0
     margin_s: float = 1.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from sidecar.adapters.memory.handle import MemoryHandle
 from sidecar.ports.catalogues import StoredCatalogue
@@ -43,3 +45,16 @@ class MemoryCatalogues(MemoryHandle):
         self.check_open()
         found = (await self.get_catalogue(*key) for key in sorted(self.tables.catalogues))
         return [one async for one in found if one is not None and one.namespace == namespace]
+
+    async def live_versions(
+        self, namespace: str, seen_within: timedelta
+    ) -> Mapping[str, frozenset[int | None]]:
+        """Return the versions that live sidecars have, by service; None is no catalogue."""
+        self.check_open()
+        since = self.clock.now() - seen_within
+        found: defaultdict[str, set[int | None]] = defaultdict(set)
+        for incarnation, one in self.tables.sidecars.items():
+            there = one.seen_at >= since and incarnation not in self.tables.gone
+            if there and one.beat.namespace == namespace and not one.beat.draining:
+                found[one.beat.service].add(one.beat.catalogue)
+        return {service: frozenset(versions) for service, versions in found.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from sidecar.adapters.postgres.reading import Reading
 from sidecar.adapters.postgres.sql import load, send
@@ -16,6 +18,7 @@ class PostgresCatalogues:
     """See `sidecar.ports.catalogues.Catalogues`."""
 
     readers: Reading
+    vital: Reading
 
     async def publish_catalogue(
         self, namespace: str, service: str, document: JsonText, digest: str
@@ -43,3 +46,16 @@ class PostgresCatalogues:
         """Return the catalogue in force of each service, by service."""
         found = await self.readers.rows(SQL["list_catalogues"], namespace=namespace)
         return [StoredCatalogue(**row) for row in found]
+
+    async def live_versions(
+        self, namespace: str, seen_within: timedelta
+    ) -> Mapping[str, frozenset[int | None]]:
+        """Return the versions that live sidecars have, by service; None is no catalogue.
+
+        A leader's question: it takes none of the connections that are made for clients.
+        """
+        found: defaultdict[str, set[int | None]] = defaultdict(set)
+        values = {"namespace": namespace, "within": seen_within}
+        for row in await self.vital.rows(SQL["live_versions"], **values):
+            found[row["service"]].add(row["catalogue"])
+        return {service: frozenset(versions) for service, versions in found.items()}

@@ -26,3 +26,9 @@ SELECT DISTINCT ON (service) namespace, service, version, hash, document::text A
     created_at, published_at
 FROM catalogues WHERE namespace = %(namespace)s
 ORDER BY service, published_at DESC, version DESC
+
+-- name: live_versions
+-- What replicas have that stay: those that drain take nothing any more.
+SELECT DISTINCT service, catalogue FROM sidecars
+WHERE namespace = %(namespace)s AND NOT gone AND NOT draining
+  AND seen_at >= clock_timestamp() - %(within)s::interval

@@ -29,6 +29,9 @@ CLOSE_WITHIN_S = 3.0
 IDLE_FOR_S = 20.0
 """A connection beyond `at_least` that was not needed for so long is let go; the pool looks that
 often, so it may take twice as long."""
+PATIENCE_S = 0.1
+"""How long a question waits for one of `at_least` before another connection is made: questions that
+meet by chance need none, and one that is held up by a lock must not hold up the next."""
 RECONNECT_FOR_S = 3.0
 """How long the pool tries to replace a lost connection by itself: its pauses double, and would be
 minutes after a long outage. Then whoever asks next makes it try at once."""
@@ -57,6 +60,7 @@ class Reading:
         self._at_least = at_least
         self._at_most = at_most
         self._reconnect_for_s = reconnect_for_s
+        self._kept = asyncio.Semaphore(at_least)
         self._pool: AsyncConnectionPool[ImpatientConnection] | None = None
 
     @property
@@ -106,14 +110,32 @@ class Reading:
         with translated():
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 for _ in range(self._at_most):
-                    async with self.pool.connection() as connection:
+                    async with self._connection() as connection:
                         try:
                             return await ask_once(connection)
                         except psycopg.OperationalError:
                             if not connection.closed:
                                 raise
-                async with self.pool.connection() as connection:
+                async with self._connection() as connection:
                     return await ask_once(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """One of the kept if one comes free in a moment, else whatever the pool has or makes."""
+        kept = bool(self._at_least) and await self._is_free_soon()
+        try:
+            async with self.pool.connection() as connection:
+                yield connection
+        finally:
+            if kept:
+                self._kept.release()
+
+    async def _is_free_soon(self) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._kept.acquire()
+        except TimeoutError:
+            return False
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -121,7 +143,7 @@ class Reading:
         with translated():
             async with (
                 asyncio.timeout(ANSWER_WITHIN_S),
-                self.pool.connection() as connection,
+                self._connection() as connection,
                 connection.transaction(),
             ):
                 yield connection

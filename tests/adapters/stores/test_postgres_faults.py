@@ -184,13 +184,13 @@ async def test_a_duty_that_waits_for_a_lock_does_not_silence_its_sidecar(
 async def test_a_store_that_nobody_asks_anything_keeps_two_connections(
     backend: PostgresBackend,
 ) -> None:
-    """One that writes and one that proves that it lives."""
+    """One that writes and one that proves that it lives, also where questions meet."""
     store = await backend.open_store(readers=4)
     payments = Player(store)
     for _ in range(3):
-        await payments.beat()
-        await store.ping()
+        await asyncio.gather(payments.beat(), store.ping(), store.overdue_workflows("default", 10))
         await store.commit(payments.batch(due=1))
+    assert store.vital.pool.get_stats()["pool_size"] == 1
     assert len(await backend.sessions()) == 2
 
 

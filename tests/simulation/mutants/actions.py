@@ -154,6 +154,14 @@ PUBLISHING = (
         f"{UNIT}::test_services_are_told_with_what_they_offer",
     ),
     tested(
+        "replicas that leave are compared by the leader",
+        "sidecar.adapters.postgres.catalogues:SQL.live_versions",
+        "AND NOT draining",
+        "",
+        "tests/adapters/stores/test_postgres.py::TestPostgresStore"
+        "::test_the_versions_of_replicas_that_live_are_told",
+    ),
+    tested(
         "the highest version is in force, not the last one published",
         "sidecar.adapters.postgres.catalogues:SQL.get_catalogue",
         "ORDER BY published_at DESC, version DESC",

@@ -13,6 +13,7 @@ LOCKS = "tests/adapters/stores/test_postgres_locks.py"
 ELECTION = "tests/adapters/elections/test_postgres.py"
 CLAIMING = "sidecar.adapters.postgres.claiming"
 WRITING = "sidecar.adapters.postgres.writing"
+READING = "sidecar.adapters.postgres.reading:Reading"
 STORE = "sidecar.adapters.stores.postgres:PostgresStore"
 
 CLAIMS = (
@@ -243,6 +244,27 @@ DOUBTS = (
 )
 
 LEADERS = (
+    tested(
+        "questions that meet by chance make another connection",
+        f"{READING}._connection",
+        "await self._is_free_soon()",
+        "False",
+        f"{FAULTS}::test_a_store_that_nobody_asks_anything_keeps_two_connections",
+    ),
+    tested(
+        "a connection that was waited for is not given back to those who wait",
+        f"{READING}._connection",
+        "self._kept.release()",
+        "pass",
+        f"{FAULTS}::test_a_store_that_nobody_asks_anything_keeps_two_connections",
+    ),
+    tested(
+        "a heartbeat waits for the connection of a duty that waits for a lock",
+        f"{READING}._is_free_soon",
+        "PATIENCE_S",
+        "None",
+        f"{FAULTS}::test_a_duty_that_waits_for_a_lock_does_not_silence_its_sidecar",
+    ),
     tested(
         "the epoch is not checked",
         "sidecar.adapters.postgres.commit:Transaction._decide",

@@ -209,7 +209,7 @@ async def test_replicas_that_differ_are_told_of(deployed: Deployed) -> None:
 
     async def told(*catalogues: int | None) -> tuple[float | None, list[Any]]:
         await beats(deployed, *catalogues)
-        deployed.clock.advance(31)
+        deployed.clock.advance(61)
         await beats(deployed, *catalogues)
         with capture_logs() as lines:
             await duties.round(epoch, may_end_leases=False)
