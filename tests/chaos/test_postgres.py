@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
@@ -42,8 +43,10 @@ def test_sessions_and_servers_that_die_cost_time_and_nothing_else() -> None:
         strike(world, lambda: end_sessions(world, draw, 3), times=3, every_s=2.0)
         strike(world, lambda: end_sessions(world, draw, 1), times=20, every_s=0.1)
         world.quiesce(within_s=WITHIN_S)
-        for die in (world.postgres.kill, world.postgres.end_at_once) * 2:
-            strike(world, lambda die=die: die_and_come_back(world, die), times=1, every_s=0.3)
+        for die in (world.postgres.kill, world.postgres.end_at_once):
+            for for_long in (False, True):
+                harm = functools.partial(die_and_come_back, world, die, for_long=for_long)
+                strike(world, harm, times=1, every_s=0.3)
         world.quiesce(within_s=WITHIN_S)
         keep_answers_through_a_death(world)
         hold_a_row(world)
@@ -104,16 +107,17 @@ def end_listeners(world: World) -> None:
     )
 
 
-def die_and_come_back(world: World, die: Callable[[], None]) -> None:
-    """Let PostgreSQL die, be away while starts and answers pile up, and come back."""
+def die_and_come_back(world: World, die: Callable[[], None], *, for_long: bool) -> None:
+    """Let PostgreSQL die and come back: at once, or when starts and answers have piled up."""
     die()
     assert not world.postgres.alive
     world.counts["servers_killed"] += 1
-    world.wait_until(
-        lambda: not any(one.ready() for one in world.sidecars.values()),
-        within_s=30,
-        what="nobody is ready without PostgreSQL",
-    )
+    if for_long:
+        world.wait_until(
+            lambda: not any(one.ready() for one in world.sidecars.values()),
+            within_s=30,
+            what="nobody is ready without PostgreSQL",
+        )
     world.postgres.restart()
 
 

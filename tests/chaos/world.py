@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -24,6 +22,7 @@ import psycopg
 
 from tests.chaos.asking import Asking, ask
 from tests.chaos.checker import check, tally
+from tests.chaos.databases import create_migrated
 from tests.chaos.definitions import DEFINITIONS, MIX, SERVICES, Order
 from tests.chaos.expectations import Expectations, Rule, Violation
 from tests.chaos.ledger import Ledger
@@ -286,12 +285,10 @@ class World:
         self._stack.callback(shutil.rmtree, folder)
         self.postgres = self._given_postgres or enter(PostgresServer())
         database = f"chaos_{uuid.uuid4().hex}"
-        self._dsn = self.postgres.create_database(database)
+        self._dsn = create_migrated(self.postgres, database)
         if self._given_postgres is not None:
             self._stack.callback(self._drop, database)
         queue = self._open_queue(database)
-        migrate = (sys.executable, "-m", "sidecar.cli.main", "migrate", "--dsn", self._dsn)
-        subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL)
         self.ledger = Ledger(folder, honours_keys=self._honours_keys, apart=self._apart)
         self._stack.callback(self.ledger.stop)
         for name, service in self._names.items():
