@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiokafka.errors import (
@@ -46,6 +46,8 @@ _TASKS = (
     ("_sender", "_sender_task"),
 )
 
+T = TypeVar("T")
+
 _log = structlog.get_logger("sidecar.kafka")
 
 
@@ -74,6 +76,22 @@ def asked_to_end() -> bool:
     """Whether a `CancelledError` is meant for the running task, not for one of the driver."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+async def apart(work: Coroutine[Any, Any, T]) -> T:
+    """Await the driver so that whoever gives it up gets on, also where it takes no notice.
+
+    A deadline (`asyncio.timeout`) cancels once. What swallows that would be waited for as long as
+    it likes, and nothing of ours would ever look at it again.
+    """
+    task = asyncio.create_task(work, name="kafka-call")
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        if not await end([task]):
+            _log.warning("kafka_call_left_behind", call=str(work))
+        raise
+    return task.result()
 
 
 class _Refusals(logging.Handler):

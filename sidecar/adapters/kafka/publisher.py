@@ -72,8 +72,7 @@ class Publisher:
                 async with asyncio.timeout(self._settings.call_s):
                     producer = await self._ready()
                     await self._ensure({topic for topic, _ in messages})
-                    sent = [await producer.send(topic, value) for topic, value in messages]
-                    await asyncio.gather(*sent)
+                    await driver.apart(_send(producer, messages))
         except QueueUnavailable as error:
             if producer is not None:
                 self._discard(producer, error)
@@ -89,7 +88,7 @@ class Publisher:
                     partitioner=_InTurn(),
                 )
                 try:
-                    await producer.start()
+                    await driver.apart(producer.start())
                 except BaseException:
                     self._let_go(producer)
                     raise
@@ -118,3 +117,8 @@ class Publisher:
         )
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+async def _send(producer: AIOKafkaProducer, messages: Sequence[tuple[str, bytes]]) -> None:
+    sent = [await producer.send(topic, value) for topic, value in messages]
+    await asyncio.gather(*sent)

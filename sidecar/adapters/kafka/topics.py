@@ -10,7 +10,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from sidecar.adapters.kafka.driver import translated
+from sidecar.adapters.kafka.driver import apart, translated
 from sidecar.adapters.kafka.settings import KafkaSettings
 from sidecar.errors import QueueUnavailable
 
@@ -27,15 +27,19 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     """
     with translated(f"looking for topics {sorted(topics)}"):
         async with asyncio.timeout(settings.call_s):
-            admin = AIOKafkaAdminClient(**settings.client_options())
-            try:
-                await admin.start()
-                missing = set(topics) - set(await admin.list_topics())
-                if missing:
-                    await _create(admin, settings, missing)
-                    await _wait_until_known(admin, missing)
-            finally:
-                await admin.close()
+            await apart(_ensure(settings, topics))
+
+
+async def _ensure(settings: KafkaSettings, topics: Collection[str]) -> None:
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    try:
+        await admin.start()
+        missing = set(topics) - set(await admin.list_topics())
+        if missing:
+            await _create(admin, settings, missing)
+            await _wait_until_known(admin, missing)
+    finally:
+        await admin.close()
 
 
 async def _create(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from structlog.testing import capture_logs
 
@@ -298,6 +298,32 @@ async def test_a_task_that_never_ends_is_left_behind() -> None:
     assert [line["event"] for line in lines][-1] == "kafka_client_left_behind"
     over.set()
     await client._coordination_task
+
+
+@pytest.mark.parametrize("call", ["start", "topics"])
+async def test_a_call_that_takes_no_notice_of_its_end_is_left_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Whoever started a member, or looks after it, gets on: else it would never be replaced."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(10.0, over.set)
+
+    async def stay(*_: object) -> None:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    monkeypatch.setattr(AIOKafkaConsumer, call, stay)
+    settings = dataclasses.replace(bench.settings, call_s=0.5)
+    member = Member(settings, topic=f"t{uuid.uuid4().hex}", group="g", service="payments")
+    await ensure_topics(bench.settings, (member._topic,))
+    if call != "start":
+        await member.start()
+    with pytest.raises((QueueUnavailable, TimeoutError)):
+        await (member.start() if call == "start" else member.inspect())
+    assert not over.is_set()
+    over.set()
+    await member.close()
 
 
 async def test_a_quiet_queue_is_left_alone(bench: Bench) -> None:

@@ -18,6 +18,14 @@ BOUNDS = (
         "::test_a_task_that_takes_its_end_for_that_of_another_is_asked_again",
     ),
     tested(
+        "a call of the driver of Kafka is waited for that takes no notice of its end",
+        "sidecar.adapters.kafka.driver:apart",
+        "await asyncio.wait({task})",
+        "await task",
+        "tests/adapters/queues/test_kafka.py"
+        "::test_a_call_that_takes_no_notice_of_its_end_is_left_behind",
+    ),
+    tested(
         "items are opened whatever their inputs come to together",
         f"{FAN_OUT}:_open_next",
         "draft.opened_with >= MOST_AT_ONCE",
