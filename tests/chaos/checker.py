@@ -34,10 +34,12 @@ def check(
     exits: Sequence[Exit] = (),
     seen: Mapping[str, int] = _NOBODY,
     before: Mapping[str, int] = _NOBODY,
+    files: Mapping[str, int] = _NOBODY,
 ) -> list[Violation]:
     """Return all that is wrong with a run; `seen` is what the world has counted itself.
 
-    What had happened `before` proves nothing for what was to be shown.
+    What had happened `before` proves nothing for what was to be shown. `files` is how many each
+    sidecar has open that still runs.
     """
     found = [
         *_no_loss(rows, starts),
@@ -46,6 +48,7 @@ def check(
         *_epochs(rows),
         *_cancels(rows, cancels),
         *_leaks(rows, expectations),
+        *_open_files(files, expectations),
         *_strangers(entries, rows),
         *_exits(exits, expectations),
     ]
@@ -208,6 +211,12 @@ def _leaks(rows: Rows, expectations: Expectations) -> Iterator[Violation]:
         yield Violation(Rule.LEAK, f"{leaks.letters} letters were never brought")
     if leaks.places:
         yield Violation(Rule.LEAK, f"{leaks.places} places are kept by who is not under way")
+
+
+def _open_files(files: Mapping[str, int], expectations: Expectations) -> Iterator[Violation]:
+    for sidecar, number in files.items():
+        if number > expectations.open_files:
+            yield Violation(Rule.LEAK, f"{sidecar} has {number} files open")
 
 
 def _strangers(entries: Sequence[Entry], rows: Rows) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""The databases of worlds: `migrate` makes one in each server, and the others are copies of it."""
+"""The databases of worlds: `migrate` makes one in each server, the others are copies of it."""
 
 from __future__ import annotations
 

@@ -138,5 +138,7 @@ class Expectations:
     clock_slack_s: float = 0.25
     advisory_locks: int = 1
     """The leader's; one, since a run has one namespace."""
+    open_files: int = 80
+    """Of each sidecar: some 25, and a connection to its service for each of 32 slots."""
     rates: Mapping[str, Rate] = field(default_factory=dict)
     """The limits that the sidecars of this run have, by path."""

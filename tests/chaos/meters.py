@@ -104,8 +104,3 @@ def resident_bytes(sidecar: Sidecar) -> int:
     """The memory that a sidecar's process has now."""
     pages = Path(f"/proc/{sidecar.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def open_files(sidecar: Sidecar) -> int:
-    """How many files and connections a sidecar's process has open."""
-    return len(list(Path(f"/proc/{sidecar.process.pid}/fd").iterdir()))

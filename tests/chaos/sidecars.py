@@ -115,6 +115,11 @@ class Sidecar:
         lines = (self._told("/metrics") or "").splitlines()
         return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), None)
 
+    @property
+    def open_files(self) -> int:
+        """How many file descriptors it has: files, sockets, pipes."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
     def forget_peak(self) -> int:
         """Begin to measure its peak of memory anew; what it has now, in bytes."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.expectations import Expectations
 from tests.chaos.looking import workflows
-from tests.chaos.meters import Meter, begin_test, harvest, open_files, resident_bytes
+from tests.chaos.meters import Meter, begin_test, harvest, resident_bytes
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.world import World
 from tests.servers.postgres import PostgresServer
@@ -88,7 +88,7 @@ def test_a_broker_that_is_away_for_long(world: World, way: FaultProxy) -> None:
             )
             lost[one.name] = Meter(one).lost
         if number == 0:
-            sizes = {one.name: (resident_bytes(one), open_files(one)) for one in sidecars}
+            sizes = {one.name: (resident_bytes(one), one.open_files) for one in sidecars}
     world.wait_until(
         lambda: all(_replaced(one) > before[name] for name, one in _meters(world).items()),
         within_s=60,
@@ -97,7 +97,7 @@ def test_a_broker_that_is_away_for_long(world: World, way: FaultProxy) -> None:
     for one in sidecars:
         memory, files = sizes[one.name]
         assert resident_bytes(one) - memory < _GROWN_MOST, f"seed {SEED}: {one.name}"
-        assert open_files(one) - files <= _FILES_MORE_MOST, f"seed {SEED}: {one.name}"
+        assert one.open_files - files <= _FILES_MORE_MOST, f"seed {SEED}: {one.name}"
     world.kafka.restart()
     _use_doorbells(world)
     harvest(world)

@@ -366,6 +366,11 @@ def a_transaction_is_prepared(run: Run) -> None:
     run.leaks = Leaks(prepared=1)
 
 
+@plant(Rule.LEAK)
+def a_sidecar_keeps_what_it_has_opened(run: Run) -> None:
+    run.files["payments-1"] = 200
+
+
 @plant(Rule.EXIT)
 def a_sidecar_ended_by_itself(run: Run) -> None:
     run.exits.append(Exit("payments-1", 1))

@@ -39,6 +39,7 @@ class Run:
     leaders: list[LeaderSample] = field(default_factory=list)
     leaks: Leaks = field(default_factory=lambda: Leaks(advisory_locks=1))
     crowds: list[Crowd] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=lambda: {"payments-1": 30, "shipping-1": 60})
 
     def rows(self) -> Rows:
         graphs = {("order", 1): GRAPH}

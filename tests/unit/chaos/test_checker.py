@@ -47,6 +47,7 @@ def judge(run: Run, expectations: Expectations = SOUND) -> list[Violation]:
         cancels=run.cancels,
         exits=run.exits,
         seen={"kills": 1},
+        files=run.files,
     )
 
 
