@@ -117,8 +117,11 @@ class Sidecar:
 
     @property
     def open_files(self) -> int:
-        """How many file descriptors it has: files, sockets, pipes."""
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+        """How many file descriptors it has: files, sockets, pipes; 0 if it does not run."""
+        try:
+            return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+        except (OSError, RuntimeError):
+            return 0
 
     def forget_peak(self) -> int:
         """Begin to measure its peak of memory anew; what it has now, in bytes."""

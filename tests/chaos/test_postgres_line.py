@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -29,6 +30,7 @@ LONGEST = 4_096
 """Bytes; a start's commit takes fewer, either way."""
 WITHIN_S = 60.0
 STOPS_WITHIN_S = 15.0
+GIVES_UP_WITHIN = timedelta(seconds=40)
 
 
 @pytest.mark.fault(32, 41, 44, 45)
@@ -157,21 +159,25 @@ def swallow_under_calls(world: World) -> None:
     name = next(one for one in ("shipping-1", "shipping-2") if one != leader(world))
     sidecar, proxy = world.sidecars[name], world.proxy(name, "store")
     words = ("store_unavailable", "heartbeat_failed")
-    before = [sidecar.count(one) for one in words]
+    before = {one: sidecar.count(one) for one in words}
     world.ledger.fault(Rule(Kind.SLOW, path="/ship", ms=900, times=80))
     load = world.begin_load(24, [Order("chain")])
     world.wait_until(lambda: world.held(name) >= 1, within_s=30, what="calls in flight")
     proxy.swallow()
+    swallowed_at = datetime.now(UTC)
     load.result()
     world.wait_until(lambda: not sidecar.ready(), within_s=20, what=f"{name} is not ready")
     world.quiesce(within_s=WITHIN_S)
     hold_the_leader(world)
     cut_the_leader(world)
     world.wait_until(
-        lambda: all(sidecar.count(one) > said for one, said in zip(words, before, strict=True)),
+        lambda: all(sidecar.count(one) > said for one, said in before.items()),
         within_s=40,
         what="its commit and its heartbeat give up by themselves",
     )
+    for word, said in before.items():
+        given_up_at = datetime.fromisoformat(sidecar.said(word)[said]["timestamp"])
+        assert given_up_at - swallowed_at < GIVES_UP_WITHIN, word
     assert not sidecar.ready()
     proxy.heal()
     world.wait_ready()

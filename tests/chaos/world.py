@@ -390,7 +390,7 @@ class World:
             exits=self._watch.exits,
             seen=self._seen(),
             before=self._before,
-            files={name: one.open_files for name, one in self.sidecars.items() if one.alive},
+            files={name: one.open_files for name, one in self.sidecars.items()},
         )
 
     def _error(self, what: str, found: Sequence[Violation] = ()) -> ChaosError:

@@ -44,12 +44,13 @@ LOCK_CLASS = 0x60C0
 class ElectionTimes:
     """In seconds: `beat_s` between proofs, `ttl_s` for which a proof is good.
 
-    An answer that takes longer than `answer_s` is none. Candidates ask every `retry_s`, give or
-    take the part `spread` of it, so that they do not all ask at once.
+    An answer that takes longer than `answer_s` is none. Two that take almost as long must not cost
+    a term: `answer_s` twice and `beat_s` are within `ttl_s` minus `margin_s`. Candidates ask every
+    `retry_s`, give or take the part `spread` of it, so that they do not all ask at once.
     """
 
     beat_s: float = 4.0
-    answer_s: float = 3.0
+    answer_s: float = 2.5
     ttl_s: float = 10.0
     margin_s: float = 1.0
     retry_s: float = 2.25

@@ -47,6 +47,8 @@ _TASKS = (
 )
 
 T = TypeVar("T")
+_background: set[asyncio.Task[None]] = set()
+"""The loop itself holds on to no task."""
 
 _log = structlog.get_logger("sidecar.kafka")
 
@@ -78,20 +80,42 @@ def asked_to_end() -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def apart(work: Coroutine[Any, Any, T]) -> T:
-    """Await the driver so that whoever gives it up gets on, also where it takes no notice.
+async def apart(client: Any, work: Coroutine[Any, Any, T]) -> T:
+    """Await a call of a client so that whoever gives it up gets on, also where it takes no notice.
 
     A deadline (`asyncio.timeout`) cancels once. What swallows that would be waited for as long as
-    it likes, and nothing of ours would ever look at it again.
+    it likes, and nothing of ours would ever look at it again. Giving up takes a second at most.
     """
-    task = asyncio.create_task(work, name="kafka-call")
+    call = asyncio.create_task(work, name=f"kafka-call {work}")
     try:
-        await asyncio.wait({task})
+        await asyncio.wait({call})
     except asyncio.CancelledError:
-        if not await end([task]):
-            _log.warning("kafka_call_left_behind", call=str(work))
+        # Whoever is cancelled once more gets on at once, and the call is ended all the same.
+        await asyncio.shield(_in_background(_give_up(client, call)))
         raise
-    return task.result()
+    return call.result()
+
+
+async def _give_up(client: Any, call: asyncio.Task[Any]) -> None:
+    if not await end([call]):
+        _log.warning("kafka_call_left_behind", call=call.get_name())
+        _in_background(_when_it_ends(client, call))
+
+
+async def _when_it_ends(client: Any, call: asyncio.Task[Any]) -> None:
+    """End what a call that was left behind has begun in a client that was closed meanwhile."""
+    await asyncio.wait({call})
+    if not call.cancelled():
+        call.exception()
+    if client._closed:  # noqa: SLF001  (as below)
+        await _abandon(client, call)
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work, name="kafka-give-up")
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
 
 
 class _Refusals(logging.Handler):

@@ -86,7 +86,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         with driver.translated("joining the group"):
             async with asyncio.timeout(self._settings.call_s):
                 # Subscribing after the start, since a start would wait for the group for ever.
-                await driver.apart(self._consumer.start())
+                await driver.apart(self._consumer, self._consumer.start())
                 self._consumer.subscribe([self._topic], listener=self)
         self._committer = asyncio.create_task(self._commit_for_ever(), name="kafka-committer")
 
@@ -153,12 +153,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
     async def inspect(self) -> str | None:
         """Say why this member should be replaced, if it has waited in vain for too long."""
         async with asyncio.timeout(self._settings.call_s):
-            if self._topic not in await driver.apart(self._consumer.topics()):
+            if self._topic not in await driver.apart(self._consumer, self._consumer.topics()):
                 return "topic_missing"
             if not self._consumer.partitions_for_topic(self._topic):
                 return "topic_made_again"  # unseen: the driver would find out minutes later
             assigned = bool(self._consumer.assignment())
-            places = await driver.apart(self._unread())
+            places = await driver.apart(self._consumer, self._unread())
         waited = self.waited
         patience = self._settings.stall_s
         if not assigned:
@@ -238,9 +238,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 }
                 if not moved:
                     return
-                await driver.apart(
-                    self._consumer.commit({tp: place for tp, (_, place) in moved.items()})
-                )
+                places = {partition: place for partition, (_, place) in moved.items()}
+                await driver.apart(self._consumer, self._consumer.commit(places))
                 for mark, place in moved.values():
                     mark.written = place
         except (CommitFailedError, IllegalStateError) as error:

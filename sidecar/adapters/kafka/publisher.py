@@ -72,7 +72,7 @@ class Publisher:
                 async with asyncio.timeout(self._settings.call_s):
                     producer = await self._ready()
                     await self._ensure({topic for topic, _ in messages})
-                    await driver.apart(_send(producer, messages))
+                    await driver.apart(producer, _send(producer, messages))
         except QueueUnavailable as error:
             if producer is not None:
                 self._discard(producer, error)
@@ -88,7 +88,7 @@ class Publisher:
                     partitioner=_InTurn(),
                 )
                 try:
-                    await driver.apart(producer.start())
+                    await driver.apart(producer, producer.start())
                 except BaseException:
                     self._let_go(producer)
                     raise

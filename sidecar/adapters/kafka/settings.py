@@ -19,10 +19,11 @@ class KafkaSettings:
 
     `partitions` and `replication_factor` count only for topics that the sidecar makes itself.
     `client` is passed to every client as it is: see `KafkaSecurity.client_options`.
-    `call_s` is the deadline of every call, `close_s` that of closing one client. `stall_s`
-    is how long a wait may be in vain before the client's progress is looked at; a member that
-    was assigned nothing gets `unassigned_stalls` times as long. `held_most` bounds deliveries
-    that were handed out and are not acknowledged.
+    `call_s` is the deadline of every call, with a second more if it takes no notice of its end;
+    `close_s` is that of closing one client. `stall_s` is how long a wait may be in vain before
+    the client's progress is looked at; a member that was assigned nothing gets
+    `unassigned_stalls` times as long. `held_most` bounds deliveries that were handed out and are
+    not acknowledged.
     """
 
     bootstrap_servers: tuple[str, ...]

@@ -27,11 +27,13 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     """
     with translated(f"looking for topics {sorted(topics)}"):
         async with asyncio.timeout(settings.call_s):
-            await apart(_ensure(settings, topics))
+            admin = AIOKafkaAdminClient(**settings.client_options())
+            await apart(admin, _ensure(admin, settings, topics))
 
 
-async def _ensure(settings: KafkaSettings, topics: Collection[str]) -> None:
-    admin = AIOKafkaAdminClient(**settings.client_options())
+async def _ensure(
+    admin: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[str]
+) -> None:
     try:
         await admin.start()
         missing = set(topics) - set(await admin.list_topics())

@@ -39,6 +39,12 @@ _SESSIONS = """
 """
 
 
+def test_answers_that_just_come_in_time_cost_no_term() -> None:
+    times = ElectionTimes()
+    proven_again_after = times.answer_s + times.beat_s + times.answer_s
+    assert proven_again_after <= times.ttl_s - times.margin_s
+
+
 class Looker:
     """Sees the sessions of the election, as the server does."""
 

@@ -8,16 +8,13 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from structlog.testing import capture_logs
 
-from sidecar.adapters.kafka import driver
 from sidecar.adapters.kafka.member import Member, Token
 from sidecar.adapters.kafka.settings import KafkaSettings
 from sidecar.adapters.kafka.topics import ensure_topics
@@ -239,91 +236,6 @@ async def _is_given_up(queue: KafkaQueue, member: Member) -> bool:
     with suppress(QueueUnavailable):
         await queue.receive(1, 0.2)
     return queue._member is not member
-
-
-async def test_a_client_whose_own_task_was_cancelled_is_closed_all_the_same() -> None:
-    class Client:
-        async def stop(self) -> None:
-            part = asyncio.create_task(asyncio.Event().wait())
-            part.cancel()
-            await part
-
-    await driver.stop(Client(), within_s=1.0)
-
-
-class HungClient:
-    """A client whose `stop` hangs, with one task that runs on."""
-
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
-        self._coordination_task = asyncio.create_task(work)
-        self._coordinator = self
-
-    async def stop(self) -> None:
-        await asyncio.Event().wait()
-
-
-async def test_a_task_that_takes_its_end_for_that_of_another_is_asked_again() -> None:
-    """It is cancelled while it awaits a task that takes this for its own end, and goes on."""
-    awaits = asyncio.Event()
-
-    async def beat() -> None:
-        awaits.set()
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-
-    async def coordinate() -> None:
-        await asyncio.create_task(beat())
-        await asyncio.Event().wait()
-
-    client = HungClient(coordinate())
-    await awaits.wait()
-    async with asyncio.timeout(30):
-        await driver.stop(client, within_s=0.01)
-    assert client._coordination_task.cancelled()
-
-
-async def test_a_task_that_never_ends_is_left_behind() -> None:
-    over = asyncio.Event()
-
-    async def stay() -> None:
-        while not over.is_set():
-            with suppress(asyncio.CancelledError):
-                await over.wait()
-
-    client = HungClient(stay())
-    await asyncio.sleep(0)
-    with capture_logs() as lines:
-        async with asyncio.timeout(30):
-            await driver.stop(client, within_s=0.01)
-    assert [line["event"] for line in lines][-1] == "kafka_client_left_behind"
-    over.set()
-    await client._coordination_task
-
-
-@pytest.mark.parametrize("call", ["start", "topics"])
-async def test_a_call_that_takes_no_notice_of_its_end_is_left_behind(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    """Whoever started a member, or looks after it, gets on: else it would never be replaced."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(10.0, over.set)
-
-    async def stay(*_: object) -> None:
-        while not over.is_set():
-            with suppress(asyncio.CancelledError):
-                await over.wait()
-
-    monkeypatch.setattr(AIOKafkaConsumer, call, stay)
-    settings = dataclasses.replace(bench.settings, call_s=0.5)
-    member = Member(settings, topic=f"t{uuid.uuid4().hex}", group="g", service="payments")
-    await ensure_topics(bench.settings, (member._topic,))
-    if call != "start":
-        await member.start()
-    with pytest.raises((QueueUnavailable, TimeoutError)):
-        await (member.start() if call == "start" else member.inspect())
-    assert not over.is_set()
-    over.set()
-    await member.close()
 
 
 async def test_a_quiet_queue_is_left_alone(bench: Bench) -> None:

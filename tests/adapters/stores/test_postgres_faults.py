@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sidecar.adapters.postgres import commit, connections, locked
+from sidecar.adapters.postgres import commit, connections, locked, reading
 from sidecar.adapters.postgres.migrate import migrate
 from sidecar.adapters.postgres.sql import send
 from sidecar.adapters.stores.postgres import PostgresStore
@@ -182,9 +182,10 @@ async def test_a_duty_that_waits_for_a_lock_does_not_silence_its_sidecar(
 
 
 async def test_a_store_that_nobody_asks_anything_keeps_two_connections(
-    backend: PostgresBackend,
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that writes and one that proves that it lives, also where questions meet."""
+    monkeypatch.setattr(reading, "PATIENCE_S", 10.0)  # nothing here waits for a lock
     store = await backend.open_store(readers=4)
     payments = Player(store)
     for _ in range(3):
@@ -200,7 +201,8 @@ async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
     store: PostgresStore, backend: PostgresBackend, turns: int
 ) -> None:
     """Wherever it is cancelled, also where it has found its connection dead."""
-    await asyncio.gather(store.ping(), store.ping())
+    async with store.vital.pool.connection(), store.vital.pool.connection():
+        pass  # both are there
     await backend.end_sessions()
     query = asyncio.create_task(store.ping())
     for _ in range(turns):
@@ -210,6 +212,7 @@ async def test_a_query_that_is_given_up_stays_given_up_and_costs_no_connection(
     await asyncio.wait([query])
     assert query.cancelled() is not too_late
     await asyncio.gather(*(store.ping() for _ in range(2 * store.vital.pool.max_size)))
+    assert not store.vital._kept.locked()
 
 
 @pytest.mark.fault(33)

@@ -7,23 +7,37 @@ from tests.simulation.mutants.planting import tested
 FAN_OUT = "sidecar.saga.fan_out"
 SUITE = "tests/adapters/stores/test_memory.py::TestMemoryStore"
 LARGE = "tests/unit/saga/test_large_items.py"
+DRIVER = "sidecar.adapters.kafka.driver"
+EDGE = "tests/adapters/queues/test_kafka_driver.py"
 
 BOUNDS = (
     tested(
         "a task of the driver of Kafka is asked to end once",
-        "sidecar.adapters.kafka.driver:end",
+        f"{DRIVER}:end",
         "range(_ASKED_TO_END)",
         "range(1)",
-        "tests/adapters/queues/test_kafka.py"
-        "::test_a_task_that_takes_its_end_for_that_of_another_is_asked_again",
+        f"{EDGE}::test_a_task_that_takes_its_end_for_that_of_another_is_asked_again",
     ),
     tested(
         "a call of the driver of Kafka is waited for that takes no notice of its end",
-        "sidecar.adapters.kafka.driver:apart",
-        "await asyncio.wait({task})",
-        "await task",
-        "tests/adapters/queues/test_kafka.py"
-        "::test_a_call_that_takes_no_notice_of_its_end_is_left_behind",
+        f"{DRIVER}:apart",
+        "await asyncio.wait({call})",
+        "await call",
+        f"{EDGE}::test_a_call_that_takes_one_cancellation_for_anothers_is_asked_again",
+    ),
+    tested(
+        "whoever is cancelled again gives the end of a call of the driver of Kafka up",
+        f"{DRIVER}:apart",
+        "asyncio.shield(_in_background(_give_up(client, call)))",
+        "_give_up(client, call)",
+        f"{EDGE}::test_whoever_is_cancelled_twice_gets_on_and_the_call_is_ended_all_the_same",
+    ),
+    tested(
+        "a start of the driver of Kafka that was left behind revives its client",
+        f"{DRIVER}:_when_it_ends",
+        "if client._closed:",
+        "if False:",
+        f"{EDGE}::test_a_call_that_is_left_behind_revives_no_client_that_was_closed",
     ),
     tested(
         "items are opened whatever their inputs come to together",
