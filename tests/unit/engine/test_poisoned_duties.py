@@ -319,7 +319,7 @@ def test_rounds_come_ever_more_rarely_while_there_is_nothing_to_do() -> None:
     pauses = [1.0]
     while len(pauses) < 6:
         pauses.append(times.longer_pause(pauses[-1]))
-    assert pauses == [1.0, 1.5, 2.25, 3.375, 4.0, 4.0]
+    assert pauses == [1.0, 1.5, 2.25, 3.375, 5.0, 5.0]
 
 
 async def test_a_leader_looks_at_the_keys_page_by_page_and_begins_anew(
