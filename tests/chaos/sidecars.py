@@ -75,6 +75,7 @@ class Sidecar:
         set_ = [f"{name}={value}" for name, value in self.environment.items()]
         command = [
             "/usr/bin/env",
+            *("-u", "PYTHONDONTWRITEBYTECODE"),  # what hundreds of starts compile is kept
             *ours,
             *set_,
             sys.executable,

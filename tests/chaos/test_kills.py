@@ -39,7 +39,7 @@ WITH_DOORBELLS = (
     Site.DRAIN_LEFT_QUEUE,
 )
 
-LENGTH = 5
+LENGTH = 4
 LONG: dict[str, Any] = {
     "name": "long",
     "steps": [

@@ -51,7 +51,7 @@ ANYWHERE = (
 )
 SETTINGS = {**QUICK, **OFFERED}
 LATEST = 25
-DEATHS = 5
+DEATHS = 3
 STUMBLES = Rule(Kind.FAIL_AFTER, probability=0.05, per_key=1, seed=8)
 HAPPENED = {
     "children": 30,
