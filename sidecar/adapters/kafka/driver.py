@@ -86,7 +86,7 @@ async def apart(client: Any, work: Coroutine[Any, Any, T]) -> T:
     A deadline (`asyncio.timeout`) cancels once. What swallows that would be waited for as long as
     it likes, and nothing of ours would ever look at it again. Giving up takes a second at most.
     """
-    call = asyncio.create_task(work, name=f"kafka-call {work}")
+    call = asyncio.create_task(work, name="kafka-call")
     try:
         await asyncio.wait({call})
     except asyncio.CancelledError:
@@ -98,7 +98,7 @@ async def apart(client: Any, work: Coroutine[Any, Any, T]) -> T:
 
 async def _give_up(client: Any, call: asyncio.Task[Any]) -> None:
     if not await end([call]):
-        _log.warning("kafka_call_left_behind", call=call.get_name())
+        _log.warning("kafka_call_left_behind", call=str(call.get_coro()))
         _in_background(_when_it_ends(client, call))
 
 
