@@ -23,7 +23,10 @@ async def test_a_client_whose_own_task_was_cancelled_is_closed_all_the_same() ->
             part.cancel()
             await part
 
-    await driver.stop(Client(), within_s=1.0)
+    with capture_logs() as lines:
+        await driver.stop(Client(), within_s=1.0)
+    (told,) = lines
+    assert (told["event"], told["why"]) == ("kafka_client_abandoned", "its own end was cancelled")
 
 
 class HungClient:
@@ -58,15 +61,16 @@ async def test_a_task_that_takes_its_end_for_that_of_another_is_asked_again() ->
 
 
 async def test_a_task_that_never_ends_is_left_behind() -> None:
-    over = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
 
     async def stay() -> None:
+        begun.set()
         while not over.is_set():
             with suppress(asyncio.CancelledError):
                 await over.wait()
 
     client = HungClient(stay())
-    await asyncio.sleep(0)
+    await begun.wait()
     with capture_logs() as lines:
         async with asyncio.timeout(30):
             await driver.stop(client, within_s=0.01)
