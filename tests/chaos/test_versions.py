@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.asking import ask
-from tests.chaos.definitions import DEFINITIONS, Order, step
+from tests.chaos.definitions import DEFINITIONS, MIX, step
 from tests.chaos.expectations import Expectations
 from tests.chaos.faults import Kind, Rule
 from tests.chaos.test_kills import QUICK
@@ -29,11 +29,7 @@ BACK: dict[str, Any] = {
     ],
 }
 """The same steps the other way round: whoever went on by it would be out of order at once."""
-ORDERS = (
-    Order("chain", weight=2),
-    Order("chain", {"ship": "refuse"}),
-    Order("chain", {"charge": "refuse"}),
-)
+ORDERS = [one for one in MIX if one.definition == THERE["name"]]
 CHANGES = 6
 
 
